@@ -1,0 +1,47 @@
+# Headrace. `make` shows the targets; `make demo` and `make test` need nothing done before.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types protos protos-check bench clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROTOS := $(shell find protos/headrace -name '*.proto' 2>/dev/null)
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## make the virtual environment with everything in it
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup ## run the whole suite and watch it learn (QUICK=1 for a minute, STAY=1 to keep it up)
+	$(BIN)/headrace demo $(if $(QUICK),--quick) $(if $(STAY),--stay)
+
+test: setup ## all tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: setup protos-check ## style, imports between parts, protos
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+protos: setup ## generate services/headrace/v1 from protos/
+	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --grpc_python_out=services \
+	  --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
+
+protos-check: setup ## fail when the generated code is not what protos/ says
+	.ci/protos-check $(BIN)/python
+
+bench: setup ## run one benchmark: make bench NAME=freshness [ARGS=--quick]
+	$(BIN)/python -m benchmarks.$(NAME) --json benchmarks/results/$(NAME).json $(ARGS)
+
+clean: ## remove what was made, the virtual environment too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* demo services/headrace.egg-info

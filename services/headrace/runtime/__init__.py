@@ -1,0 +1,1 @@
+"""What any Headrace process needs to run, and nothing of the shop."""

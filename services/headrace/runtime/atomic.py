@@ -1,0 +1,49 @@
+"""Files that are there whole or not at all, and say so by checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from headrace.runtime.errors import CorruptDataError
+
+
+def write_atomically(path: Path, data: bytes) -> str:
+    """Writes `data` so that a crash leaves the old file or the new one; returns its SHA-256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+    return sha256(data)
+
+
+def read_checked(path: Path, expected_sha256: str) -> bytes:
+    """The bytes of `path`; CorruptDataError unless they have the expected SHA-256."""
+    data = path.read_bytes()
+    check_sha256(data, expected_sha256, str(path))
+    return data
+
+
+def check_sha256(data: bytes, expected: str, name: str) -> None:
+    """Raises CorruptDataError unless `data` hashes to `expected`."""
+    actual = sha256(data)
+    if actual != expected:
+        raise CorruptDataError(f"{name}: SHA-256 is {actual}, expected {expected}")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sync_directory(path: Path) -> None:
+    """Makes renames and new names in a directory durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

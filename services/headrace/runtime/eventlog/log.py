@@ -1,0 +1,96 @@
+"""What an event log promises, whatever keeps it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+PARTITIONS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A thing that happened, to be appended.
+
+    `event_id` is the idempotency key: a second record with it changes nothing. `key` names whose
+    record it is and decides the partition. `payload` is a serialised message of headrace.v1.
+    """
+
+    kind: str
+    key: str
+    event_id: str
+    time_us: int
+    payload: bytes
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRecord:
+    """A record with its place in the log: offsets start at 1 and grow in the order of appending."""
+
+    offset: int
+    partition: int
+    append_time_us: int
+    kind: str
+    key: str
+    event_id: str
+    time_us: int
+    payload: bytes
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Where a record is; `duplicate` when it was there before, at that offset."""
+
+    offset: int
+    duplicate: bool
+
+
+class EventLog(Protocol):
+    """Append-only, durable, read by any number of followers in any process.
+
+    A reader that has read up to offset o will never see a record at or below o appear later.
+    """
+
+    async def append(self, records: Sequence[Record]) -> list[Appended]:
+        """Appends all, in order; durable (fsync) when it returns. Concurrent calls share a commit.
+
+        OverloadedError when too much is waiting: nothing of the call was taken.
+        """
+        ...
+
+    async def read(
+        self,
+        after_offset: int,
+        *,
+        limit: int = 1000,
+        kinds: Collection[str] = (),
+        partitions: Collection[int] = (),
+    ) -> list[LoggedRecord]:
+        """Up to `limit` records with offset > `after_offset`, in order.
+
+        Of all kinds and partitions, unless some are named.
+        """
+        ...
+
+    async def wait(self, after_offset: int, timeout_s: float) -> bool:
+        """Whether there is anything after `after_offset`, waiting up to `timeout_s` for it."""
+        ...
+
+    async def end(self) -> tuple[int, int]:
+        """Offset and append time (Unix µs) of the newest record; (0, 0) when empty."""
+        ...
+
+    async def trim(self, before_us: int) -> int:
+        """Forgets records appended before a time (and so their event ids); returns how many."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def partition_of(key: str) -> int:
+    """The partition of a key: stable over processes, versions and backends."""
+    return zlib.crc32(key.encode()) % PARTITIONS

@@ -1,0 +1,239 @@
+"""The event log in one SQLite file: WAL, synchronous=FULL, group commit.
+
+One writer at a time holds SQLite's lock, so offsets become visible in order and readers in other
+processes can follow by offset. `synchronous=FULL` syncs the WAL at every commit: what was
+acknowledged survives SIGKILL and power loss.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from headrace.runtime.clock import now_us
+from headrace.runtime.errors import OverloadedError, UnavailableError
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, partition_of
+
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    "offset" INTEGER PRIMARY KEY,
+    partition INTEGER NOT NULL,
+    append_time_us INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    key TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    time_us INTEGER NOT NULL,
+    payload BLOB NOT NULL,
+    traceparent TEXT NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS records_event_id ON records (event_id);
+"""
+_COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
+_BUSY_TIMEOUT_S = 30.0
+_POLL_S = 0.005
+# a commit takes at most this many records, so that one caller's flood does not hold the others
+_COMMIT_LIMIT = 5_000
+
+
+@dataclass
+class _Waiting:
+    records: Sequence[Record]
+    done: asyncio.Future[list[Appended]]
+
+
+class SqliteEventLog:
+    """An `EventLog` in the file `path`, made when it is missing.
+
+    `max_waiting` bounds the records that wait for a commit; beyond it `append` is refused.
+    """
+
+    def __init__(self, path: Path, *, max_waiting: int = 50_000) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._writer = _Connection(path, "eventlog-writer")
+        self._reader = _Connection(path, "eventlog-reader")
+        self._waiting: list[_Waiting] = []
+        self._waiting_records = 0
+        self._max_waiting = max_waiting
+        self._committer: asyncio.Task[None] | None = None
+
+    async def append(self, records: Sequence[Record]) -> list[Appended]:
+        if not records:
+            return []
+        if self._waiting_records + len(records) > self._max_waiting:
+            raise OverloadedError(f"{self._waiting_records} records wait to be written, {len(records)} more refused")
+        waiting = _Waiting(records, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._waiting_records += len(records)
+        if self._committer is None or self._committer.done():
+            self._committer = asyncio.create_task(self._commit_all(), name="eventlog-commit")
+        return await asyncio.shield(waiting.done)
+
+    async def _commit_all(self) -> None:
+        while self._waiting:
+            group = self._take_group()
+            records = [record for waiting in group for record in waiting.records]
+            try:
+                appended = await self._writer.run(partial(_insert, records=records))
+            except sqlite3.Error as error:
+                _fail(group, UnavailableError(f"event log {self._path}: {error}"))
+            else:
+                _resolve(group, appended)
+            self._waiting_records -= len(records)
+
+    def _take_group(self) -> list[_Waiting]:
+        group: list[_Waiting] = []
+        size = 0
+        while self._waiting and (not group or size + len(self._waiting[0].records) <= _COMMIT_LIMIT):
+            group.append(self._waiting.pop(0))
+            size += len(group[-1].records)
+        return group
+
+    async def read(
+        self,
+        after_offset: int,
+        *,
+        limit: int = 1000,
+        kinds: Collection[str] = (),
+        partitions: Collection[int] = (),
+    ) -> list[LoggedRecord]:
+        where, values = ['"offset" > ?'], [after_offset]
+        for column, wanted in (("kind", kinds), ("partition", partitions)):
+            if wanted:
+                where.append(f"{column} IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps(list(wanted)))  # type: ignore[arg-type]
+        query = f'SELECT {_COLUMNS} FROM records WHERE {" AND ".join(where)} ORDER BY "offset" LIMIT ?'
+        rows = await self._reader.run(lambda db: db.execute(query, (*values, limit)).fetchall())
+        return [LoggedRecord(*row) for row in rows]
+
+    async def wait(self, after_offset: int, timeout_s: float) -> bool:
+        end = asyncio.get_running_loop().time() + timeout_s
+        while (await self.end())[0] <= after_offset:
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(_POLL_S, left))
+        return True
+
+    async def end(self) -> tuple[int, int]:
+        return await self._reader.run(_end)
+
+    async def trim(self, before_us: int) -> int:
+        return await self._writer.run(lambda db: _trim(db, before_us))
+
+    async def close(self) -> None:
+        if self._committer is not None:
+            await self._committer
+        await self._writer.close()
+        await self._reader.close()
+
+
+class _Connection:
+    """One SQLite connection with the one thread that may use it."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path = path
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._local = threading.local()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: work(self._connection()))
+
+    def _connection(self) -> sqlite3.Connection:
+        if not hasattr(self._local, "db"):
+            self._local.db = _connect(self._path)
+        connection: sqlite3.Connection = self._local.db
+        return connection
+
+    async def close(self) -> None:
+        await self.run(lambda db: db.close())
+        self._pool.shutdown()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.executescript(_SCHEMA)
+    return db
+
+
+def _insert(db: sqlite3.Connection, *, records: Sequence[Record]) -> list[Appended]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        appended, rows = _placed(db, records)
+        db.executemany(f"INSERT INTO records ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    return appended
+
+
+def _placed(db: sqlite3.Connection, records: Sequence[Record]) -> tuple[list[Appended], list[tuple[object, ...]]]:
+    known = _offsets_of(db, [record.event_id for record in records])
+    offset, append_time_us = _end(db)[0], now_us()
+    appended: list[Appended] = []
+    rows: list[tuple[object, ...]] = []
+    for record in records:
+        if record.event_id in known:
+            appended.append(Appended(known[record.event_id], duplicate=True))
+            continue
+        offset += 1
+        known[record.event_id] = offset
+        appended.append(Appended(offset, duplicate=False))
+        rows.append(
+            (
+                offset,
+                partition_of(record.key),
+                append_time_us,
+                record.kind,
+                record.key,
+                record.event_id,
+                record.time_us,
+                record.payload,
+                record.traceparent,
+            )
+        )
+    return appended, rows
+
+
+def _offsets_of(db: sqlite3.Connection, event_ids: list[str]) -> dict[str, int]:
+    query = 'SELECT event_id, "offset" FROM records WHERE event_id IN (SELECT value FROM json_each(?))'
+    return dict(db.execute(query, (json.dumps(event_ids),)).fetchall())
+
+
+def _end(db: sqlite3.Connection) -> tuple[int, int]:
+    row = db.execute('SELECT "offset", append_time_us FROM records ORDER BY "offset" DESC LIMIT 1').fetchone()
+    return (int(row[0]), int(row[1])) if row else (0, 0)
+
+
+def _trim(db: sqlite3.Connection, before_us: int) -> int:
+    # the newest record stays, so that offsets go on from it
+    query = 'DELETE FROM records WHERE append_time_us < ? AND "offset" < (SELECT max("offset") FROM records)'
+    return db.execute(query, (before_us,)).rowcount
+
+
+def _resolve(group: Sequence[_Waiting], appended: Sequence[Appended]) -> None:
+    start = 0
+    for waiting in group:
+        part = list(appended[start : start + len(waiting.records)])
+        start += len(waiting.records)
+        if not waiting.done.done():
+            waiting.done.set_result(part)
+
+
+def _fail(group: Sequence[_Waiting], error: Exception) -> None:
+    for waiting in group:
+        if not waiting.done.done():
+            waiting.done.set_exception(error)

@@ -1,0 +1,171 @@
+"""Starts and stops a gRPC server the same way in production and in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import uvloop
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from headrace.runtime.door import Door
+from headrace.runtime.logs import configure_logs
+from headrace.runtime.settings import CommonSettings, ServingSettings
+from headrace.runtime.telemetry import telemetry
+
+log = logging.getLogger(__name__)
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True)
+class Face:
+    """One gRPC service: its full name, and how it is added to a server."""
+
+    name: str
+    add: Callable[[grpc.aio.Server], None]
+
+
+class Background:
+    """Tasks that live as long as the service; the first to die takes readiness with it."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._notice)
+        self._tasks.append(task)
+
+    def _notice(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            log.error("background_task_died", extra={"task": task.get_name()}, exc_info=error)
+            self.failed.set()
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a composition root hands over: faces to serve, and the tasks behind them."""
+
+    faces: Sequence[Face]
+    background: Background
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A server that listens."""
+
+    port: int
+    address: str
+    failed: asyncio.Event
+
+
+@asynccontextmanager
+async def running(parts: Parts, settings: ServingSettings) -> AsyncIterator[RunningServer]:
+    """Serves `parts` while open: health (SERVING once it listens), reflection, drain at the end.
+
+    Raises OSError when the port is taken.
+    """
+    limit = settings.max_message_bytes
+    server = grpc.aio.server(
+        interceptors=[Door()],
+        options=[
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", limit),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+        ],
+    )
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for face in parts.faces:
+        face.add(server)
+    names = [face.name for face in parts.faces]
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    port = _bind(server, settings)
+    await server.start()
+    await _set_health(checks, names, _SERVING)
+    watch = asyncio.create_task(_fail_health(checks, names, parts.background))
+    try:
+        yield RunningServer(port, f"{settings.host}:{port}", parts.background.failed)
+    finally:
+        watch.cancel()
+        await checks.enter_graceful_shutdown()
+        await server.stop(settings.drain_s)
+        await parts.background.stop()
+
+
+def _bind(server: grpc.aio.Server, settings: ServingSettings) -> int:
+    wanted = f"{settings.host}:{settings.port}"
+    try:
+        return server.add_insecure_port(wanted)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {wanted}: is the port taken?") from error
+
+
+async def _set_health(checks: health.aio.HealthServicer, names: Sequence[str], status: int) -> None:
+    for name in ("", *names):
+        await checks.set(name, status)
+
+
+async def _fail_health(checks: health.aio.HealthServicer, names: Sequence[str], background: Background) -> None:
+    await background.failed.wait()
+    await _set_health(checks, names, _NOT_SERVING)
+
+
+def run_service(
+    name: str,
+    compose: Callable[[], AbstractAsyncContextManager[Parts]],
+    settings: ServingSettings,
+    common: CommonSettings,
+) -> int:
+    """Runs a service until SIGTERM or SIGINT (0), or until one of its tasks dies (1)."""
+    configure_logs(name, common.log_level)
+    with telemetry(name, common):
+        return uvloop.run(_serve(name, compose, settings))
+
+
+async def _serve(
+    name: str, compose: Callable[[], AbstractAsyncContextManager[Parts]], settings: ServingSettings
+) -> int:
+    stop = _stop_signal()
+    async with compose() as parts, running(parts, settings) as server:
+        log.info("serving", extra={"address": server.address})
+        died = await _first(stop.wait(), server.failed.wait()) == 1
+        log.info("stopping", extra={"because": "a task died" if died else "asked to"})
+    return 1 if died else 0
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _first(*waits: Awaitable[object]) -> int:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    first = next(number for number, task in enumerate(tasks) if task.done())
+    for task in tasks:
+        task.cancel()
+    return first

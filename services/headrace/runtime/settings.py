@@ -1,0 +1,80 @@
+"""Settings from the environment: typed, documented, and strict about names it does not know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "HEADRACE_"
+SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
+
+
+class SettingsError(Exception):
+    """The environment does not fit; the message names every variable that is wrong."""
+
+
+class CommonSettings(BaseSettings):
+    """What every process may be told."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    data_dir: Path = Field(Path(".headrace"), description="where embedded backends keep their files")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    otlp_endpoint: str = Field("", description="OTLP/gRPC receiver, such as http://collector:4317; empty: none")
+    trace_ratio: float = Field(1.0, ge=0, le=1, description="share of new traces that are kept")
+    telemetry_interval_s: float = Field(5.0, gt=0, description="seconds between exports")
+    data: Path | None = Field(None, description="folder of the data sets, for the demo and the benchmarks")
+
+
+class ServingSettings(BaseSettings):
+    """How a service listens. Services add their own fields in a subclass."""
+
+    model_config = SettingsConfigDict(frozen=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
+    max_message_bytes: int = Field(16 << 20, ge=1 << 16, description="largest message taken or sent")
+    drain_s: float = Field(5.0, ge=0, description="seconds that calls in flight get at shutdown")
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def env_prefix(service: str) -> str:
+    """`feature-store` → `HEADRACE_FEATURE_STORE_`."""
+    return PREFIX + service.upper().replace("-", "_") + "_"
+
+
+def load(kind: type[S], environment: Mapping[str, str] | None = None) -> S:
+    """The settings of `kind` from the environment.
+
+    Raises SettingsError for values that do not fit and for `HEADRACE_*` names that no part of
+    Headrace reads; names of other services pass, since processes may share an environment.
+    """
+    given = os.environ if environment is None else environment
+    prefix = str(kind.model_config.get("env_prefix", ""))
+    _refuse_unknown(kind, prefix, given)
+    values: dict[str, Any] = {
+        name: given[(prefix + name).upper()] for name in kind.model_fields if (prefix + name).upper() in given
+    }
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        faults = [f"{(prefix + str(e['loc'][0])).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()]
+        raise SettingsError("; ".join(faults)) from error
+
+
+def _refuse_unknown(kind: type[BaseSettings], prefix: str, given: Mapping[str, str]) -> None:
+    known = {(prefix + name).upper() for name in kind.model_fields}
+    known |= {(PREFIX + name).upper() for name in CommonSettings.model_fields}
+    others = tuple(env_prefix(service) for service in SERVICES if env_prefix(service) != prefix)
+    unknown = sorted(
+        name for name in given if name.startswith(PREFIX) and name not in known and not name.startswith(others)
+    )
+    if unknown:
+        raise SettingsError(f"unknown variable {', '.join(unknown)}; known here: {', '.join(sorted(known))}")
