@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from headrace.cli.suite import Suite
 from headrace.runtime.channels import open_channel
 from headrace.runtime.rpc_status import faults_of
 from headrace.v1 import (
     common_pb2,
     feature_store_pb2,
-    feature_store_pb2_grpc,
     index_pb2,
     index_pb2_grpc,
     ingest_pb2,
-    ingest_pb2_grpc,
     ranker_pb2,
     ranker_pb2_grpc,
     trainer_pb2,
-    trainer_pb2_grpc,
 )
+
+Eventually = Callable[..., Awaitable[None]]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -291,9 +291,7 @@ REFUSED: dict[str, Call] = {
         )
         for method in ("CreateRollout", "GetRollout", "PromoteRollout", "AbortRollout", "PauseRollout")
     },
-    "Recommend page_size 0": Call(
-        "ranker", "Recommend", recommend(page_size=0), INVALID, frozenset({"page_size"})
-    ),
+    "Recommend page_size 0": Call("ranker", "Recommend", recommend(page_size=0), INVALID, frozenset({"page_size"})),
     "Recommend page_size 10^9": Call(
         "ranker", "Recommend", recommend(page_size=10**9), INVALID, frozenset({"page_size"})
     ),
@@ -361,37 +359,26 @@ REFUSED: dict[str, Call] = {
     ),
 }
 
-STUBS: dict[str, Callable[[grpc.aio.Channel], object]] = {
-    "ingest": ingest_pb2_grpc.IngestServiceStub,
-    "feature-store": feature_store_pb2_grpc.FeatureStoreServiceStub,
-    "index": index_pb2_grpc.IndexServiceStub,
-    "trainer": trainer_pb2_grpc.TrainerServiceStub,
-    "ranker": ranker_pb2_grpc.RankerServiceStub,
-}
 STREAMS = {"GetTrainingRows", "WatchEmbeddings", "FetchArtifact"}
 
 
 async def refusal(suite: Suite, call: Call) -> grpc.aio.AioRpcError:
-    async with open_channel(suite.addresses[call.service]) as channel:
-        method = getattr(STUBS[call.service](channel), call.method)
+    async with suite.client() as client:
+        method = getattr(getattr(client, call.service.replace("-", "_")), call.method)
+        answer = method(call.request, timeout=call.timeout_s)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            if call.method in STREAMS:
-                async for _ in method(call.request, timeout=call.timeout_s):
-                    pass
-            else:
-                await method(call.request, timeout=call.timeout_s)
+            await (answer.read() if call.method in STREAMS else answer)
     return caught.value
 
 
 @pytest.fixture(scope="module")
-async def stocked(suite: Suite) -> Suite:
+async def stocked(suite: Suite, eventually: Eventually) -> Suite:
     """A suite with one product, so that a space exists."""
-    async with open_channel(suite.addresses["ingest"]) as channel:
-        await ingest_pb2_grpc.IngestServiceStub(channel).WriteProducts(
-            ingest_pb2.WriteProductsRequest(products=[common_pb2.Product(id="p1", title="a blue mug")])
-        )
-    async with open_channel(suite.addresses["index"]) as channel:
-        await suite.eventually(lambda: _has_vectors(index_pb2_grpc.IndexServiceStub(channel)))
+    async with suite.client() as client:
+        product = common_pb2.Product(id="p1", title="a blue mug")
+        await client.ingest.WriteProducts(ingest_pb2.WriteProductsRequest(products=[product]))
+        await eventually(lambda: _has_vectors(client.index))
+        await eventually(lambda: _finds(client.ranker, "mug", "p1"))
     return suite
 
 
@@ -412,8 +399,8 @@ async def test_a_bad_call_is_refused_with_every_fault(stocked: Suite, name: str)
 async def test_a_bad_event_is_refused_alone_with_every_fault(stocked: Suite, name: str) -> None:
     bad, fields = BAD_EVENTS[name]
     good = event(event_id=f"beside {name}")
-    async with open_channel(stocked.addresses["ingest"]) as channel:
-        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.ingest
         request = ingest_pb2.WriteUserEventsRequest(events=[bad, good])
         first, second = (await stub.WriteUserEvents(request, timeout=5)).results
     assert first.outcome == ingest_pb2.WriteResult.OUTCOME_REJECTED
@@ -426,8 +413,8 @@ async def test_a_bad_event_is_refused_alone_with_every_fault(stocked: Suite, nam
 async def test_a_bad_product_is_refused_alone_with_every_fault(stocked: Suite, name: str) -> None:
     bad, fields = BAD_PRODUCTS[name]
     good = common_pb2.Product(id=f"beside {name}", title="fine")
-    async with open_channel(stocked.addresses["ingest"]) as channel:
-        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.ingest
         response = await stub.WriteProducts(ingest_pb2.WriteProductsRequest(products=[bad, good]), timeout=5)
     first, second = response.results
     assert first.outcome == ingest_pb2.WriteResult.OUTCOME_REJECTED
@@ -436,8 +423,8 @@ async def test_a_bad_product_is_refused_alone_with_every_fault(stocked: Suite, n
 
 
 async def test_a_refused_event_waits_in_the_dead_letters(stocked: Suite) -> None:
-    async with open_channel(stocked.addresses["ingest"]) as channel:
-        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.ingest
         bad = event(event_id="refused once", event_type="teleport")
         await stub.WriteUserEvents(ingest_pb2.WriteUserEventsRequest(events=[bad]), timeout=5)
         letters = (await stub.ListDeadLetters(ingest_pb2.ListDeadLettersRequest(page_size=10), timeout=5)).dead_letters
@@ -470,7 +457,7 @@ async def test_a_message_of_100_mb_is_refused_and_the_service_goes_on(
 ) -> None:
     error = await _raw(stocked, service, method, bytes(100_000_000))
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert await stocked.is_serving(service)
+    await stocked.wait_ready([service], timeout_s=5)
 
 
 async def _raw(suite: Suite, service: str, method: str, data: bytes) -> grpc.aio.AioRpcError:
@@ -482,8 +469,8 @@ async def _raw(suite: Suite, service: str, method: str, data: bytes) -> grpc.aio
 
 
 async def test_a_vector_that_is_not_finite_changes_nothing(stocked: Suite) -> None:
-    async with open_channel(stocked.addresses["index"]) as channel:
-        stub = index_pb2_grpc.IndexServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.index
         before = await stub.GetIndexStats(index_pb2.GetIndexStatsRequest())
         space = before.spaces[0]
         for bad in (np.full((1, space.dimension), np.nan), np.full((1, space.dimension), np.inf), np.ones((1, 3))):
@@ -503,8 +490,8 @@ async def test_a_vector_that_is_not_finite_changes_nothing(stocked: Suite) -> No
 
 
 async def test_vectors_for_an_unknown_space_are_refused(stocked: Suite) -> None:
-    async with open_channel(stocked.addresses["index"]) as channel:
-        stub = index_pb2_grpc.IndexServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.index
         request = index_pb2.ApplyEmbeddingsRequest(space="nowhere", first_sequence=1, vectors=matrix(ONE))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in stub.ApplyEmbeddings(iter([request])):
@@ -513,36 +500,31 @@ async def test_vectors_for_an_unknown_space_are_refused(stocked: Suite) -> None:
 
 
 async def test_an_unknown_user_gets_a_list(stocked: Suite) -> None:
-    async with open_channel(stocked.addresses["ranker"]) as channel:
-        stub = ranker_pb2_grpc.RankerServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.ranker
         answer = await stub.Recommend(recommend(visitor_id="never-seen"), timeout=5)
     assert len(answer.results) >= 1
 
 
 async def test_fewer_candidates_than_asked_give_a_shorter_list(stocked: Suite) -> None:
-    async with open_channel(stocked.addresses["ranker"]) as channel:
-        stub = ranker_pb2_grpc.RankerServiceStub(channel)
+    async with stocked.client() as client:
+        stub = client.ranker
         answer = await stub.Recommend(recommend(page_size=500), timeout=5)
     assert 1 <= len(answer.results) < 500
 
 
-async def test_a_deleted_product_is_in_no_answer(stocked: Suite) -> None:
-    async with (
-        open_channel(stocked.addresses["ingest"]) as ingest_channel,
-        open_channel(stocked.addresses["ranker"]) as ranker_channel,
-    ):
-        ingest = ingest_pb2_grpc.IngestServiceStub(ingest_channel)
-        ranker = ranker_pb2_grpc.RankerServiceStub(ranker_channel)
+async def test_a_deleted_product_is_in_no_answer(stocked: Suite, eventually: Eventually) -> None:
+    async with stocked.client() as client:
         doomed = common_pb2.Product(id="doomed", title="a doomed teapot")
-        await ingest.WriteProducts(ingest_pb2.WriteProductsRequest(products=[doomed]), timeout=5)
-        await stocked.eventually(lambda: _finds(ranker, "doomed teapot", "doomed"))
-        await ingest.DeleteProduct(ingest_pb2.DeleteProductRequest(product_id="doomed"), timeout=5)
+        await client.ingest.WriteProducts(ingest_pb2.WriteProductsRequest(products=[doomed]), timeout=5)
+        await eventually(lambda: _finds(client.ranker, "doomed teapot", "doomed"))
+        await client.ingest.DeleteProduct(ingest_pb2.DeleteProductRequest(product_id="doomed"), timeout=5)
 
         async def gone() -> bool:
-            return not await _finds(ranker, "doomed teapot", "doomed")
+            return not await _finds(client.ranker, "doomed teapot", "doomed")
 
-        await stocked.eventually(gone)
-        home = await ranker.Recommend(recommend(page_size=500), timeout=5)
+        await eventually(gone)
+        home = await client.ranker.Recommend(recommend(page_size=500), timeout=5)
     assert "doomed" not in {result.product_id for result in home.results}
 
 
@@ -552,9 +534,8 @@ async def _finds(ranker: ranker_pb2_grpc.RankerServiceAsyncStub, query: str, pro
 
 
 async def test_an_empty_catalogue_is_answered_with_an_empty_list(tmp_path: Path) -> None:
-    async with Suite(tmp_path) as empty, open_channel(empty.addresses["ranker"]) as channel:
-        stub = ranker_pb2_grpc.RankerServiceStub(channel)
-        home = await stub.Recommend(recommend(), timeout=5)
-        found = await stub.Search(ranker_pb2.SearchRequest(query="mug", visitor_id="v1"), timeout=5)
+    async with Suite(tmp_path) as empty, empty.client() as client:
+        home = await client.ranker.Recommend(recommend(), timeout=5)
+        found = await client.ranker.Search(ranker_pb2.SearchRequest(query="mug", visitor_id="v1"), timeout=5)
     assert not home.results
     assert not found.results

@@ -1,0 +1,74 @@
+"""`headrace train`: learn everything again from the log, as the rival of learning as it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace.cli.options import DATA_DIR, DataDir, Json, told
+from headrace.runtime.errors import InvalidRequestError, NotFoundError
+
+if TYPE_CHECKING:
+    from headrace.trainer.settings import TrainerSettings
+
+
+@told
+def train(
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Required: the suite's trainer does the incremental learning.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the result; DATA_DIR/retrained when left out.", show_default=False)
+    ] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Train a model on the whole event log from nothing, beside the one that learns while it serves.
+
+    Reads DATA_DIR/events.db and changes nothing there; a running suite goes on undisturbed.
+
+    \b
+    Example:
+      headrace train --from-scratch
+    """
+    if not from_scratch:
+        raise InvalidRequestError.of("train", "say --from-scratch; learning as it comes is `headrace up`")
+    events_db = data_dir / "events.db"
+    if not events_db.is_file():
+        raise NotFoundError(f"no event log at {events_db}: name the suite's folder with --data-dir")
+    _print(_retrain(events_db, out or data_dir / "retrained", quiet=as_json), as_json)
+
+
+def _retrain(events_db: Path, out_dir: Path, quiet: bool) -> dict[str, Any]:
+    from headrace.runtime.threads import limit_threads
+
+    limit_threads()
+    from headrace.trainer.retrain import retrain
+
+    def progress(*facts: object) -> None:
+        if not quiet:
+            typer.echo(" ".join(str(fact) for fact in facts), err=True)
+
+    return dataclasses.asdict(retrain(events_db, out_dir, _settings(), progress=progress))
+
+
+def _settings() -> TrainerSettings:
+    from headrace.runtime.settings import SettingsError, load
+    from headrace.trainer.settings import TrainerSettings
+
+    try:
+        return load(TrainerSettings)
+    except SettingsError as error:
+        raise InvalidRequestError.of("environment", str(error)) from error
+
+
+def _print(report: dict[str, Any], as_json: bool) -> None:
+    from headrace.cli.output import print_facts, print_json
+
+    if as_json:
+        print_json(report)
+    else:
+        print_facts({name.replace("_", " "): value for name, value in report.items()})

@@ -1,0 +1,80 @@
+"""`headrace up`: the whole suite on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headrace.cli.options import DATA_DIR, DataDir, Json, told
+
+if TYPE_CHECKING:
+    from headrace.cli.suite import Change, Suite
+
+
+@told
+def up(
+    data_dir: DataDir = DATA_DIR,
+    port_base: Annotated[
+        int | None,
+        typer.Option(min=1, max=65530, help="First of five ports; free ones when left out.", show_default=False),
+    ] = None,
+    only: Annotated[
+        list[str], typer.Option("--only", help="Start this service only. May be repeated.", show_default=False)
+    ] = [],  # noqa: B006  # typer reads it, nobody changes it
+    restart: Annotated[bool, typer.Option(help="Start a service again when it dies.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run the five services here, with nothing else installed, until Ctrl-C.
+
+    Data, logs and suite.json (where the other commands look) go to the data directory. A second `up` on the
+    same directory goes on where the first one ended.
+
+    \b
+    Examples:
+      headrace up
+      headrace up --data-dir /tmp/shop --port-base 7401
+      headrace up --only ingest --only feature-store
+    """
+    asyncio.run(_run(data_dir, tuple(only), port_base, restart, as_json))
+
+
+async def _run(data_dir: Path, only: tuple[str, ...], port_base: int | None, restart: bool, as_json: bool) -> None:
+    from headrace.cli.suite import SERVICES, Suite
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    suite = Suite(
+        data_dir,
+        services=only or SERVICES,
+        port_base=port_base,
+        restart=restart,
+        on_change=_json_line if as_json else _line,
+    )
+    # while starting, Ctrl-C cancels; from then on it ends the wait
+    async with suite:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        if not as_json:
+            _print_suite(suite)
+        await stop.wait()
+
+
+def _print_suite(suite: Suite) -> None:
+    from headrace.cli.output import print_table
+
+    rows = [(name, address, str(suite.pid(name)), suite.log_of(name)) for name, address in suite.addresses.items()]
+    print_table("Headrace is up", ("service", "address", "pid", "log"), rows, "Ctrl-C stops it.")
+
+
+def _line(change: Change) -> None:
+    typer.echo(f"{change.service:<14} {change.what:<11} {change.detail}".rstrip(), err=True)
+
+
+def _json_line(change: Change) -> None:
+    import json
+
+    typer.echo(json.dumps({"service": change.service, "change": change.what, "detail": change.detail}))
