@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 from headrace.runtime.errors import CorruptDataError
@@ -12,14 +13,21 @@ from headrace.runtime.errors import CorruptDataError
 def write_atomically(path: Path, data: bytes) -> str:
     """Writes `data` so that a crash leaves the old file or the new one; returns its SHA-256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        _write_durably(temporary, data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    return sha256(data)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_directory(path.parent)
-    return sha256(data)
 
 
 def read_checked(path: Path, expected_sha256: str) -> bytes:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -28,8 +28,8 @@ _calls = counter("headrace.rpc.calls", "{call}", "calls served, by method and st
 _duration = histogram("headrace.rpc.duration", "ms", "time to serve a call, by method")
 
 # grpc has no types for handlers: messages in and out are `Any` here, and only here
-Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class _Malformed:
@@ -127,6 +127,10 @@ async def _served(name: str, context: Context) -> AsyncIterator[None]:
     except (grpc.aio.AbortError, grpc.aio.BaseError):
         status = "aborted"
         raise
+    except NotImplementedError:
+        # what the generated base class raises for a method that a service does not serve
+        status = "unimplemented"
+        await _abort(context, status_pb2.Status(code=code_pb2.UNIMPLEMENTED, message=f"{name} is not served"))
     except Exception as error:
         status = "bug"
         log.exception("call_failed", extra={"method": name})

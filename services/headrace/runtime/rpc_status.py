@@ -23,7 +23,7 @@ _CODES: dict[type[errors.HeadraceError], int] = {
 
 def status_of(error: errors.HeadraceError) -> status_pb2.Status:
     """The google.rpc.Status that a caller gets: BadRequest for faults, RetryInfo for "try again"."""
-    status = status_pb2.Status(code=_CODES.get(type(error), code_pb2.INTERNAL), message=str(error))
+    status = status_pb2.Status(code=_code(error), message=str(error))
     if isinstance(error, errors.InvalidRequestError):
         status.details.add().Pack(_bad_request(error))
     if error.retry_after_s is not None:
@@ -31,6 +31,11 @@ def status_of(error: errors.HeadraceError) -> status_pb2.Status:
         delay.FromMicroseconds(int(error.retry_after_s * 1e6))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _code(error: errors.HeadraceError) -> int:
+    # a service's own subclass is answered as what it is a kind of
+    return next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
 
 
 def _bad_request(error: errors.InvalidRequestError) -> error_details_pb2.BadRequest:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "HEADRACE_"
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
@@ -18,7 +18,20 @@ class SettingsError(Exception):
     """The environment does not fit; the message names every variable that is wrong."""
 
 
-class CommonSettings(BaseSettings):
+class _Given(BaseSettings):
+    # only `load` reads the environment, and only the one that it is given
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *others: PydanticBaseSettingsSource,
+        **more: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class CommonSettings(_Given):
     """What every process may be told."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -31,7 +44,7 @@ class CommonSettings(BaseSettings):
     data: Path | None = Field(None, description="folder of the data sets, for the demo and the benchmarks")
 
 
-class ServingSettings(BaseSettings):
+class ServingSettings(_Given):
     """How a service listens. Services add their own fields in a subclass."""
 
     model_config = SettingsConfigDict(frozen=True)

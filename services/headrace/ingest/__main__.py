@@ -1,0 +1,67 @@
+"""Composes the door and serves it until it is asked to stop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from headrace.ingest.cancellations import Purchases
+from headrace.ingest.catalogue import Catalogue
+from headrace.ingest.cleaning import Rules, VisitorRates
+from headrace.ingest.intake import EventIntake
+from headrace.ingest.server import IngestServicer, face
+from headrace.ingest.settings import IngestSettings
+from headrace.ingest.storage import open_store
+from headrace.runtime.clock import MICROSECONDS
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.serving import Background, Parts, run_service
+from headrace.runtime.settings import CommonSettings, SettingsError, load
+
+
+@asynccontextmanager
+async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIterator[Parts]:
+    """The door's parts, opened; closed at the end."""
+    log = SqliteEventLog(common.data_dir / "events.db", max_waiting=settings.max_waiting_records)
+    store = open_store(settings.database_url, common.data_dir / "ingest")
+    try:
+        await store.migrate()
+        catalogue = Catalogue(store, log)
+        await catalogue.open()
+        purchases = Purchases(log, window=settings.cancel_window_records)
+        await purchases.catch_up()
+        intake = EventIntake(log=log, catalogue=catalogue, store=store, purchases=purchases, rules=_rules(settings))
+        servicer = IngestServicer(
+            intake=intake,
+            catalogue=catalogue,
+            store=store,
+            log=log,
+            stream_batch_events=settings.stream_batch_events,
+            max_unacknowledged=settings.max_unacknowledged,
+        )
+        yield Parts([face(servicer)], Background())
+    finally:
+        await store.close()
+        await log.close()
+
+
+def _rules(settings: IngestSettings) -> Rules:
+    return Rules(
+        earliest_us=int(settings.min_event_time.timestamp() * MICROSECONDS),
+        max_future_skew_us=int(settings.max_future_skew_s * MICROSECONDS),
+        rates=VisitorRates(settings.bot_events_per_minute),
+    )
+
+
+def main() -> int:
+    """Runs the service; 2 when the environment does not fit."""
+    try:
+        settings, common = load(IngestSettings), load(CommonSettings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
+        return 2
+    return run_service("ingest", lambda: compose(settings, common), settings, common)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

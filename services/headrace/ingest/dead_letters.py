@@ -1,0 +1,50 @@
+"""Sends refused events through the door again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+
+from headrace.ingest.intake import EventIntake
+from headrace.ingest.outcomes import Outcome
+from headrace.ingest.storage import DeadLetter, IngestStore
+from headrace.v1.common_pb2 import UserEvent
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """How many were sent again, and how many of them are in the log now."""
+
+    replayed: int = 0
+    accepted: int = 0
+
+
+async def replay(store: IngestStore, intake: EventIntake, *, ids: Collection[int], reason: str) -> Replayed:
+    """Replays the named dead letters, or all of `reason`, or all; those that pass leave the list."""
+    replayed = accepted = 0
+    async for letters in _batches(store, ids, reason):
+        results = await intake.write([UserEvent.FromString(letter.refusal.event) for letter in letters])
+        passed = [
+            letter.id for letter, result in zip(letters, results, strict=True) if result.outcome is not Outcome.REJECTED
+        ]
+        await store.forget_dead_letters(passed)
+        replayed += len(letters)
+        accepted += len(passed)
+    return Replayed(replayed, accepted)
+
+
+async def _batches(store: IngestStore, ids: Collection[int], reason: str) -> AsyncIterator[Sequence[DeadLetter]]:
+    if ids:
+        named = sorted(set(ids))
+        for start in range(0, len(named), _BATCH):
+            found = await store.dead_letters_of(named[start : start + _BATCH])
+            wanted = [letter for letter in found if not reason or letter.refusal.reason == reason]
+            if wanted:
+                yield wanted
+        return
+    after = 0
+    while letters := await store.dead_letters(limit=_BATCH, after_id=after, reason=reason, newest_first=False):
+        yield letters
+        after = letters[-1].id

@@ -1,0 +1,1 @@
+"""The schema of the catalogue's database, version by version (Alembic)."""

@@ -1,0 +1,32 @@
+"""What became of one event or product that was brought to the door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from headrace.ingest.validation import Violation
+
+
+class Outcome(Enum):
+    """The three things that can happen; `value` is the word in metrics."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The event's or product's id, what became of it, and where it is in the log (0 when rejected)."""
+
+    id: str
+    outcome: Outcome
+    offset: int = 0
+    violations: Sequence[Violation] = ()
+
+    @property
+    def reason(self) -> str:
+        """The rule that refused it: the first one broken; empty when it was taken."""
+        return self.violations[0].reason if self.violations else ""

@@ -1,0 +1,194 @@
+"""The gRPC face of the door: translates in, calls once, translates out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.ingest.catalogue import Catalogue
+from headrace.ingest.dead_letters import replay
+from headrace.ingest.intake import EventIntake
+from headrace.ingest.outcomes import Outcome, Result
+from headrace.ingest.storage import DeadLetter, IngestStore
+from headrace.ingest.streaming import answered_in_order
+from headrace.ingest.validation import Violation
+from headrace.runtime.errors import InvalidRequestError
+from headrace.runtime.eventlog import EventLog
+from headrace.runtime.serving import Face
+from headrace.v1 import ingest_pb2 as pb
+from headrace.v1 import ingest_pb2_grpc
+from headrace.v1.common_pb2 import FieldViolation, UserEvent
+
+# grpc's context has no types of its own
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+_MAX_BATCH = 2_000
+_PAGE_SIZE, _MAX_PAGE_SIZE = 50, 1_000
+
+_OUTCOMES = {
+    Outcome.ACCEPTED: pb.WriteResult.OUTCOME_ACCEPTED,
+    Outcome.DUPLICATE: pb.WriteResult.OUTCOME_DUPLICATE,
+    Outcome.REJECTED: pb.WriteResult.OUTCOME_REJECTED,
+}
+
+
+class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
+    """IngestService over one intake and one catalogue."""
+
+    def __init__(
+        self,
+        *,
+        intake: EventIntake,
+        catalogue: Catalogue,
+        store: IngestStore,
+        log: EventLog,
+        stream_batch_events: int,
+        max_unacknowledged: int,
+    ) -> None:
+        self._intake = intake
+        self._catalogue = catalogue
+        self._store = store
+        self._log = log
+        self._stream_batch_events = stream_batch_events
+        self._max_unacknowledged = max_unacknowledged
+        self._products_written = 0
+
+    async def WriteUserEvents(
+        self, request: pb.WriteUserEventsRequest, context: _Context
+    ) -> pb.WriteUserEventsResponse:
+        _check_batch("events", len(request.events))
+        results = await self._intake.write(request.events)
+        return pb.WriteUserEventsResponse(results=[_write_result(result) for result in results])
+
+    async def StreamUserEvents(
+        self, request_iterator: AsyncIterator[pb.StreamUserEventsRequest], context: _Context
+    ) -> AsyncIterator[pb.StreamUserEventsResponse]:
+        responses = answered_in_order(
+            request_iterator,
+            self._write_streamed,
+            group_limit=self._stream_batch_events,
+            unanswered_limit=self._max_unacknowledged,
+        )
+        async for response in responses:
+            yield response
+
+    async def _write_streamed(
+        self, requests: Sequence[pb.StreamUserEventsRequest]
+    ) -> Sequence[pb.StreamUserEventsResponse]:
+        results = await self._intake.write([request.event for request in requests])
+        return [
+            pb.StreamUserEventsResponse(sequence=request.sequence, result=_write_result(result))
+            for request, result in zip(requests, results, strict=True)
+        ]
+
+    async def WriteProducts(self, request: pb.WriteProductsRequest, context: _Context) -> pb.WriteProductsResponse:
+        _check_batch("products", len(request.products))
+        results = await self._catalogue.write(request.products)
+        self._products_written += sum(result.outcome is Outcome.ACCEPTED for result in results)
+        return pb.WriteProductsResponse(results=[_write_result(result) for result in results])
+
+    async def DeleteProduct(self, request: pb.DeleteProductRequest, context: _Context) -> pb.DeleteProductResponse:
+        if not request.product_id:
+            raise InvalidRequestError.of("product_id", "must be given")
+        return pb.DeleteProductResponse(offset=await self._catalogue.delete(request.product_id))
+
+    async def ForgetUser(self, request: pb.ForgetUserRequest, context: _Context) -> pb.ForgetUserResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ForgetUser is not served yet")
+        raise AssertionError("abort returned")
+
+    async def GetIngestStatus(
+        self, request: pb.GetIngestStatusRequest, context: _Context
+    ) -> pb.GetIngestStatusResponse:
+        offset, append_time_us = await self._log.end()
+        counts = self._intake.counts
+        return pb.GetIngestStatusResponse(
+            accepted=counts.accepted,
+            duplicates=counts.duplicates,
+            rejected_by_reason=counts.rejected_by_reason,
+            products_written=self._products_written,
+            log_end_offset=offset,
+            log_end_time=_timestamp(append_time_us),
+            dead_letters=await self._store.count_dead_letters(),
+            items=len(self._catalogue),
+        )
+
+    async def ListDeadLetters(
+        self, request: pb.ListDeadLettersRequest, context: _Context
+    ) -> pb.ListDeadLettersResponse:
+        size = _page_size(request.page_size)
+        letters = await self._store.dead_letters(
+            limit=size + 1, before_id=_before_id(request.page_token), reason=request.reason
+        )
+        page = letters[:size]
+        return pb.ListDeadLettersResponse(
+            dead_letters=[_dead_letter(letter) for letter in page],
+            next_page_token=str(page[-1].id) if len(letters) > size else "",
+        )
+
+    async def ReplayDeadLetters(
+        self, request: pb.ReplayDeadLettersRequest, context: _Context
+    ) -> pb.ReplayDeadLettersResponse:
+        done = await replay(self._store, self._intake, ids=request.ids, reason=request.reason)
+        return pb.ReplayDeadLettersResponse(
+            replayed=done.replayed, accepted=done.accepted, still_rejected=done.replayed - done.accepted
+        )
+
+
+def face(servicer: IngestServicer) -> Face:
+    """The servicer, ready to be served."""
+    name = pb.DESCRIPTOR.services_by_name["IngestService"].full_name
+    return Face(name, lambda server: ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server))
+
+
+def _check_batch(field: str, size: int) -> None:
+    if not 1 <= size <= _MAX_BATCH:
+        raise InvalidRequestError.of(field, f"must be 1 .. {_MAX_BATCH}, got {size}")
+
+
+def _page_size(given: int) -> int:
+    if not 0 <= given <= _MAX_PAGE_SIZE:
+        raise InvalidRequestError.of("page_size", f"must be 0 .. {_MAX_PAGE_SIZE}, got {given}")
+    return given or _PAGE_SIZE
+
+
+def _before_id(page_token: str) -> int | None:
+    if not page_token:
+        return None
+    if not (page_token.isdecimal() and len(page_token) < 19):
+        raise InvalidRequestError.of("page_token", f"must be one that ListDeadLetters gave, got {page_token[:40]!r}")
+    return int(page_token)
+
+
+def _write_result(result: Result) -> pb.WriteResult:
+    if not result.violations:
+        return pb.WriteResult(id=result.id, outcome=_OUTCOMES[result.outcome], offset=result.offset)
+    return pb.WriteResult(
+        id=result.id,
+        outcome=_OUTCOMES[result.outcome],
+        violations=_field_violations(result.violations),
+        reason=result.reason,
+    )
+
+
+def _field_violations(violations: Sequence[Violation]) -> list[FieldViolation]:
+    return [FieldViolation(field=violation.field, description=violation.description) for violation in violations]
+
+
+def _dead_letter(letter: DeadLetter) -> pb.DeadLetter:
+    refusal = letter.refusal
+    return pb.DeadLetter(
+        id=letter.id,
+        event=UserEvent.FromString(refusal.event),
+        reason=refusal.reason,
+        violations=_field_violations(refusal.violations),
+        refused_time=_timestamp(refusal.refused_time_us),
+    )
+
+
+def _timestamp(time_us: int) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromMicroseconds(time_us)
+    return timestamp

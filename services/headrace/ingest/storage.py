@@ -1,0 +1,318 @@
+"""The catalogue and the dead letters in SQL: SQLite by default, whatever SQLAlchemy knows by setting.
+
+All statements run in one thread, so that SQLite's one writer never waits for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+
+from headrace.ingest.validation import Violation
+from headrace.runtime.errors import CorruptDataError, UnavailableError
+
+T = TypeVar("T")
+
+_metadata = sa.MetaData()
+_items = sa.Table(
+    "items",
+    _metadata,
+    sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("product_id", sa.String, unique=True, nullable=False),
+)
+_products = sa.Table(
+    "products",
+    _metadata,
+    sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("product", sa.LargeBinary, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False),
+    sa.Column("change_time_us", sa.BigInteger, nullable=False),
+    sa.Column("log_offset", sa.BigInteger, nullable=False),
+    sa.Column("change_id", sa.String, nullable=False),
+)
+_dead_letters = sa.Table(
+    "dead_letters",
+    _metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("digest", sa.String, unique=True, nullable=False),
+    sa.Column("event", sa.LargeBinary, nullable=False),
+    sa.Column("reason", sa.String, nullable=False, index=True),
+    sa.Column("violations", sa.Text, nullable=False),
+    sa.Column("refused_time_us", sa.BigInteger, nullable=False),
+)
+_folds = sa.Table(
+    "folds",
+    _metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("log_offset", sa.BigInteger, nullable=False),
+)
+
+_CATALOGUE = "catalogue"
+# another replica may take the same ordinals at the same time
+_ATTEMPTS = 10
+# SQLite takes 32,766 variables a statement, PostgreSQL 65,535
+_IN_LIMIT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProduct:
+    """A product as it stands since `log_offset`; `product` is a serialised message."""
+
+    ordinal: int
+    product: bytes
+    deleted: bool
+    change_time_us: int
+    log_offset: int
+    change_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An event that was not taken, and why. `digest` is of the event as it was sent."""
+
+    digest: str
+    event: bytes
+    reason: str
+    violations: Sequence[Violation]
+    refused_time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A refusal in the list."""
+
+    id: int
+    refusal: Refusal
+
+
+class IngestStore:
+    """The SQL state of the door; every call is durable when it returns."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ingest-store")
+
+    async def migrate(self) -> None:
+        """Brings the schema to this version's."""
+        await self._in_transaction(_migrate)
+
+    async def ordinals(self) -> dict[str, int]:
+        """All products ever seen."""
+        return await self._in_transaction(_all_ordinals)
+
+    async def known_items(self, product_ids: Collection[str]) -> dict[str, int]:
+        """The ordinals of those products that have one."""
+        return await self._in_transaction(lambda db: _ordinals_of(db, list(product_ids)))
+
+    async def add_items(self, product_ids: Collection[str]) -> dict[str, int]:
+        """The ordinals of products, given now to those that have none."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._in_transaction(partial(_add_items, product_ids=product_ids))
+            except sa.exc.IntegrityError:
+                await asyncio.sleep(0)
+        raise UnavailableError(f"other replicas took the ordinals {_ATTEMPTS} times", retry_after_s=0.1)
+
+    async def restore_items(self, ordinals: Mapping[str, int]) -> None:
+        """Puts back ordinals that the log knows. CorruptDataError when others are here already."""
+        try:
+            await self._in_transaction(partial(_restore_items, ordinals=ordinals))
+        except sa.exc.IntegrityError as error:
+            raise CorruptDataError(f"the log and the catalogue disagree about ordinals: {error.orig}") from error
+
+    async def products(self, ordinals: Collection[int]) -> dict[int, StoredProduct]:
+        """Products as they stand, by ordinal; those never written are left out."""
+        return await self._in_transaction(partial(_products_of, ordinals=sorted(ordinals)))
+
+    async def apply(self, products: Sequence[StoredProduct]) -> None:
+        """Replaces products by what the log says; an older offset never replaces a newer one."""
+        await self._in_transaction(partial(_apply, products=products))
+
+    async def folded_offset(self) -> int:
+        """The log up to here was folded into the catalogue by some start."""
+        return await self._in_transaction(_folded_offset)
+
+    async def set_folded_offset(self, offset: int) -> None:
+        await self._in_transaction(partial(_set_folded_offset, offset=offset))
+
+    async def refuse(self, refusals: Sequence[Refusal]) -> None:
+        """Keeps refused events. One that is there word for word is brought up to date, not doubled."""
+        if refusals:
+            await self._in_transaction(partial(_refuse, refusals=refusals))
+
+    async def dead_letters(
+        self,
+        *,
+        limit: int,
+        before_id: int | None = None,
+        after_id: int = 0,
+        reason: str = "",
+        newest_first: bool = True,
+    ) -> list[DeadLetter]:
+        """Up to `limit` dead letters with `after_id` < id < `before_id`."""
+        order = _dead_letters.c.id.desc() if newest_first else _dead_letters.c.id
+        query = sa.select(_dead_letters).where(_dead_letters.c.id > after_id).order_by(order).limit(limit)
+        if before_id is not None:
+            query = query.where(_dead_letters.c.id < before_id)
+        if reason:
+            query = query.where(_dead_letters.c.reason == reason)
+        return await self._in_transaction(lambda db: [_dead_letter(row) for row in db.execute(query)])
+
+    async def dead_letters_of(self, ids: Collection[int]) -> list[DeadLetter]:
+        """The dead letters that have one of these ids, oldest first."""
+        query = sa.select(_dead_letters).where(_dead_letters.c.id.in_(ids)).order_by(_dead_letters.c.id)
+        return await self._in_transaction(lambda db: [_dead_letter(row) for row in db.execute(query)])
+
+    async def forget_dead_letters(self, ids: Collection[int]) -> None:
+        query = sa.delete(_dead_letters).where(_dead_letters.c.id.in_(ids))
+        await self._in_transaction(lambda db: db.execute(query))
+
+    async def count_dead_letters(self) -> int:
+        query = sa.select(sa.func.count()).select_from(_dead_letters)
+        return int(await self._in_transaction(lambda db: db.execute(query).scalar_one()))
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.dispose)
+        self._pool.shutdown()
+
+    async def _in_transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._transaction(work))
+
+    def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
+        try:
+            with self._engine.begin() as db:
+                return work(db)
+        except sa.exc.OperationalError as error:
+            raise UnavailableError(f"the catalogue's database: {error.orig}", retry_after_s=0.5) from error
+
+
+def open_store(url: str, data_dir: Path) -> IngestStore:
+    """The store at an SQLAlchemy URL; an empty one means a SQLite file in `data_dir`."""
+    if not url:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{data_dir / 'catalogue.db'}"
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        _make_durable(engine)
+    return IngestStore(engine)
+
+
+def _make_durable(engine: sa.Engine) -> None:
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _: object) -> None:
+        # the driver's own transactions begin late, which makes two writers fail instead of wait
+        connection.isolation_level = None
+        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _migrate(db: sa.Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = db
+    command.upgrade(config, "head")
+
+
+def _all_ordinals(db: sa.Connection) -> dict[str, int]:
+    return {row.product_id: row.ordinal for row in db.execute(sa.select(_items))}
+
+
+def _add_items(db: sa.Connection, *, product_ids: Collection[str]) -> dict[str, int]:
+    known = _ordinals_of(db, list(product_ids))
+    missing = [product_id for product_id in dict.fromkeys(product_ids) if product_id not in known]
+    if missing:
+        newest = db.execute(sa.select(sa.func.max(_items.c.ordinal))).scalar()
+        first = 0 if newest is None else newest + 1
+        given = {product_id: first + number for number, product_id in enumerate(missing)}
+        _insert_items(db, given)
+        known |= given
+    return known
+
+
+def _ordinals_of(db: sa.Connection, product_ids: list[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for start in range(0, len(product_ids), _IN_LIMIT):
+        query = sa.select(_items).where(_items.c.product_id.in_(product_ids[start : start + _IN_LIMIT]))
+        found |= {row.product_id: row.ordinal for row in db.execute(query)}
+    return found
+
+
+def _restore_items(db: sa.Connection, *, ordinals: Mapping[str, int]) -> None:
+    known = _ordinals_of(db, list(ordinals)).items()
+    # a product that has another ordinal here stays in, and breaks the uniqueness of its id
+    _insert_items(db, dict(ordinals.items() - known))
+
+
+def _insert_items(db: sa.Connection, ordinals: Mapping[str, int]) -> None:
+    if ordinals:
+        rows = [{"product_id": product_id, "ordinal": ordinal} for product_id, ordinal in ordinals.items()]
+        db.execute(sa.insert(_items), rows)
+
+
+def _products_of(db: sa.Connection, *, ordinals: list[int]) -> dict[int, StoredProduct]:
+    found: dict[int, StoredProduct] = {}
+    for start in range(0, len(ordinals), _IN_LIMIT):
+        query = sa.select(_products).where(_products.c.ordinal.in_(ordinals[start : start + _IN_LIMIT]))
+        found |= {row.ordinal: StoredProduct(**row._mapping) for row in db.execute(query)}
+    return found
+
+
+def _apply(db: sa.Connection, *, products: Sequence[StoredProduct]) -> None:
+    newest = {product.ordinal: product for product in sorted(products, key=lambda product: product.log_offset)}
+    standing = _products_of(db, ordinals=list(newest))
+    later = [p for p in newest.values() if p.ordinal not in standing or standing[p.ordinal].log_offset < p.log_offset]
+    if later:
+        db.execute(
+            sa.delete(_products).where(_products.c.ordinal == sa.bindparam("old")), [{"old": p.ordinal} for p in later]
+        )
+        db.execute(sa.insert(_products), [asdict(product) for product in later])
+
+
+def _folded_offset(db: sa.Connection) -> int:
+    query = sa.select(_folds.c.log_offset).where(_folds.c.name == _CATALOGUE)
+    return int(db.execute(query).scalar() or 0)
+
+
+def _set_folded_offset(db: sa.Connection, *, offset: int) -> None:
+    db.execute(sa.delete(_folds).where(_folds.c.name == _CATALOGUE))
+    db.execute(sa.insert(_folds), {"name": _CATALOGUE, "log_offset": offset})
+
+
+def _refuse(db: sa.Connection, *, refusals: Sequence[Refusal]) -> None:
+    rows = {refusal.digest: _row(refusal) for refusal in refusals}
+    query = sa.select(_dead_letters.c.digest).where(_dead_letters.c.digest.in_(list(rows)))
+    standing = [{"known": digest, **rows.pop(digest)} for digest in db.execute(query).scalars().all()]
+    if standing:
+        db.execute(sa.update(_dead_letters).where(_dead_letters.c.digest == sa.bindparam("known")), standing)
+    if rows:
+        db.execute(sa.insert(_dead_letters), list(rows.values()))
+
+
+def _row(refusal: Refusal) -> dict[str, Any]:
+    violations = json.dumps([asdict(violation) for violation in refusal.violations])
+    return {
+        "digest": refusal.digest,
+        "event": refusal.event,
+        "reason": refusal.reason,
+        "violations": violations,
+        "refused_time_us": refusal.refused_time_us,
+    }
+
+
+def _dead_letter(row: sa.Row[Any]) -> DeadLetter:
+    violations = [Violation(**violation) for violation in json.loads(row.violations)]
+    return DeadLetter(row.id, Refusal(row.digest, row.event, row.reason, violations, row.refused_time_us))

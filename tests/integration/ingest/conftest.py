@@ -1,0 +1,93 @@
+"""A real door over real files, and the events to bring to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from headrace.ingest.__main__ import compose
+from headrace.ingest.settings import IngestSettings
+from headrace.runtime.channels import open_channel
+from headrace.runtime.eventlog import LoggedRecord
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.serving import running
+from headrace.runtime.settings import CommonSettings
+from headrace.v1 import ingest_pb2 as pb
+from headrace.v1.common_pb2 import ProductDetail, UserEvent
+from headrace.v1.ingest_pb2_grpc import IngestServiceStub
+from headrace.v1.log_pb2 import LoggedUserEvent
+
+ACCEPTED, DUPLICATE, REJECTED = (
+    pb.WriteResult.OUTCOME_ACCEPTED,
+    pb.WriteResult.OUTCOME_DUPLICATE,
+    pb.WriteResult.OUTCOME_REJECTED,
+)
+
+
+@dataclass
+class Door:
+    """A running door, a stub to it, and its log as another process would see it."""
+
+    data_dir: Path
+    channel: grpc.aio.Channel
+    log: SqliteEventLog
+
+    @property
+    def stub(self) -> IngestServiceStub:
+        return IngestServiceStub(self.channel)
+
+    async def write(self, *events: UserEvent) -> list[pb.WriteResult]:
+        return list((await self.stub.WriteUserEvents(pb.WriteUserEventsRequest(events=events))).results)
+
+    async def records(self, kind: str = "user-event") -> list[LoggedRecord]:
+        return await self.log.read(0, limit=1_000_000, kinds=(kind,))
+
+    async def logged(self) -> list[LoggedUserEvent]:
+        return [LoggedUserEvent.FromString(record.payload) for record in await self.records()]
+
+    async def letters(self, **request: object) -> list[pb.DeadLetter]:
+        answer = await self.stub.ListDeadLetters(pb.ListDeadLettersRequest(**request))  # type: ignore[arg-type]
+        return list(answer.dead_letters)
+
+
+OpenDoor = Callable[..., AbstractAsyncContextManager[Door]]
+
+
+@pytest.fixture
+def open_door(tmp_path: Path) -> OpenDoor:
+    @asynccontextmanager
+    async def open_it(**settings: object) -> AsyncIterator[Door]:
+        given = IngestSettings(port=0, drain_s=0, **settings)  # type: ignore[arg-type]
+        log = SqliteEventLog(tmp_path / "events.db")
+        async with (
+            compose(given, CommonSettings(data_dir=tmp_path)) as parts,
+            running(parts, given) as server,
+            open_channel(server.address) as channel,
+        ):
+            yield Door(tmp_path, channel, log)
+        await log.close()
+
+    return open_it
+
+
+@pytest.fixture
+async def door(open_door: OpenDoor) -> AsyncIterator[Door]:
+    async with open_door() as opened:
+        yield opened
+
+
+def _event(number: int = 0, event_type: str = "detail-page-view", *products: str, **fields: object) -> UserEvent:
+    details = [ProductDetail(product_id=product) for product in products or ("p",)]
+    given = {"visitor_id": "v", "event_time": Timestamp(seconds=1_500_000_000 + number)} | fields
+    return UserEvent(event_type=event_type, product_details=details, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def event() -> Callable[..., UserEvent]:
+    return _event

@@ -1,0 +1,201 @@
+"""The door as a process of its own, killed at random moments under a client that tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from headrace.runtime.channels import open_channel
+from headrace.runtime.eventlog import LoggedRecord
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.v1 import ingest_pb2 as pb
+from headrace.v1.common_pb2 import Product, UserEvent
+from headrace.v1.ingest_pb2_grpc import IngestServiceStub
+from headrace.v1.log_pb2 import LoggedUserEvent, ProductChange
+
+KILLS = 4
+EVENTS = 3_000
+Event = Callable[..., UserEvent]
+
+
+class Process:
+    """`python -m headrace.ingest` on one port and one folder, started as often as needed."""
+
+    def __init__(self, data_dir: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{self._port}"
+        mine = {"HEADRACE_DATA_DIR": str(data_dir), "HEADRACE_INGEST_PORT": str(self._port)}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+        self._environment = others | mine
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "headrace.ingest"]
+        self._process = subprocess.Popen(command, env=self._environment, stderr=subprocess.DEVNULL)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def terminate(self) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(timeout=60)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    process = Process(tmp_path)
+    process.start()
+    yield process
+    process.kill()
+
+
+class Client:
+    """Streams events and starts over with those not yet acknowledged whenever the stream breaks."""
+
+    def __init__(self, stub: IngestServiceStub, events: list[UserEvent]) -> None:
+        self._stub = stub
+        self._events = events
+        self.offsets: dict[int, int] = {}
+        self.rejected: set[int] = set()
+
+    async def send_all(self, noticed: Callable[[int], None]) -> None:
+        while len(self.offsets) + len(self.rejected) < len(self._events):
+            try:
+                await self._send_rest(noticed)
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    raise
+
+    async def _send_rest(self, noticed: Callable[[int], None]) -> None:
+        async for response in self._stub.StreamUserEvents(self._rest(), wait_for_ready=True):
+            if response.result.outcome == pb.WriteResult.OUTCOME_REJECTED:
+                self.rejected.add(response.sequence)
+            else:
+                before = self.offsets.setdefault(response.sequence, response.result.offset)
+                assert before == response.result.offset
+            noticed(len(self.offsets))
+
+    async def _rest(self) -> AsyncIterator[pb.StreamUserEventsRequest]:
+        for sequence, event in enumerate(self._events):
+            if sequence not in self.offsets and sequence not in self.rejected:
+                yield pb.StreamUserEventsRequest(sequence=sequence, event=event)
+
+
+def brought(event: Event) -> list[UserEvent]:
+    kinds = ["detail-page-view", "purchase-complete", "purchase-cancel", "add-to-cart"]
+    choose = random.Random(3)
+    events = [
+        event(number * 7, choose.choice(kinds), f"p{choose.randrange(300)}", visitor_id=f"v{choose.randrange(9)}")
+        for number in range(EVENTS)
+    ]
+    for number in range(0, EVENTS, 500):
+        events[number].event_type = "teleport"
+    return events
+
+
+async def test_every_acknowledged_event_is_in_the_log_exactly_once(
+    process: Process, tmp_path: Path, event: Event
+) -> None:
+    moments = iter(sorted(random.Random(5).sample(range(1, EVENTS - 500), KILLS)))
+    next_kill = next(moments)
+
+    def kill_now_and_then(acknowledged: int) -> None:
+        nonlocal next_kill
+        if acknowledged >= next_kill:
+            next_kill = next(moments, EVENTS + 1)
+            process.kill()
+            process.start()
+
+    events = brought(event)
+    async with open_channel(process.address) as channel:
+        client = Client(IngestServiceStub(channel), events)
+        await asyncio.wait_for(client.send_all(kill_now_and_then), 120)
+    assert next_kill == EVENTS + 1
+    assert client.rejected == set(range(0, EVENTS, 500))
+    process.kill()
+
+    records = await _records(tmp_path)
+    logged = {record.offset: LoggedUserEvent.FromString(record.payload) for record in records}
+    assert len(records) == EVENTS - len(client.rejected)
+    assert set(Counter(record.event_id for record in records).values()) == {1}
+    for sequence, offset in client.offsets.items():
+        assert logged[offset].event.event_time == events[sequence].event_time
+    _one_ordinal_a_product(logged.values())
+    _cancelled_once(logged)
+    assert _dead_letters(tmp_path) == len(client.rejected)
+
+
+async def test_the_catalogue_equals_a_fold_of_the_log_after_a_kill(process: Process, tmp_path: Path) -> None:
+    async with open_channel(process.address) as channel:
+        stub = IngestServiceStub(channel)
+        for turn in range(3):
+            writing = [asyncio.ensure_future(_write_products(stub, turn, part)) for part in range(6)]
+            await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
+            process.kill()
+            process.start()
+            # those in flight are tried again by the channel, or fail: both are fine
+            await asyncio.gather(*writing, return_exceptions=True)
+        request = pb.WriteProductsRequest(products=[Product(id="last", title="Last")])
+        await stub.WriteProducts(request, wait_for_ready=True, timeout=60)
+    assert process.terminate() == 0
+    standing: dict[int, tuple[bytes, int]] = {}
+    for record in await _records(tmp_path, "product-change"):
+        change = ProductChange.FromString(record.payload)
+        standing[change.ordinal] = (change.product.SerializeToString(deterministic=True), record.offset)
+    with sqlite3.connect(tmp_path / "ingest" / "catalogue.db") as db:
+        rows = db.execute("SELECT ordinal, product, log_offset FROM products").fetchall()
+    assert {ordinal: (product, offset) for ordinal, product, offset in rows} == standing
+    assert len(standing) > 200
+
+
+async def _write_products(stub: IngestServiceStub, turn: int, part: int) -> None:
+    products = [Product(id=f"p{number}", title=f"turn {turn}") for number in range(part * 200, part * 200 + 300)]
+    await stub.WriteProducts(pb.WriteProductsRequest(products=products), wait_for_ready=True, timeout=60)
+
+
+async def _records(data_dir: Path, kind: str = "user-event") -> list[LoggedRecord]:
+    log = SqliteEventLog(data_dir / "events.db")
+    records = await log.read(0, limit=1_000_000, kinds=(kind,))
+    await log.close()
+    return records
+
+
+def _one_ordinal_a_product(logged: Iterator[LoggedUserEvent]) -> None:
+    pairs = {
+        pair
+        for one in logged
+        for pair in zip((d.product_id for d in one.event.product_details), one.item_ordinals, strict=True)
+    }
+    assert len({name for name, _ in pairs}) == len({ordinal for _, ordinal in pairs}) == len(pairs)
+
+
+def _cancelled_once(logged: dict[int, LoggedUserEvent]) -> None:
+    bought = {one.event.event_id: one for one in logged.values() if one.event.event_type == "purchase-complete"}
+    cancelled = [one for one in logged.values() if one.cancelled_event_id]
+    assert cancelled
+    assert set(Counter(one.cancelled_event_id for one in cancelled).values()) == {1}
+    for one in cancelled:
+        purchase = bought[one.cancelled_event_id]
+        assert purchase.user_key == one.user_key
+        assert purchase.item_ordinals == one.item_ordinals
+
+
+def _dead_letters(data_dir: Path) -> int:
+    with sqlite3.connect(data_dir / "ingest" / "catalogue.db") as db:
+        return int(db.execute("SELECT count(*) FROM dead_letters").fetchone()[0])
