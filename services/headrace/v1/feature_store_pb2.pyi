@@ -296,6 +296,7 @@ class GetTrainingRowsResponse(_message.Message):
     FEATURE_SCHEMA_FIELD_NUMBER: _builtins.int
     COMPLETE_OFFSET_FIELD_NUMBER: _builtins.int
     USER_KEYS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
     group_offsets: _builtins.bytes
     """One group = one labelled moment of one person: its history just before, its candidates.
     int64 little-endian, one a group: the offset of the record that closed it (the first one
@@ -314,6 +315,10 @@ class GetTrainingRowsResponse(_message.Message):
     feature_schema: _builtins.str
     complete_offset: _builtins.int
     """Rows are complete up to here."""
+    weights: _builtins.bytes
+    """float32 little-endian a candidate row: how many items it stands for (1 when labelled). Rows without
+    a label are a sample: add log(weight) to their scores in a softmax, or weigh their losses.
+    """
     @_builtins.property
     def features(self) -> _common_pb2.Matrix:
         """One row a candidate, one column a name of `feature_names`."""
@@ -341,10 +346,11 @@ class GetTrainingRowsResponse(_message.Message):
         feature_schema: _builtins.str = ...,
         complete_offset: _builtins.int = ...,
         user_keys: _abc.Iterable[_builtins.str] | None = ...,
+        weights: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "histories", b"histories"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_offset", b"complete_offset", "feature_names", b"feature_names", "feature_schema", b"feature_schema", "features", b"features", "group_offsets", b"group_offsets", "group_sizes", b"group_sizes", "group_times_us", b"group_times_us", "histories", b"histories", "history_lengths", b"history_lengths", "item_ordinals", b"item_ordinals", "labels", b"labels", "user_keys", b"user_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_offset", b"complete_offset", "feature_names", b"feature_names", "feature_schema", b"feature_schema", "features", b"features", "group_offsets", b"group_offsets", "group_sizes", b"group_sizes", "group_times_us", b"group_times_us", "histories", b"histories", "history_lengths", b"history_lengths", "item_ordinals", b"item_ordinals", "labels", b"labels", "user_keys", b"user_keys", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -425,12 +431,17 @@ Global___ListFeatureViewsResponse: _TypeAlias = ListFeatureViewsResponse  # noqa
 class GetFeatureStoreStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_DIGEST_FIELD_NUMBER: _builtins.int
+    with_digest: _builtins.bool
+    """Also compute state_digest, which takes a copy of it all: for checks, not for dashboards."""
     def __init__(
         self,
+        *,
+        with_digest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_digest", b"with_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,7 +493,7 @@ class GetFeatureStoreStatusResponse(_message.Message):
     snapshot_offset: _builtins.int
     """The offset of the newest durable snapshot."""
     state_digest: _builtins.str
-    """SHA-256 over every count and history: two folds of one log are equal."""
+    """With with_digest: SHA-256 over every count and history: two folds of one log are equal."""
     @_builtins.property
     def events_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Events counted since the beginning of the log, by event type."""

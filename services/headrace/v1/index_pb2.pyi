@@ -414,12 +414,17 @@ Global___DropSpaceResponse: _TypeAlias = DropSpaceResponse  # noqa: Y015
 class GetIndexStatsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_DIGEST_FIELD_NUMBER: _builtins.int
+    with_digest: _builtins.bool
+    """Also compute every space's digest, which takes a copy of it all: for checks, not for dashboards."""
     def __init__(
         self,
+        *,
+        with_digest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_digest", b"with_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -448,7 +453,9 @@ class SpaceStats(_message.Message):
     """Which kind of segment serves it and why."""
     segment_reason: _builtins.str
     digest: _builtins.str
-    """SHA-256 over (ordinal, vector) in ordinal order: equal to the trainer's when all is applied."""
+    """With with_digest: SHA-256 over (ordinal, vector) in ordinal order: equal to the trainer's when all is
+    applied. Empty without it.
+    """
     def __init__(
         self,
         *,

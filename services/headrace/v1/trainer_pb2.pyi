@@ -23,12 +23,17 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class GetTrainingStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    WITH_DIGEST_FIELD_NUMBER: _builtins.int
+    with_digest: _builtins.bool
+    """Also compute vectors_digest, which takes a copy of it all: for checks, not for dashboards."""
     def __init__(
         self,
+        *,
+        with_digest: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["with_digest", b"with_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -115,7 +120,7 @@ class GetTrainingStatusResponse(_message.Message):
     """From append to the index's acknowledgement."""
     push_lag_p99_ms: _builtins.float
     vectors_digest: _builtins.str
-    """SHA-256 over (ordinal, vector) of the vectors as last sent, in ordinal order."""
+    """With with_digest: SHA-256 over (ordinal, vector) of the vectors as last sent, in ordinal order."""
     vectors: _builtins.int
     rows_offset: _builtins.int
     """The ranker network's training rows: learned up to here, and how many."""

@@ -1,0 +1,1 @@
+"""The nearest vectors in each live embedding space: exact, mutable, sequence-numbered."""

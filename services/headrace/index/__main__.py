@@ -1,0 +1,75 @@
+"""Runs the index: `python -m headrace.index`."""
+
+from __future__ import annotations
+
+from headrace.runtime.threads import limit_threads
+
+limit_threads()
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from headrace.index.devices import segment_maker
+from headrace.index.searching import Searcher, default_threads
+from headrace.index.server import IndexServicer, Pools
+from headrace.index.settings import IndexSettings
+from headrace.index.store import Store
+from headrace.runtime.errors import HeadraceError, UnavailableError
+from headrace.runtime.serving import Background, Parts, run_service
+from headrace.runtime.settings import CommonSettings, SettingsError, load
+
+log = logging.getLogger(__name__)
+
+_READERS = 2
+_LOOK_EVERY_S = 1.0
+
+
+@asynccontextmanager
+async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncIterator[Parts]:
+    """The parts of a running index; a snapshot is written at the end."""
+    maker = segment_maker(settings.device)
+    store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20)
+    pools = Pools(
+        Searcher(settings.search_threads or default_threads(), settings.max_searches),
+        ThreadPoolExecutor(_READERS, thread_name_prefix="index-reader"),
+    )
+    background = Background()
+    background.start(_keep_snapshots(store, settings), "snapshots")
+    try:
+        yield Parts([IndexServicer(store, pools, settings, maker.reason).face()], background)
+    finally:
+        await background.stop()
+        await store.close()
+        pools.searcher.close()
+        pools.readers.shutdown()
+        maker.close()
+
+
+async def _keep_snapshots(store: Store, settings: IndexSettings) -> None:
+    while True:
+        await asyncio.sleep(min(_LOOK_EVERY_S, settings.snapshot_every_s))
+        waiting = store.unsnapshotted
+        if waiting.size_bytes < settings.snapshot_every_mb << 20 and waiting.age_s < settings.snapshot_every_s:
+            continue
+        try:
+            await store.snapshot()
+        except UnavailableError as error:
+            # the log still holds everything: only a restart gets slower
+            log.error("snapshot_failed", extra={"reason": str(error)})
+
+
+def main() -> int:
+    try:
+        settings, common = load(IndexSettings), load(CommonSettings)
+        return run_service("index", lambda: compose(settings, common), settings, common)
+    except (SettingsError, HeadraceError) as error:
+        sys.stderr.write(f"index: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Which kind of segment serves here, and why."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from headrace.index.flat_segment import FlatSegment
+from headrace.index.segment import Segment
+from headrace.index.self_check import DIMENSION, check_segment
+from headrace.runtime.settings import SettingsError
+
+# of the driver, and of the Windows Subsystem for Linux
+_DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+
+Device = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class SegmentMaker:
+    """Makes the segments of this process; `close` ends what they share."""
+
+    make: Callable[[int], Segment]
+    reason: str
+    close: Callable[[], None] = lambda: None
+
+
+def segment_maker(device: Device) -> SegmentMaker:
+    """The maker for a device setting, after its segments proved themselves.
+
+    Raises SettingsError for `gpu` without one, SegmentCheckError for a segment that answers wrongly.
+    """
+    missing = "asked for" if device == "cpu" else _missing_for_gpu()
+    if device == "gpu" and missing:
+        raise SettingsError(f"HEADRACE_INDEX_DEVICE=gpu, but {missing}")
+    if missing:
+        maker = SegmentMaker(FlatSegment, f"{device}: {missing}")
+    else:
+        maker = torch_maker("cuda", f"{device}: there is a CUDA device")
+    check_segment(maker.make(DIMENSION))
+    return maker
+
+
+def torch_maker(device: str, reason: str) -> SegmentMaker:
+    """A maker of segments on a torch device."""
+    # imported only here: an index without a GPU has no torch
+    from headrace.index.gpu_segment import GpuOwner, GpuSegment
+
+    owner = GpuOwner(device)
+    return SegmentMaker(lambda dimension: GpuSegment(dimension, owner), reason, owner.close)
+
+
+def _missing_for_gpu() -> str:
+    # looked for first: importing torch costs seconds and hundreds of megabytes
+    if not any(path.exists() for path in _DEVICE_FILES):
+        return "there is no NVIDIA device here"
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    import torch
+
+    return "" if torch.cuda.is_available() else "torch finds no CUDA device"

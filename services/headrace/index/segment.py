@@ -1,0 +1,68 @@
+"""What a segment promises, whatever memory and processor it uses."""
+
+# N rows, D dimension, Q queries, K wanted
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from headrace.index.rows import F32, NO_ORDINALS, U8, U32, Change, Found, Rows
+
+
+class SegmentView(Protocol):
+    """A segment as it was after one change, for as long as it is open."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def log_offset(self) -> int: ...
+
+    def chunks(self) -> Iterator[Rows]:
+        """All rows, by ascending ordinal, in pieces of a few thousand at most."""
+        ...
+
+
+class Segment(Protocol):
+    """Exact nearest vectors by inner product over rows that change all the time.
+
+    One thread writes; any number search and read meanwhile. None of them waits for another, and
+    each sees the segment as it was after one whole change.
+    """
+
+    kind: str
+    dimension: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def sequence(self) -> int:
+        """Of the last change that is visible."""
+        ...
+
+    @property
+    def log_offset(self) -> int: ...
+
+    def write(self, change: Change) -> None:
+        """Makes a change visible to every later call, at once."""
+        ...
+
+    def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
+        """The `k` best rows of each query, exactly, among those that a filter leaves.
+
+        `allow` holds a bit an ordinal (o % 8 of byte o / 8); without it all are allowed. `deny` are ordinals.
+        """
+        ...
+
+    def get(self, ordinals: U32) -> Rows:
+        """Those of `ordinals` that exist, in the order asked, all as of one moment."""
+        ...
+
+    def view(self) -> AbstractContextManager[SegmentView]:
+        """The segment as it is now, to be read at leisure while it changes."""
+        ...
+
+    def memory_bytes(self) -> int: ...

@@ -1,0 +1,30 @@
+"""What a deployment may change about the index."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.runtime.settings import ServingSettings
+
+
+class IndexSettings(ServingSettings):
+    """`HEADRACE_INDEX_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_INDEX_", frozen=True)
+
+    port: int = Field(7404, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where vectors live; auto takes a GPU if there is"
+    )
+    search_threads: int = Field(0, ge=0, le=256, description="threads that search; 0: one a core")
+    max_searches: int = Field(256, ge=1, description="searches that run or wait; more are refused")
+    max_ordinal: int = Field((1 << 24) - 1, ge=0, lt=(1 << 32) - 1, description="highest item ordinal taken")
+    max_wait_s: float = Field(5.0, gt=0, description="longest wait for min_sequence in a call without a deadline")
+    pipeline_batches: int = Field(16, ge=1, description="batches of one stream that may be under way")
+    wal_file_mb: int = Field(64, ge=1, description="size at which a new write-ahead log file is begun")
+    snapshot_every_mb: int = Field(256, ge=1, description="write-ahead log that a restart replays at most")
+    snapshot_every_s: float = Field(600.0, gt=0, description="age of the oldest record that a restart replays")
+    watch_snapshot_limit_s: float = Field(60.0, gt=0, description="time a follower has to take its snapshot")

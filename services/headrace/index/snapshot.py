@@ -1,0 +1,177 @@
+"""All spaces as they were after one log record: files of columns, and a manifest written last.
+
+A snapshot is there when its manifest is; a snapshot that does not match its checksums is passed
+over for the one before, and the write-ahead log is kept long enough for that.
+"""
+
+# N rows, D dimension
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from headrace.index.rows import Rows
+from headrace.index.segment import SegmentView
+from headrace.runtime.atomic import check_sha256, sha256, sync_directory, write_atomically
+from headrace.runtime.errors import CorruptDataError
+
+log = logging.getLogger(__name__)
+
+_MANIFEST = "manifest.json"
+_KEPT = 2
+_READ_ROWS = 1 << 14
+
+
+@dataclass(frozen=True)
+class SpaceBase:
+    """One space in a snapshot: where it stood, and the file that holds its rows."""
+
+    name: str
+    dimension: int
+    rows: int
+    sequence: int
+    log_offset: int
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a snapshot holds: the fold of all log records up to `last`."""
+
+    last: int
+    active: str
+    spaces: tuple[SpaceBase, ...]
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A space to be written: its view is open until the snapshot is."""
+
+    name: str
+    dimension: int
+    view: SegmentView
+
+
+class Snapshots:
+    """The snapshots in a directory, the newest two of which are kept."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+
+    def write(self, last: int, active: str, spaces: Sequence[Pinned]) -> Manifest:
+        """Writes a snapshot; durable when it returns."""
+        folder = self._directory / f"{last:020d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        bases = tuple(_written(folder / f"space-{place}.rows", space) for place, space in enumerate(spaces))
+        manifest = Manifest(last, active, bases)
+        write_atomically(folder / _MANIFEST, _manifest_bytes(manifest))
+        sync_directory(self._directory)
+        return manifest
+
+    def newest(self) -> Iterator[tuple[Manifest, Path]]:
+        """Manifests of the snapshots, newest first; passes over those that cannot be read, and says so."""
+        for folder in reversed(self._folders()):
+            try:
+                yield _manifest(folder), folder
+            except (OSError, CorruptDataError) as error:
+                skipped(folder, error)
+
+    def delete_old(self) -> int:
+        """Deletes all but the newest two; the `last` of the older one that is kept, 0 when there is no second.
+
+        What a crash left half-written goes too, so nothing may be writing a snapshot meanwhile.
+        """
+        kept = [folder for folder in self._folders() if (folder / _MANIFEST).exists()][-_KEPT:]
+        for folder in self._folders():
+            if folder not in kept:
+                shutil.rmtree(folder)
+        return int(kept[0].name) if len(kept) == _KEPT else 0
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self._directory.iterdir() if path.name.isdigit())
+
+
+def skipped(folder: Path, error: Exception) -> None:
+    """Says that a snapshot cannot be used."""
+    log.error("snapshot_skipped", extra={"snapshot": folder.name, "reason": str(error)})
+
+
+def read_rows(folder: Path, base: SpaceBase) -> Iterator[Rows]:
+    """The rows of a space, in pieces. CorruptDataError before the first when the file is not what was written."""
+    path = folder / base.file
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != base.sha256:
+            raise CorruptDataError(f"{path.name}: SHA-256 is {actual}, expected {base.sha256}")
+        file.seek(0)
+        row = _row(base.dimension)
+        while data := file.read(_READ_ROWS * row.itemsize):
+            read = np.frombuffer(data, row)
+            yield Rows(
+                read["ordinal"].copy(),
+                np.ascontiguousarray(read["vector"]),
+                read["sequence"].copy(),
+                read["log_offset"].copy(),
+            )
+
+
+def _written(path: Path, space: Pinned) -> SpaceBase:
+    hashed = hashlib.sha256()
+    with path.open("wb") as file:
+        for rows in space.view.chunks():
+            data = _row_bytes(rows, space.dimension)
+            hashed.update(data)
+            file.write(data)
+        _sync(file)
+    view = space.view
+    return SpaceBase(
+        space.name, space.dimension, view.count, view.sequence, view.log_offset, path.name, hashed.hexdigest()
+    )
+
+
+def _row(dimension: int) -> np.dtype[np.void]:
+    return np.dtype([("ordinal", "<u4"), ("sequence", "<i8"), ("log_offset", "<i8"), ("vector", "<f4", (dimension,))])
+
+
+def _row_bytes(rows: Rows, dimension: int) -> bytes:
+    packed = np.empty(len(rows), _row(dimension))
+    packed["ordinal"] = rows.ordinals
+    packed["sequence"] = rows.sequences
+    packed["log_offset"] = rows.log_offsets
+    packed["vector"] = rows.vectors_ND
+    return packed.tobytes()
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _manifest_bytes(manifest: Manifest) -> bytes:
+    body = json.dumps(asdict(manifest))
+    return json.dumps({"manifest": body, "sha256": sha256(body.encode())}).encode()
+
+
+def _manifest(folder: Path) -> Manifest:
+    try:
+        sealed = json.loads((folder / _MANIFEST).read_bytes())
+        body = str(sealed["manifest"])
+        check_sha256(body.encode(), str(sealed["sha256"]), _MANIFEST)
+        fields = json.loads(body)
+        spaces = tuple(SpaceBase(**base) for base in fields["spaces"])
+        return Manifest(fields["last"], fields["active"], spaces)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptDataError(f"{_MANIFEST} cannot be read: {error}") from error
