@@ -67,12 +67,12 @@ async def trainer_status(client: Client) -> GetTrainingStatusResponse:
 
 
 async def served_space(client: Client) -> SpaceStats:
-    stats = await client.index.GetIndexStats(GetIndexStatsRequest(), timeout=20)
+    stats = await client.index.GetIndexStats(GetIndexStatsRequest(with_digest=True), timeout=20)
     return next(space for space in stats.spaces if space.active)
 
 
 async def fold_status(client: Client) -> GetFeatureStoreStatusResponse:
-    return await client.feature_store.GetFeatureStoreStatus(GetFeatureStoreStatusRequest(), timeout=20)
+    return await client.feature_store.GetFeatureStoreStatus(GetFeatureStoreStatusRequest(with_digest=True), timeout=20)
 
 
 async def settled(client: Client) -> bool:

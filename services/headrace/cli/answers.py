@@ -54,7 +54,7 @@ def recommend(
       headrace recommend --visitor v1 --config similar-items --product 85123A
       headrace recommend --user 17850 --max-price 5 --size 10 --explain
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.v1.ranker_pb2 import RecommendRequest
 
     request = RecommendRequest(
@@ -101,7 +101,7 @@ def search(
       headrace search "lunch box" --user 17850 --max-price 2
       headrace search "" --brand Northwind --order-by price
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.v1.ranker_pb2 import SearchRequest
 
     request = SearchRequest(

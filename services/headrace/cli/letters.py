@@ -34,7 +34,7 @@ def list_(
       headrace deadletters list
       headrace deadletters list --reason price --size 10
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.cli.output import as_dict, print_json, print_table
     from headrace.v1.ingest_pb2 import ListDeadLettersRequest
 
@@ -71,7 +71,7 @@ def replay(
       headrace deadletters replay 17 18
       headrace deadletters replay --reason time
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.cli.output import as_dict, print_facts, print_json
     from headrace.v1.ingest_pb2 import ReplayDeadLettersRequest
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from headrace.cli.answers import recommend, search
+from headrace.cli.demo.command import demo
 from headrace.cli.letters import letters
 from headrace.cli.options import Json, told
 from headrace.cli.releases import releases
@@ -42,6 +43,7 @@ _SUITE, _SHOP, _MODELS = "Suite", "Shop", "Models"
 
 app.command(rich_help_panel=_SUITE)(up)
 app.command(rich_help_panel=_SUITE)(status)
+app.command(rich_help_panel=_SUITE)(demo)
 app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)
@@ -50,7 +52,7 @@ app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)
 app.command(rich_help_panel=_MODELS)(releases)
 app.command(rich_help_panel=_MODELS)(train)
-app.command()(version)
+app.command(rich_help_panel=_SUITE)(version)
 
 
 def main() -> None:

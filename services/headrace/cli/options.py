@@ -48,6 +48,9 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
             fault, code = str(error), 2
         except HeadraceError as error:
             fault, code = str(error), 1
+        except ModuleNotFoundError as error:
+            extra = "trainer" if error.name in ("torch", "safetensors", "scipy") else "datasets"
+            fault, code = f"this needs the package {error.name}: pip install 'headrace[{extra}]'", 1
         except KeyboardInterrupt:
             fault, code = "stopped", 130
         print(f"headrace: {fault}", file=sys.stderr)  # noqa: T201  # this is the command's face

@@ -28,7 +28,7 @@ def releases(
       headrace releases
       headrace releases --size 3 --json
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.cli.output import as_dict, print_json, print_table
     from headrace.v1.trainer_pb2 import ListReleasesRequest
 
@@ -40,7 +40,7 @@ def releases(
     if as_json:
         print_json(as_dict(response))
         return
-    columns = ("release", "created", "parent", "space", "deltas up to", "log up to", "MiB", "metrics")
+    columns = ("release", "created", "space", "deltas", "log", "MiB", "recall@20")
     more = f"more: --page-token {response.next_page_token}" if response.next_page_token else ""
     print_table("Releases", columns, [_row(release) for release in response.releases], more)
 
@@ -48,6 +48,5 @@ def releases(
 def _row(release: Release) -> tuple[object, ...]:
     created = release.create_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
     size = sum(part.size_bytes for part in release.parts) / 2**20
-    metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(release.metrics.items()))
-    offsets = (release.delta_sequence, release.log_offset)
-    return (release.release, created, release.parent, release.space, *offsets, size, metrics)
+    recall = release.metrics.get("recall_at_20", "")
+    return (release.release, created, release.space, release.delta_sequence, release.log_offset, size, recall)

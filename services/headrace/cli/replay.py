@@ -42,16 +42,16 @@ def replay(
 ) -> None:
     """Send a data set into a running suite: products as they come on sale, events as they happened.
 
-    Every person's events keep their order. When the door is behind, replay waits. Sending the same again
-    changes nothing: the door knows repeats by their ids.
+    Every person's events keep their order. When the door is behind, replay
+    waits. Sending the same again adds no event: the door knows repeats.
 
     \b
     Examples:
       headrace replay online_retail
-      headrace replay online_retail --from 2011-03-07 --to 2011-04-01 --speed 86400
+      headrace replay online_retail --from 2011-03-07 --speed 86400
       headrace replay simulated-shop --speed max --json
     """
-    from headrace.cli.asking import ask
+    from headrace.cli.conversation import ask
     from headrace.datasets.source import find
 
     dataset = find(name, data)
@@ -81,7 +81,7 @@ async def send_dataset(
     from headrace.datasets.feed import feed
 
     async with Sender(client.ingest, in_flight) as sender:
-        pace = _Pace(speed)
+        pace = Pace(speed)
         for chunk in feed(dataset, start, end):
             await sender.write_products(chunk.products)
             await _send_chunk(sender, chunk, pace)
@@ -91,13 +91,13 @@ async def send_dataset(
         return sender.counts
 
 
-async def _send_chunk(sender: Sender, chunk: Chunk, pace: _Pace) -> None:
+async def _send_chunk(sender: Sender, chunk: Chunk, pace: Pace) -> None:
     for due_us, portion in pace.portions(chunk):
         await pace.wait_until(due_us)
         await sender.send(portion)
 
 
-class _Pace:
+class Pace:
     """Lets events pass `speed` times faster than they happened; None lets all pass."""
 
     def __init__(self, speed: float | None) -> None:

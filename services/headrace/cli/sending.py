@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2
@@ -21,7 +21,9 @@ from grpc_status import rpc_status
 from headrace.runtime.errors import UnavailableError
 from headrace.v1.common_pb2 import Product, UserEvent
 from headrace.v1.ingest_pb2 import WriteProductsRequest, WriteResult, WriteUserEventsRequest
-from headrace.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+
+if TYPE_CHECKING:
+    from headrace.v1.ingest_pb2_grpc import IngestServiceAsyncStub
 
 BATCH = 500
 LANES = 4
@@ -84,8 +86,10 @@ class Sender:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             await self.flush()
-        for task in (task for chunk in self._flying for task in chunk.tasks):
+        tasks = [task for chunk in self._flying for task in chunk.tasks]
+        for task in tasks:
             task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def write_products(self, products: Sequence[Product]) -> None:
         """Writes products; durable when it returns."""

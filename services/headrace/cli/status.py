@@ -58,7 +58,7 @@ def status(data_dir: DataDir = DATA_DIR, address: Address = [], as_json: Json = 
     """
     import typer
 
-    from headrace.cli.asking import ask
+    from headrace.cli.conversation import ask
     from headrace.cli.output import print_json
 
     found = ask(data_dir, address, status_of)

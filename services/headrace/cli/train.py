@@ -12,6 +12,7 @@ from headrace.cli.options import DATA_DIR, DataDir, Json, told
 from headrace.runtime.errors import InvalidRequestError, NotFoundError
 
 if TYPE_CHECKING:
+    from headrace.trainer.retrain import Progress, RetrainReport
     from headrace.trainer.settings import TrainerSettings
 
 
@@ -23,10 +24,11 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the result; DATA_DIR/retrained when left out.", show_default=False)
     ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="How often the whole log is gone through.")] = 5,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Train a model on the whole event log from nothing, beside the one that learns while it serves.
+    """Train on the whole event log from nothing: the rival of learning as it comes.
 
     Reads DATA_DIR/events.db and changes nothing there; a running suite goes on undisturbed.
 
@@ -39,20 +41,21 @@ def train(
     events_db = data_dir / "events.db"
     if not events_db.is_file():
         raise NotFoundError(f"no event log at {events_db}: name the suite's folder with --data-dir")
-    _print(_retrain(events_db, out or data_dir / "retrained", quiet=as_json), as_json)
+    _print(_retrained(events_db, out or data_dir / "retrained", epochs, quiet=as_json), as_json)
 
 
-def _retrain(events_db: Path, out_dir: Path, quiet: bool) -> dict[str, Any]:
+def _retrained(events_db: Path, out_dir: Path, epochs: int, quiet: bool) -> RetrainReport:
     from headrace.runtime.threads import limit_threads
 
     limit_threads()
     from headrace.trainer.retrain import retrain
 
-    def progress(*facts: object) -> None:
+    def tell(progress: Progress) -> None:
         if not quiet:
-            typer.echo(" ".join(str(fact) for fact in facts), err=True)
+            told_so_far = f"epoch {progress.epoch} of {progress.epochs}: loss {progress.loss:.4f}"
+            typer.echo(f"{told_so_far}, {progress.seconds:.0f} s", err=True)
 
-    return dataclasses.asdict(retrain(events_db, out_dir, _settings(), progress=progress))
+    return retrain(events_db, out_dir, _settings(), epochs=epochs, on_progress=tell)
 
 
 def _settings() -> TrainerSettings:
@@ -65,10 +68,11 @@ def _settings() -> TrainerSettings:
         raise InvalidRequestError.of("environment", str(error)) from error
 
 
-def _print(report: dict[str, Any], as_json: bool) -> None:
+def _print(report: RetrainReport, as_json: bool) -> None:
     from headrace.cli.output import print_facts, print_json
 
+    facts: dict[str, Any] = dataclasses.asdict(report)
     if as_json:
-        print_json(report)
+        print_json(facts)
     else:
-        print_facts({name.replace("_", " "): value for name, value in report.items()})
+        print_facts({name.replace("_", " "): value for name, value in facts.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,8 +31,8 @@ def up(
 ) -> None:
     """Run the five services here, with nothing else installed, until Ctrl-C.
 
-    Data, logs and suite.json (where the other commands look) go to the data directory. A second `up` on the
-    same directory goes on where the first one ended.
+    Data, logs and suite.json (where the other commands look) go to the data
+    directory. A later `up` on it goes on where the last one ended.
 
     \b
     Examples:
@@ -46,7 +47,8 @@ async def _run(data_dir: Path, only: tuple[str, ...], port_base: int | None, res
     from headrace.cli.suite import SERVICES, Suite
 
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     suite = Suite(
         data_dir,
         services=only or SERVICES,
@@ -54,13 +56,21 @@ async def _run(data_dir: Path, only: tuple[str, ...], port_base: int | None, res
         restart=restart,
         on_change=_json_line if as_json else _line,
     )
-    # while starting, Ctrl-C cancels; from then on it ends the wait
+    # also a suite that is still starting can be stopped
+    serving, asked = asyncio.create_task(_serve(suite, as_json)), asyncio.create_task(stop.wait())
+    await asyncio.wait((serving, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not serving.done():
+        serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
+async def _serve(suite: Suite, as_json: bool) -> None:
     async with suite:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
         if not as_json:
             _print_suite(suite)
-        await stop.wait()
+        await asyncio.Event().wait()
 
 
 def _print_suite(suite: Suite) -> None:

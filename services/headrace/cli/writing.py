@@ -51,10 +51,10 @@ def event(
     \b
     Examples:
       headrace event detail-page-view --visitor v1 --product 85123A
-      headrace event purchase-complete --user u1 --product 85123A:6 --transaction o-1
+      headrace event purchase-complete --user u1 --product 85123A:6
       headrace event search --visitor v1 --query "lunch box"
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.datasets.times import timestamp, us
     from headrace.runtime.clock import now_us
     from headrace.v1.common_pb2 import UserEvent
@@ -103,10 +103,10 @@ def write(
 
     \b
     Examples:
-      headrace product write p1 --title "Red boots" --price 59.90 --category "Shoes > Boots"
+      headrace product write p1 --title "Red boots" --category "Shoes > Boots"
       headrace product write --file products.json
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.v1.common_pb2 import PriceInfo, Product
     from headrace.v1.ingest_pb2 import WriteProductsRequest
 
@@ -142,7 +142,7 @@ def delete(
     Example:
       headrace product delete p1
     """
-    from headrace.cli.asking import CALL_TIMEOUT_S, ask
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.cli.output import print_json
     from headrace.v1.ingest_pb2 import DeleteProductRequest
 
@@ -180,7 +180,7 @@ def _products_of(file: Path) -> list[Product]:
 def _product_of(entry: object, place: int) -> Product:
     from google.protobuf.json_format import ParseDict, ParseError
 
-    from headrace.v1.common_pb2 import Product, ProductDetail
+    from headrace.v1.common_pb2 import Product
 
     if not isinstance(entry, dict):
         raise InvalidRequestError([Fault(f"products[{place}]", f"must be an object, got {entry!r}")])

@@ -43,7 +43,7 @@ class RecommendRequest(_message.Message):
     """At least one of the two."""
     user_id: _builtins.str
     page_size: _builtins.int
-    """1..500; 0 means 20."""
+    """1..500; absent means 20."""
     explain: _builtins.bool
     """Say why each product is there, and how long each stage took."""
     return_products: _builtins.bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,9 +25,10 @@ from headrace.cli.demo.report import write_report
 from headrace.cli.probes import Probes, ordinals_by_product
 from headrace.cli.sending import Sender
 from headrace.cli.suite import Suite
+from headrace.datasets.feed import DueProducts
 from headrace.datasets.prequential import Basket, Scores, Week, floor_lists, weeks
 from headrace.datasets.source import SIMULATED_SHOP, Dataset, data_folder, find
-from headrace.v1.common_pb2 import Product, ProductDetail, UserEvent
+from headrace.v1.common_pb2 import ProductDetail, UserEvent
 from headrace.v1.feature_store_pb2 import GetFeatureStoreStatusRequest
 from headrace.v1.index_pb2 import GetIndexStatsRequest
 from headrace.v1.ingest_pb2 import WriteUserEventsRequest
@@ -99,7 +100,7 @@ class _Stream:
 
     def __init__(self, plan: DemoPlan, dataset: Dataset, client: Client, record: DemoRecord) -> None:
         self._plan, self._dataset, self._client, self._record = plan, dataset, client, record
-        self._products = _Due(dataset)
+        self._products = DueProducts(dataset)
         self._scores = Scores()
         self._chance = random.Random(7)
 
@@ -196,23 +197,6 @@ class _Stream:
             for name, ms in took.items():
                 values.setdefault(name, []).append(ms)
                 self._record.live[name] = _lag(values[name])
-
-
-class _Due:
-    """Products in the order in which they come on sale."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._products = iter(sorted(chain.from_iterable(dataset.products()), key=_publish_s))
-        self._next = next(self._products, None)
-
-    def until(self, time: datetime) -> list[Product]:
-        """Those that come on sale before `time` and were not asked for yet."""
-        return list(self._taken(time.timestamp()))
-
-    def _taken(self, end_s: float) -> Iterator[Product]:
-        while self._next is not None and _publish_s(self._next) < end_s:
-            yield self._next
-            self._next = next(self._products, None)
 
 
 async def click(client: Client, log_time: str) -> Click:
@@ -328,8 +312,6 @@ def _lag(values: list[float]) -> Lag:
 
 
 def _newest(events: Sequence[UserEvent]) -> str:
-    return datetime.fromtimestamp(events[-1].event_time.seconds, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _publish_s(product: Product) -> float:
-    return product.publish_time.ToMicroseconds() / 1e6 if product.HasField("publish_time") else 0.0
+    # not the last one's, nor the greatest: some data sets hold absurd times
+    middle = sorted(event.event_time.seconds for event in events)[len(events) // 2]
+    return datetime.fromtimestamp(middle, UTC).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,35 @@
+"""Growing arrays, and byte strings laid end to end: how the state is held and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+# any array of the state: the element types differ by name
+Columns = Mapping[str, NDArray[np.generic]]
+T = TypeVar("T", bound=np.generic)
+
+
+def grown(array: NDArray[T], rows: int, fill: float = 0) -> NDArray[T]:
+    """`array` itself when it has `rows` rows, else a copy of at least twice its size."""
+    if rows <= len(array):
+        return array
+    larger = np.full((max(rows, 2 * len(array), 1024), *array.shape[1:]), fill, array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
+def packed(prefix: str, strings: Sequence[bytes]) -> dict[str, NDArray[np.generic]]:
+    """Two columns, lengths and bytes, under `prefix`."""
+    lengths = np.fromiter((len(string) for string in strings), np.int64, len(strings))
+    return {f"{prefix}.lengths": lengths, f"{prefix}.bytes": np.frombuffer(b"".join(strings), np.uint8)}
+
+
+def unpacked(prefix: str, columns: Columns) -> list[bytes]:
+    """The strings that `packed` laid down."""
+    ends = np.cumsum(columns[f"{prefix}.lengths"].astype(np.int64)).tolist()
+    data = columns[f"{prefix}.bytes"].tobytes()
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]

@@ -1,0 +1,53 @@
+"""Reads log records into facts: the one place where the fold's input meets the contracts."""
+
+from __future__ import annotations
+
+from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
+from headrace.model.events import EVENT_CODES, EventCode
+from headrace.runtime.eventlog import LoggedRecord
+from headrace.v1 import common_pb2, feature_store_pb2, log_pb2
+
+_CANCEL = "purchase-cancel"
+_UNAVAILABLE = (common_pb2.AVAILABILITY_OUT_OF_STOCK,)
+
+
+def fact_of(record: LoggedRecord) -> Fact:
+    """The fact of a record; a Tick for kinds that change no state, such as impressions."""
+    if record.kind == "user-event":
+        return _user_act(record)
+    if record.kind == "product-change":
+        return _product_fact(record)
+    return Tick(record.offset)
+
+
+def _user_act(record: LoggedRecord) -> UserAct:
+    logged = log_pb2.LoggedUserEvent.FromString(record.payload)
+    event = logged.event
+    event_type = event.event_type
+    is_cancel = event_type == _CANCEL and bool(logged.cancelled_event_id)
+    code = EVENT_CODES.get(event_type, EventCode.NONE)
+    # a cancellation whose purchase was not found, and an impression, touch no item
+    ordinals = list(dict.fromkeys(logged.item_ordinals)) if code or is_cancel else []
+    return UserAct(
+        record.offset, event_type, code, logged.user_key, logged.event_time_us, event.channel, ordinals, is_cancel
+    )
+
+
+def _product_fact(record: LoggedRecord) -> ProductFact:
+    change = log_pb2.ProductChange.FromString(record.payload)
+    product = change.product
+    document = feature_store_pb2.ItemDocument(ordinal=change.ordinal, product=product, deleted=change.deleted)
+    return ProductFact(
+        offset=record.offset,
+        ordinal=change.ordinal,
+        time_us=change.change_time_us,
+        deleted=change.deleted,
+        price=product.price_info.price,
+        original_price=product.price_info.original_price,
+        available=product.availability not in _UNAVAILABLE,
+        publish_us=product.publish_time.ToMicroseconds() if product.HasField("publish_time") else None,
+        expire_us=product.expire_time.ToMicroseconds() if product.HasField("expire_time") else None,
+        category=product.categories[0] if product.categories else "",
+        brand=product.brands[0] if product.brands else "",
+        document=document.SerializeToString(deterministic=True),
+    )

@@ -1,0 +1,26 @@
+"""What decides the result of a fold: the same records and rules always give the same state."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from headrace.model.candidates import FEATURE_SCHEMA
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How long histories are, how fast co-visitation fades, which training rows are kept."""
+
+    history_events: int = 200
+    covisitation_half_life_days: float = 30.0
+    row_candidates: int = 64
+    row_sample_rate: float = 1.0
+
+    def fingerprint(self) -> str:
+        """Changes when the rules, the features or the form of the state do."""
+        facts = json.dumps([STATE_VERSION, FEATURE_SCHEMA, asdict(self)], sort_keys=True)
+        return hashlib.sha256(facts.encode()).hexdigest()

@@ -1,0 +1,161 @@
+"""The gRPC face of the feature store: translates in, one call, translates out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.feature_store.histories import EVENT
+from headrace.feature_store.row_columns import RowColumns
+from headrace.feature_store.store import FeatureStore, WatchedChunk
+from headrace.feature_store.views import USER_SCHEMA, VIEWS
+from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
+from headrace.model.history import History
+from headrace.model.items import ITEM_FEATURES, NEIGHBOURS
+from headrace.runtime.calls import remaining_s
+from headrace.runtime.errors import Faults
+from headrace.runtime.serving import Face
+from headrace.v1 import common_pb2, feature_store_pb2, feature_store_pb2_grpc
+
+NAME = "headrace.v1.FeatureStoreService"
+
+# grpc has no types for contexts
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
+    """Serves one `FeatureStore`."""
+
+    def __init__(self, store: FeatureStore) -> None:
+        self._store = store
+
+    def face(self) -> Face:
+        return Face(NAME, lambda server: feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server(self, server))
+
+    async def GetUserState(
+        self, request: feature_store_pb2.GetUserStateRequest, context: _Context
+    ) -> feature_store_pb2.GetUserStateResponse:
+        _check_user(request)
+        state = await self._store.user_state(request.user_key, request.max_events, request.min_offset, remaining_s())
+        return feature_store_pb2.GetUserStateResponse(
+            history=_history(state.history),
+            features=state.features.tobytes(),
+            feature_schema=USER_SCHEMA,
+            offset=state.offset,
+            now_us=state.now_us,
+        )
+
+    async def WatchItemFeatures(
+        self, request: feature_store_pb2.WatchItemFeaturesRequest, context: _Context
+    ) -> AsyncIterator[feature_store_pb2.WatchItemFeaturesResponse]:
+        is_first = True
+        async for watched in self._store.watch():
+            yield _items(watched, is_first)
+            is_first = False
+
+    async def GetTrainingRows(
+        self, request: feature_store_pb2.GetTrainingRowsRequest, context: _Context
+    ) -> AsyncIterator[feature_store_pb2.GetTrainingRowsResponse]:
+        rows = self._store.training_rows(request.after_offset, request.until_offset, request.up_to_folded)
+        async for part, complete_offset in rows:
+            yield _rows(part, complete_offset)
+
+    async def ListFeatureViews(
+        self, request: feature_store_pb2.ListFeatureViewsRequest, context: _Context
+    ) -> feature_store_pb2.ListFeatureViewsResponse:
+        views = [
+            feature_store_pb2.FeatureView(
+                name=view.name,
+                entity=view.entity,
+                features=view.features,
+                description=view.description,
+                version=view.version,
+            )
+            for view in VIEWS
+        ]
+        return feature_store_pb2.ListFeatureViewsResponse(feature_views=views, feature_schema=FEATURE_SCHEMA)
+
+    async def GetFeatureStoreStatus(
+        self, request: feature_store_pb2.GetFeatureStoreStatusRequest, context: _Context
+    ) -> feature_store_pb2.GetFeatureStoreStatusResponse:
+        status = await self._store.status(request.with_digest)
+        return feature_store_pb2.GetFeatureStoreStatusResponse(
+            offset=status.offset,
+            now_us=status.now_us,
+            users=status.users,
+            items=status.items,
+            lag_p50_ms=status.lag_p50_ms,
+            lag_p99_ms=status.lag_p99_ms,
+            events_folded=status.events_folded,
+            snapshot_offset=status.snapshot_offset,
+            events_by_type=status.events_by_type,
+            state_digest=status.state_digest,
+        )
+
+
+def _check_user(request: feature_store_pb2.GetUserStateRequest) -> None:
+    faults = Faults()
+    faults.check(bool(request.user_key), "user_key", "must not be empty")
+    faults.check(request.max_events >= 0, "max_events", f"must be at least 0, got {request.max_events}")
+    faults.check(request.min_offset >= 0, "min_offset", f"must be at least 0, got {request.min_offset}")
+    faults.raise_if_any()
+
+
+def _history(history: History) -> feature_store_pb2.UserHistory:
+    return feature_store_pb2.UserHistory(
+        item_ordinals=history.ordinals.tobytes(),
+        event_types=history.event_types.tobytes(),
+        times_us=history.times_us.tobytes(),
+        channels=history.channels.tobytes(),
+    )
+
+
+def _matrix(values: NDArray[np.float32]) -> common_pb2.Matrix:
+    rows, columns = values.shape
+    return common_pb2.Matrix(rows=rows, columns=columns, values=values.tobytes())
+
+
+def _items(watched: WatchedChunk, is_first: bool) -> feature_store_pb2.WatchItemFeaturesResponse:
+    chunk = watched.chunk
+    return feature_store_pb2.WatchItemFeaturesResponse(
+        snapshot=watched.snapshot,
+        snapshot_end=watched.snapshot_end,
+        item_ordinals=chunk.ordinals.tobytes(),
+        features=_matrix(chunk.features),
+        feature_names=ITEM_FEATURES if is_first else (),
+        feature_schema=FEATURE_SCHEMA if is_first else "",
+        neighbour_count=NEIGHBOURS,
+        neighbour_ordinals=chunk.neighbour_ordinals.tobytes(),
+        neighbour_weights=chunk.neighbour_weights.tobytes(),
+        documents=map(feature_store_pb2.ItemDocument.FromString, chunk.documents),
+        offset=chunk.offset,
+        now_us=chunk.now_us,
+    )
+
+
+def _rows(rows: RowColumns, complete_offset: int) -> feature_store_pb2.GetTrainingRowsResponse:
+    events = np.frombuffer(b"".join(rows.histories), EVENT)
+    return feature_store_pb2.GetTrainingRowsResponse(
+        group_offsets=rows.group_offsets.tobytes(),
+        group_sizes=rows.group_sizes.tobytes(),
+        item_ordinals=rows.ordinals.tobytes(),
+        features=_matrix(rows.features),
+        labels=rows.labels.tobytes(),
+        weights=rows.weights.tobytes(),
+        history_lengths=rows.history_lengths().tobytes(),
+        histories=feature_store_pb2.UserHistory(
+            item_ordinals=events["ordinal"].tobytes(),
+            event_types=events["event_type"].tobytes(),
+            times_us=events["time_us"].tobytes(),
+            channels=events["channel"].tobytes(),
+        ),
+        group_times_us=rows.group_times_us.tobytes(),
+        feature_names=CANDIDATE_FEATURES,
+        feature_schema=FEATURE_SCHEMA,
+        complete_offset=complete_offset,
+        user_keys=rows.user_keys,
+    )

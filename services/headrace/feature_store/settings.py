@@ -1,0 +1,36 @@
+"""What a deployment may change about the feature store."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.feature_store.rules import Rules
+from headrace.runtime.settings import ServingSettings
+
+
+class FeatureStoreSettings(ServingSettings):
+    """Environment variables `HEADRACE_FEATURE_STORE_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_FEATURE_STORE_", frozen=True)
+
+    port: int = Field(7402, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
+    history_events: int = Field(200, ge=1, le=10_000, description="product events kept a person, newest first")
+    covisitation_half_life_days: float = Field(30.0, ge=7, le=3650, description="half-life of co-visitation counts")
+    row_candidates: int = Field(64, ge=4, le=1000, description="candidates sampled for each training group")
+    row_sample_rate: float = Field(1.0, ge=0, le=1, description="share of moments that become training groups")
+    row_history_bytes: int = Field(4 << 30, ge=1 << 20, description="training rows kept on disk; the oldest go first")
+    row_chunk_bytes: int = Field(32 << 20, ge=1 << 16, description="training rows held in memory before a file")
+    snapshot_every_s: float = Field(30.0, gt=0, description="seconds between snapshots of a state that changes")
+    publish_every_s: float = Field(0.075, gt=0, description="seconds between deltas to watchers of items")
+    read_limit: int = Field(2000, ge=1, le=100_000, description="records read from the log at once")
+    fold_slice_s: float = Field(0.015, gt=0, description="longest fold before other work on the state gets its turn")
+
+    def rules(self) -> Rules:
+        """The part that decides what the fold computes."""
+        return Rules(
+            history_events=self.history_events,
+            covisitation_half_life_days=self.covisitation_half_life_days,
+            row_candidates=self.row_candidates,
+            row_sample_rate=self.row_sample_rate,
+        )

@@ -1,0 +1,309 @@
+"""The feature store as it runs: follows the log, answers from the state, keeps it durable.
+
+One thread owns the state. The fold, item chunks, copies and row ranges are jobs on it, one after the other, in
+slices of about 15 ms; so nothing is locked and nothing is torn. A person's history is an immutable string, read
+at once from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.feature_store.fold import State
+from headrace.feature_store.histories import history_of
+from headrace.feature_store.records import fact_of
+from headrace.feature_store.row_columns import RowColumns
+from headrace.feature_store.row_store import Cut, Reading, RowStore
+from headrace.feature_store.settings import FeatureStoreSettings
+from headrace.feature_store.snapshot import Snapshots
+from headrace.feature_store.views import user_features
+from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
+from headrace.model.history import History
+from headrace.runtime.clock import now_us
+from headrace.runtime.errors import DeadlineError, FailedPreconditionError, InvalidRequestError, UnavailableError
+from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.quantiles import RecentQuantiles
+from headrace.runtime.telemetry import counter, histogram, span
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_lag = histogram("headrace.feature_store.lag", "ms", "from a record's append to its being in the state")
+_folded = counter("headrace.feature_store.records", "{record}", "log records folded")
+_snapshot_time = histogram("headrace.feature_store.snapshot.duration", "ms", "time to copy and write a snapshot")
+
+_WAIT_S = 0.5
+_RETRY_AFTER_S = 0.2
+_PART_BYTES = 2 << 20
+# lags noted a slice: enough for quantiles, little enough for a replay
+_LAGS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """One person's state; it holds every record up to `offset`."""
+
+    history: History
+    features: NDArray[np.float32]
+    offset: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedChunk:
+    """A part of the snapshot, or a delta."""
+
+    chunk: ItemChunk
+    snapshot: bool
+    snapshot_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far the fold is."""
+
+    offset: int
+    now_us: int
+    users: int
+    items: int
+    lag_p50_ms: float
+    lag_p99_ms: float
+    events_folded: int
+    snapshot_offset: int
+    events_by_type: dict[str, int]
+    state_digest: str
+
+
+class FeatureStore:
+    """A state that follows a log. `follow`, `publish` and `keep_snapshots` run for as long as it lives."""
+
+    def __init__(
+        self, log: EventLog, state: State, snapshots: Snapshots, rows: RowStore, settings: FeatureStoreSettings
+    ) -> None:
+        self._log = log
+        self._state = state
+        self._snapshots = snapshots
+        self._rows = rows
+        self._settings = settings
+        self._owner = ThreadPoolExecutor(1, thread_name_prefix="feature-store-state")
+        self._watchers = Watchers()
+        self._lags = RecentQuantiles()
+        self._offset = self._snapshot_offset = state.offset
+        self._moved = asyncio.Event()
+        self._keeping = asyncio.Lock()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._owner, work)
+
+    async def follow(self) -> None:
+        """Folds the log, for ever; a log that can't be read for a while is asked again."""
+        is_readable = True
+        while True:
+            try:
+                records = await self._next_records()
+            except UnavailableError as error:
+                if is_readable:
+                    log.warning("log_unavailable", extra={"reason": str(error)})
+                is_readable = False
+                await asyncio.sleep(_RETRY_AFTER_S)
+                continue
+            if not is_readable:
+                log.info("log_available")
+            is_readable = True
+            await self._fold(records)
+
+    async def _next_records(self) -> list[LoggedRecord]:
+        """What follows in the log; empty when nothing does for a while."""
+        records = await self._log.read(self._offset, limit=self._settings.read_limit)
+        if not records:
+            await self._log.wait(self._offset, _WAIT_S)
+        return records
+
+    async def _fold(self, records: list[LoggedRecord]) -> None:
+        start = 0
+        while start < len(records):
+            end = await self._run(lambda: self._fold_slice(records, start))  # noqa: B023  # awaited at once
+            self._advanced(records[start:end])
+            start = end
+        if self._rows.pending_bytes > self._settings.row_chunk_bytes:
+            await asyncio.shield(self._flush_rows())
+
+    def _fold_slice(self, records: list[LoggedRecord], start: int) -> int:
+        """Folds records from `start` on until the time of a slice is over; where it ended."""
+        end_s = time.perf_counter() + self._settings.fold_slice_s
+        for place in range(start, len(records)):
+            self._fold_record(records[place])
+            if time.perf_counter() > end_s:
+                return place + 1
+        return len(records)
+
+    def _fold_record(self, record: LoggedRecord) -> None:
+        if not record.traceparent:
+            self._rows.add(self._state.apply(fact_of(record)))
+            return
+        with span("feature-store.fold", parent=record.traceparent, attributes={"offset": record.offset}):
+            self._rows.add(self._state.apply(fact_of(record)))
+
+    def _advanced(self, records: list[LoggedRecord]) -> None:
+        self._offset = records[-1].offset
+        self._moved.set()
+        self._moved = asyncio.Event()
+        now = now_us()
+        lags = [(now - record.append_time_us) / 1e3 for record in records[:: max(1, len(records) // _LAGS)]]
+        self._lags.extend(lags)
+        for lag in lags:
+            _lag.record(lag)
+        _folded.add(len(records))
+
+    async def publish(self) -> None:
+        """Tells the watchers what changed, for ever."""
+        while True:
+            await asyncio.sleep(self._settings.publish_every_s)
+            await self._tell_changes()
+
+    async def _tell_changes(self) -> None:
+        if self._state.changed_items:
+            self._watchers.note(*await self._run(lambda: taken_changes(self._state)))
+
+    async def keep_snapshots(self) -> None:
+        """Writes a snapshot now and then, for ever."""
+        while True:
+            await asyncio.sleep(self._settings.snapshot_every_s)
+            # a snapshot that was begun is finished, even when this task is stopped: `close` waits for it
+            await asyncio.shield(self.write_snapshot())
+
+    async def write_snapshot(self) -> None:
+        """Makes the state durable as it is now; nothing happens when it is already."""
+        async with self._keeping:
+            if self._offset == self._snapshot_offset:
+                return
+            begun = time.perf_counter()
+            copy, cut = await self._run(lambda: (self._state.copy(), self._rows.cut(self._state.offset)))
+            await self._write_rows(cut)
+            await asyncio.to_thread(self._snapshots.write, copy)
+            self._snapshot_offset = copy.offset
+            _snapshot_time.record((time.perf_counter() - begun) * 1e3)
+
+    async def _flush_rows(self) -> None:
+        async with self._keeping:
+            await self._write_rows(await self._run(lambda: self._rows.cut(self._state.offset)))
+
+    async def _write_rows(self, cut: Cut | None) -> None:
+        if cut is not None:
+            size_bytes = await asyncio.to_thread(self._rows.write, cut)
+            await self._run(lambda: self._rows.written(cut, size_bytes))
+
+    async def close(self) -> None:
+        """Writes a last snapshot. `follow` must have ended."""
+        await self.write_snapshot()
+        self._owner.shutdown()
+
+    async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
+        """One person's newest events, at `min_offset` or later. DeadlineError when that takes too long."""
+        await self._reached(min_offset, timeout_s)
+        state = self._state
+        # taken before the history is read: the history holds at least everything up to it
+        offset, clock_us = self._offset, state.now_us
+        user = state.histories.known_number(user_key)
+        history = History.empty() if user is None else history_of(state.histories.bytes_of(user))
+        features = user_features(state, user_key)
+        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
+
+    async def _reached(self, offset: int, timeout_s: float | None) -> None:
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._offset < offset:
+            left = None if end is None else end - time.monotonic()
+            try:
+                await asyncio.wait_for(self._moved.wait(), left)
+            except TimeoutError as error:
+                raise DeadlineError(f"folded up to {self._offset}, {offset} was asked for") from error
+
+    async def watch(self) -> AsyncIterator[WatchedChunk]:
+        """All items, then what changes; a slow reader gets fewer and newer deltas, never a growing queue."""
+        # a new watcher need not be told again what its snapshot holds
+        await self._tell_changes()
+        watcher = self._watchers.join()
+        try:
+            async for snapshot in self._snapshot_chunks():
+                yield snapshot
+            while True:
+                for items, documents in batches(*await watcher.take()):
+                    for chunk in await self._chunks(items, documents):
+                        yield WatchedChunk(chunk, snapshot=False, snapshot_end=False)
+        finally:
+            self._watchers.leave(watcher)
+
+    async def _snapshot_chunks(self) -> AsyncIterator[WatchedChunk]:
+        count, documents = await self._run(lambda: (self._state.items.count, self._state.catalogue.described()))
+        last: WatchedChunk | None = None
+        for items, described in batches(list(range(count)), documents):
+            for chunk in await self._chunks(items, described):
+                if last is not None:
+                    yield last
+                last = WatchedChunk(chunk, snapshot=True, snapshot_end=False)
+        if last is None:
+            last = WatchedChunk((await self._chunks([], []))[0], snapshot=True, snapshot_end=False)
+        yield replace(last, snapshot_end=True)
+
+    async def _chunks(self, items: list[int], documents: list[int]) -> list[ItemChunk]:
+        return await self._run(lambda: chunks(self._state, items, documents))
+
+    async def training_rows(self, after: int, until: int, up_to_folded: bool) -> AsyncIterator[tuple[RowColumns, int]]:
+        """Groups closed at after < offset ≤ until, in parts; the last part says up to where they are complete.
+
+        FailedPreconditionError when the fold is not there yet, unless `up_to_folded`.
+        """
+        _check_range(after, until)
+        if until > self._offset and not up_to_folded:
+            raise FailedPreconditionError(f"folded up to {self._offset}, {until} was asked for", _RETRY_AFTER_S)
+        complete = min(until, self._offset)
+        reading = await self._run(lambda: self._rows.between(after, complete))
+        async with aclosing(_parts(reading)) as parts:
+            async for part in parts:
+                yield part, after
+        yield RowColumns.of([]), max(complete, after)
+
+    async def status(self, with_digest: bool = False) -> Status:
+        """How far the fold is; `with_digest`, with a digest of all that it holds, which takes a copy."""
+        if with_digest:
+            copy, counts = await self._run(lambda: (self._state.copy(), dict(self._state.events_by_type)))
+            offset, digest = copy.offset, await asyncio.to_thread(copy.digest)
+        else:
+            offset, digest, counts = self._offset, "", dict(self._state.events_by_type)
+        return Status(
+            offset=offset,
+            now_us=self._state.now_us,
+            users=len(self._state.histories),
+            items=self._state.items.count,
+            lag_p50_ms=self._lags.at(0.5),
+            lag_p99_ms=self._lags.at(0.99),
+            events_folded=sum(counts.values()),
+            snapshot_offset=self._snapshot_offset,
+            events_by_type=counts,
+            state_digest=digest,
+        )
+
+
+def _check_range(after: int, until: int) -> None:
+    if after < 0:
+        raise InvalidRequestError.of("after_offset", f"must be at least 0, got {after}")
+    if until <= after:
+        raise InvalidRequestError.of("until_offset", f"must be above after_offset {after}, got {until}")
+
+
+async def _parts(reading: Reading) -> AsyncGenerator[RowColumns, None]:
+    columns = reading.read()
+    while (whole := await asyncio.to_thread(next, columns, None)) is not None:
+        for part in whole.parts(_PART_BYTES):
+            yield part

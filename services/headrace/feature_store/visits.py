@@ -1,0 +1,143 @@
+"""The visits that go on now: who is in one, what they touched last, and the training group it will become."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.feature_store.columns import Columns, packed, unpacked
+from headrace.feature_store.covisitation import PAIRED
+from headrace.feature_store.histories import history_of
+from headrace.feature_store.training_rows import ClosedGroup, OpenGroup
+from headrace.model.candidates import RECENT_ITEMS, Person
+from headrace.model.history import VISIT_GAP_US, recent_distinct
+from headrace.model.items import DECAY_FEATURES, ITEM_FEATURES, NEIGHBOURS
+
+
+@dataclass(slots=True)
+class Visit:
+    """One person's visit. `recent` holds the last 20 distinct items; `group` is None when it isn't sampled."""
+
+    user_key: str
+    last_us: int
+    recent: list[int]
+    group: OpenGroup | None
+
+    def touch(self, ordinals: list[int]) -> tuple[list[int], list[int]]:
+        """Takes items in; (the recent ones before, those of `ordinals` that are new among them)."""
+        before = self.recent
+        new = [ordinal for ordinal in ordinals if ordinal not in before]
+        again = set(ordinals)
+        self.recent = ([ordinal for ordinal in before if ordinal not in again] + ordinals)[-PAIRED:]
+        return before, new
+
+
+class Visits:
+    """Open visits in the order of their last event, so that the first to end is the first."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Visit] = {}
+
+    def of(self, user: int) -> Visit | None:
+        return self._open.get(user)
+
+    def begin(self, user: int, visit: Visit) -> None:
+        self._open[user] = visit
+
+    def touch(self, user: int, now_us: int) -> None:
+        """Notes an event of the user's visit: it now ends last."""
+        visit = self._open.pop(user)
+        visit.last_us = now_us
+        self._open[user] = visit
+
+    def end(self, now_us: int, offset: int) -> Iterator[ClosedGroup]:
+        """Ends the visits that had no event for 30 minutes; the record at `offset` showed it."""
+        while self._open:
+            user, visit = next(iter(self._open.items()))
+            if now_us - visit.last_us <= VISIT_GAP_US:
+                return
+            del self._open[user]
+            if visit.group is not None:
+                yield visit.group.closed(offset, visit.user_key)
+
+    def columns(self) -> Columns:
+        groups = [visit.group for visit in self._open.values() if visit.group is not None]
+        headers = [json.dumps(_header(user, visit)).encode() for user, visit in self._open.items()]
+        people = [group.person for group in groups]
+        return {
+            **packed("visits.headers", headers),
+            **packed("visits.histories", [group.history for group in groups]),
+            "visits.items": _stacked(
+                [columns for group in groups for columns in group.item_columns], len(ITEM_FEATURES)
+            ),
+            "visits.neighbours": _stacked([person.neighbour_ordinals_DK for person in people], NEIGHBOURS),
+            "visits.weights": _stacked([person.neighbour_weights_DK for person in people], NEIGHBOURS),
+            "visits.own": _stacked([person.own_L3 for person in people], 3),
+            "visits.maxima": _stacked([person.decay_maxima[None] for person in people], len(DECAY_FEATURES)),
+        }
+
+    def restore(self, columns: Columns) -> None:
+        self._open = {}
+        groups = _Groups(columns)
+        for text in unpacked("visits.headers", columns):
+            header: dict[str, Any] = json.loads(text)
+            group = None if header["group"] is None else groups.next(header["group"])
+            self._open[header["user"]] = Visit(header["user_key"], header["last_us"], header["recent"], group)
+
+
+class _Groups:
+    """Takes open groups off the stacked columns, one after the other."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._histories = iter(unpacked("visits.histories", columns))
+        self._columns = columns
+        self._starts = dict.fromkeys(("items", "neighbours", "weights", "own", "maxima"), 0)
+
+    # the header is JSON that `_header` wrote: its values are of several types
+    def next(self, header: dict[str, Any]) -> OpenGroup:
+        history = next(self._histories)
+        parsed = history_of(history)
+        ordinals: list[int] = header["ordinals"]
+        recent = recent_distinct(parsed.ordinals, RECENT_ITEMS)
+        person = Person(
+            parsed,
+            recent,
+            self._take("neighbours", len(recent)).astype(np.uint32),
+            self._take("weights", len(recent)).astype(np.float32),
+            self._take("own", len(parsed)).astype(np.float32),
+            self._take("maxima", 1)[0].astype(np.float32),
+        )
+        rows = self._take("items", len(ordinals)).astype(np.float32)
+        labels = dict(map(tuple, header["labels"]))
+        return OpenGroup(header["time_us"], history, person, ordinals, [rows], header["weights"], labels, set(ordinals))
+
+    def _take(self, name: str, rows: int) -> NDArray[np.generic]:
+        start = self._starts[name]
+        self._starts[name] = start + rows
+        return self._columns[f"visits.{name}"][start : start + rows]
+
+
+def _stacked(parts: Sequence[NDArray[np.generic]], width: int) -> NDArray[np.generic]:
+    return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
+
+
+def _header(user: int, visit: Visit) -> dict[str, object]:
+    group = visit.group
+    return {
+        "user": user,
+        "user_key": visit.user_key,
+        "last_us": visit.last_us,
+        "recent": visit.recent,
+        "group": group
+        and {
+            "time_us": group.time_us,
+            "ordinals": group.ordinals,
+            "weights": group.weights,
+            "labels": list(group.labels.items()),
+        },
+    }

@@ -1,0 +1,128 @@
+"""Runs the ranker: `python -m headrace.ranker`."""
+
+from __future__ import annotations
+
+from headrace.runtime.threads import limit_threads
+
+limit_threads()
+
+import sys
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from headrace.model.items import Items
+from headrace.ranker.admission import Admission
+from headrace.ranker.answer import Tokens
+from headrace.ranker.answering import Answering
+from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.feeds import ItemFeed, VectorFeed
+from headrace.ranker.filters import Filters
+from headrace.ranker.impressions import ImpressionLog
+from headrace.ranker.lexical import LexicalIndex
+from headrace.ranker.peers import FeatureStorePeer, IndexPeer, TrainerPeer
+from headrace.ranker.rank import CandidateRanker
+from headrace.ranker.recommend import Recommender
+from headrace.ranker.releases import Releases
+from headrace.ranker.search import ProductSearch
+from headrace.ranker.server import RankerServicer, Status, impression_record
+from headrace.ranker.settings import RankerSettings
+from headrace.ranker.sources import Sources
+from headrace.runtime.channels import open_channel
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.serving import Background, Face, Parts, run_service
+from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.v1 import ranker_pb2_grpc
+
+_SERVICE = "headrace.v1.RankerService"
+_SWITCH_INTERVAL_S = 0.0005
+
+
+@asynccontextmanager
+async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIterator[Parts]:
+    """The ranker's parts while open. It answers before any peer is up, and better when they are."""
+    async with AsyncExitStack() as stack:
+        background = Background()
+        feature_store = FeatureStorePeer(await stack.enter_async_context(open_channel(settings.feature_store_address)))
+        index = IndexPeer(await stack.enter_async_context(open_channel(settings.index_address)))
+        trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address)))
+        pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))
+        loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="release"))
+
+        catalogue = Catalogue(Items())
+        lexical = LexicalIndex(settings.lexical_commit_s)
+        stack.callback(lexical.close)
+        releases = Releases(
+            trainer,
+            partial(_vector_feed, index, settings),
+            catalogue,
+            loader,
+            retry_s=settings.retry_s,
+            vectors_wait_s=settings.vectors_wait_s,
+        )
+        impressions = await _impressions(settings, common, background, stack)
+        stack.push_async_callback(background.stop)
+        background.start(ItemFeed(feature_store, catalogue, lexical, settings.retry_s).run(), "items")
+        background.start(lexical.run(), "lexical")
+        background.start(releases.run(), "releases")
+
+        answering = Answering(
+            catalogue,
+            Filters(catalogue),
+            releases,
+            Sources(feature_store, index, settings),
+            pool,
+            Tokens(settings.token_key),
+            impressions,
+            settings,
+        )
+        servicer = RankerServicer(
+            Recommender(answering),
+            ProductSearch(answering, lexical),
+            CandidateRanker(answering),
+            Admission(settings.max_concurrent, settings.max_waiting),
+            Status(catalogue, lexical, releases, impressions),
+            settings.default_deadline_s,
+        )
+        yield Parts([Face(_SERVICE, partial(_add, servicer))], background)
+
+
+def _vector_feed(index: IndexPeer, settings: RankerSettings, space: str) -> VectorFeed:
+    return VectorFeed(index, space, settings.retry_s)
+
+
+async def _impressions(
+    settings: RankerSettings, common: CommonSettings, background: Background, stack: AsyncExitStack
+) -> ImpressionLog | None:
+    """The impression log, closed after a last flush; None when it is switched off."""
+    if not settings.log_impressions:
+        return None
+    event_log = SqliteEventLog(common.data_dir / "events.db")
+    stack.push_async_callback(event_log.close)
+    impressions = ImpressionLog(
+        event_log, impression_record, interval_s=settings.impression_interval_s, queue_size=settings.impression_queue
+    )
+    stack.push_async_callback(impressions.flush)
+    background.start(impressions.run(), "impressions")
+    return impressions
+
+
+def _add(servicer: RankerServicer, server: object) -> None:
+    ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)  # type: ignore[arg-type]
+
+
+def main() -> int:
+    """Runs the service; 2 when the environment does not fit."""
+    try:
+        settings, common = load(RankerSettings), load(CommonSettings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
+        return 2
+    # the loop waits at most so long for the GIL while a pool thread computes; the default is 5 ms
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    return run_service("ranker", lambda: compose(settings, common), settings, common)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""What every kind of answer needs: the person, a pool for the arithmetic, and the last page's form."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from headrace.model.candidates import FEATURE_SCHEMA
+from headrace.model.history import History
+from headrace.model.items import Items
+from headrace.ranker.answer import Answer, RankedProduct, Tokens, reasons
+from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.filters import Filters
+from headrace.ranker.impressions import ImpressionLog, Shown
+from headrace.ranker.ranking import Ranked
+from headrace.ranker.releases import Releases, Served
+from headrace.ranker.scoring import Person, strongest_features, user_vector
+from headrace.ranker.settings import RankerSettings
+from headrace.ranker.sources import Sources
+from headrace.ranker.stages import Stages
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: "u:" + user_id, "v:" + visitor_id, or nobody (empty)."""
+
+    user_key: str
+    min_offset: int = 0
+
+
+@dataclass
+class Draft:
+    """An answer in the making. One release and one shape of the items hold for all of it."""
+
+    stages: Stages
+    served: Served | None
+    items: Items
+    serving_config: str
+    asker: Asker
+    explain: bool
+    person: Person
+    state_offset: int = 0
+    delta_sequence: int = 0
+
+
+class Answering:
+    """The parts behind every method, and what the methods share."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        filters: Filters,
+        releases: Releases,
+        sources: Sources,
+        pool: Executor,
+        tokens: Tokens,
+        impressions: ImpressionLog | None,
+        settings: RankerSettings,
+    ) -> None:
+        self.catalogue = catalogue
+        self.filters = filters
+        self.releases = releases
+        self.sources = sources
+        self.settings = settings
+        self._pool = pool
+        self._tokens = tokens
+        self._impressions = impressions
+
+    def draft(self, serving_config: str, asker: Asker, *, explain: bool, deadline_s: float) -> Draft:
+        """Begins an answer."""
+        stages, served = Stages(deadline_s), self.releases.current
+        if served is None:
+            stages.miss("release", "none loaded")
+        if not self.catalogue.is_loaded:
+            stages.miss("items", "none loaded")
+        nobody = Person(History.empty(), self.catalogue.shop_time_us())
+        draft = Draft(stages, served, self.catalogue.items_view(), serving_config, asker, explain, nobody)
+        draft.delta_sequence = served.vectors.applied_sequence if served else 0
+        return draft
+
+    async def meet(self, draft: Draft) -> None:
+        """Finds out what is known of the person, and where the served towers put them."""
+        await self.learn_history(draft)
+        await self.locate(draft)
+
+    async def learn_history(self, draft: Draft) -> None:
+        """Asks for the person's history; an unknown person's is empty."""
+        if not draft.asker.user_key:
+            return
+        state = await self.sources.state(draft.asker.user_key, draft.asker.min_offset, draft.stages)
+        if state is not None:
+            draft.person = Person(state.history, state.now_us or draft.person.now_us)
+            draft.state_offset = state.offset
+
+    async def locate(self, draft: Draft) -> None:
+        """Encodes the person's history into the space of the release."""
+        served, person = draft.served, draft.person
+        if served is None:
+            return
+        vector_D = await self.in_pool("encode", draft, lambda: user_vector(served, person.history, person.now_us))
+        draft.person = Person(person.history, person.now_us, vector_D)
+
+    async def in_pool(self, stage: str, draft: Draft, work: Callable[[], T]) -> T | None:
+        """What `work` gives, made off the event loop; None, noted, when the deadline comes first."""
+        budget_s = draft.stages.cpu_budget_s(self.settings.score_budget_s)
+        with draft.stages.timed(stage):
+            try:
+                async with asyncio.timeout(max(0.0, budget_s)):
+                    return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            except TimeoutError:
+                draft.stages.miss(stage, "deadline")
+                return None
+
+    async def ranked(self, draft: Draft, rank: Callable[[], Ranked], fallback: Callable[[], Ranked]) -> Ranked:
+        """What `rank` makes in the pool; `fallback` when there is no time, or no sane score."""
+        ranked = await self.in_pool("score", draft, rank)
+        if ranked is None:
+            return fallback()
+        if not np.isfinite(ranked.scores).all():
+            draft.stages.miss("score", "not finite")
+            return fallback()
+        return ranked
+
+    async def finished(self, draft: Draft, ranked: Ranked, page: slice) -> Answer:
+        """The answer with one page of the ranked list; notes the impression."""
+        shown = ranked.part(page.start, page.stop)
+        why: list[Sequence[str]] = [()] * len(shown.candidates)
+        if draft.explain:
+            why = await self._reasons(draft, ranked, page)
+        token = self._note(draft, shown)
+        listings = [self.catalogue.listing(ordinal) for ordinal in shown.candidates.ordinals.tolist()]
+        products = [
+            RankedProduct(listing.id, score, because, listing)
+            for listing, score, because in zip(listings, shown.scores.tolist(), why, strict=True)
+            if listing is not None
+        ]
+        return self.answer(draft, products, token)
+
+    async def _reasons(self, draft: Draft, ranked: Ranked, page: slice) -> list[Sequence[str]]:
+        shown = ranked.candidates.sources[page]
+        places = np.arange(len(ranked.features))[page]
+        features = await self.in_pool(
+            "explain", draft, lambda: strongest_features(draft.served, ranked.features, places)
+        )
+        names = [tuple(each) for each in features or ()]
+        return reasons(shown, names + [()] * (len(shown) - len(names)))
+
+    def _note(self, draft: Draft, shown: Ranked) -> str:
+        """Logs what is shown and returns its attribution token."""
+        release = draft.served.release if draft.served else ""
+        token = self._tokens.new(release, draft.asker.user_key, draft.person.now_us)
+        if self._impressions is not None and shown.is_scored and len(shown.candidates):
+            self._impressions.note(
+                Shown(
+                    attribution_token=token,
+                    user_key=draft.asker.user_key,
+                    release=release,
+                    serving_config=draft.serving_config,
+                    ordinals=shown.candidates.ordinals,
+                    scores=shown.scores,
+                    features=shown.features,
+                    feature_schema=FEATURE_SCHEMA,
+                    time_us=draft.person.now_us,
+                )
+            )
+        return token
+
+    def answer(
+        self, draft: Draft, products: list[RankedProduct], token: str, next_page_token: str = "", total_size: int = 0
+    ) -> Answer:
+        served = draft.served
+        return Answer(
+            products=products,
+            attribution_token=token,
+            release=served.release if served else "",
+            space=served.vectors.space if served else "",
+            degraded_reasons=tuple(draft.stages.missing),
+            stage_ms=draft.stages.ms if draft.explain else {},
+            state_offset=draft.state_offset,
+            delta_sequence=draft.delta_sequence,
+            next_page_token=next_page_token,
+            total_size=total_size,
+        )

@@ -1,0 +1,295 @@
+"""The ranker's peers as it sees them: translate out, one call, translate back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model.history import History
+from headrace.model.items import NEIGHBOURS
+from headrace.ranker.catalogue import FOREVER_US, ItemRows, Listing
+from headrace.runtime.calls import call_options
+from headrace.runtime.errors import CorruptDataError, DeadlineError, NotFoundError, UnavailableError
+from headrace.v1 import (
+    common_pb2,
+    feature_store_pb2,
+    feature_store_pb2_grpc,
+    index_pb2,
+    index_pb2_grpc,
+    trainer_pb2,
+    trainer_pb2_grpc,
+)
+
+# a registry that hangs must not hold up the next release for ever
+_FETCH_TIMEOUT_S = 60.0
+_NOT_BUYABLE = common_pb2.AVAILABILITY_OUT_OF_STOCK
+_STOCKED = (common_pb2.AVAILABILITY_UNSPECIFIED, common_pb2.AVAILABILITY_IN_STOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class UserState:
+    """A person's history, and up to where the log was folded for it."""
+
+    history: History
+    offset: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsUpdate:
+    """One message of the item stream. `feature_names` come with the first one only."""
+
+    is_snapshot: bool
+    ends_snapshot: bool
+    rows: ItemRows
+    listings: tuple[Listing, ...]
+    deleted: tuple[int, ...]
+    feature_names: tuple[str, ...]
+    feature_schema: str
+    offset: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Nearest items of each query, end to end; scores are inner products."""
+
+    ordinals: NDArray[np.uint32]
+    scores: NDArray[np.float32]
+    space: str
+    applied_sequence: int
+
+    @classmethod
+    def none(cls) -> Neighbours:
+        return cls(np.zeros(0, np.uint32), np.zeros(0, np.float32), "", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorsUpdate:
+    """One message of a space's stream of vectors."""
+
+    is_snapshot: bool
+    ends_snapshot: bool
+    ordinals: NDArray[np.uint32]
+    vectors: NDArray[np.float32]
+    tombstones: NDArray[np.bool_]
+    applied_sequence: int
+    log_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseManifest:
+    """What a release consists of. `checksums` maps part names to SHA-256."""
+
+    release: str
+    space: str
+    delta_sequence: int
+    feature_schema: str
+    dimension: int
+    checksums: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPlan:
+    """Which release is stable; None before the first is published."""
+
+    sequence: int
+    stable: ReleaseManifest | None
+
+
+class FeatureStorePeer:
+    """What is true of users and items."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        stub: feature_store_pb2_grpc.FeatureStoreServiceAsyncStub
+        stub = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+        self._stub = stub
+
+    async def state(self, user_key: str, min_offset: int, timeout_s: float) -> UserState:
+        """A person's state. DeadlineError, UnavailableError."""
+        request = feature_store_pb2.GetUserStateRequest(user_key=user_key, min_offset=min_offset)
+        try:
+            response = await self._stub.GetUserState(request, **call_options(timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+        return UserState(_history(response.history), response.offset, response.now_us)
+
+    async def watch_items(self) -> AsyncIterator[ItemsUpdate]:
+        """All items, then every change, until the peer is lost. UnavailableError."""
+        try:
+            async for message in self._stub.WatchItemFeatures(feature_store_pb2.WatchItemFeaturesRequest()):
+                yield _items_update(message)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+
+
+class IndexPeer:
+    """Nearest vectors in each space."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: index_pb2_grpc.IndexServiceAsyncStub = index_pb2_grpc.IndexServiceStub(channel)
+
+    async def near_vector(
+        self, space: str, query_D: NDArray[np.float32], k: int, bitmap: bytes, timeout_s: float
+    ) -> Neighbours:
+        """The k allowed items nearest to a vector. DeadlineError, UnavailableError, NotFoundError."""
+        queries = common_pb2.Matrix(rows=1, columns=len(query_D), values=query_D.astype("<f4").tobytes())
+        return await self._search(
+            index_pb2.IndexServiceSearchRequest(space=space, queries=queries, k=k, allow_bitmap=bitmap), timeout_s
+        )
+
+    async def near_items(
+        self, space: str, ordinals: NDArray[np.uint32], k: int, bitmap: bytes, timeout_s: float
+    ) -> Neighbours:
+        """The k allowed items nearest to each item that has a vector; an empty `space` is the active one."""
+        request = index_pb2.IndexServiceSearchRequest(
+            space=space, query_item_ordinals=ordinals.astype("<u4").tobytes(), k=k, allow_bitmap=bitmap
+        )
+        return await self._search(request, timeout_s)
+
+    async def _search(self, request: index_pb2.IndexServiceSearchRequest, timeout_s: float) -> Neighbours:
+        try:
+            response = await self._stub.Search(request, **call_options(timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+        counts = np.frombuffer(response.counts, "<u4")
+        ordinals = np.frombuffer(response.item_ordinals, "<u4").reshape(len(counts), -1)
+        scores = np.frombuffer(response.scores, "<f4").reshape(len(counts), -1)
+        found = np.arange(ordinals.shape[1]) < counts[:, None]
+        return Neighbours(ordinals[found], scores[found], response.space, response.applied_sequence)
+
+    async def watch_vectors(self, space: str) -> AsyncIterator[VectorsUpdate]:
+        """All vectors of a space, then every change. UnavailableError; NotFoundError: no such space."""
+        try:
+            async for message in self._stub.WatchEmbeddings(index_pb2.WatchEmbeddingsRequest(space=space)):
+                yield _vectors_update(message)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+
+
+class TrainerPeer:
+    """The registry: which release serves, and its parts."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: trainer_pb2_grpc.TrainerServiceAsyncStub = trainer_pb2_grpc.TrainerServiceStub(channel)
+
+    async def watch_plan(self) -> AsyncIterator[ServingPlan]:
+        """The serving plan now and at every change. UnavailableError."""
+        try:
+            async for message in self._stub.WatchServingPlan(trainer_pb2.WatchServingPlanRequest()):
+                yield _plan(message)
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+
+    async def part(self, release: str, name: str) -> bytes:
+        """One part of a release. UnavailableError; NotFoundError: no such part."""
+        request = trainer_pb2.FetchArtifactRequest(release=release, part=name)
+        try:
+            chunks = self._stub.FetchArtifact(request, timeout=_FETCH_TIMEOUT_S)
+            return b"".join([chunk.data async for chunk in chunks])
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+
+
+def _translated(error: grpc.aio.AioRpcError) -> DeadlineError | NotFoundError | CorruptDataError | UnavailableError:
+    details = error.details() or error.code().name
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineError(details)
+    if error.code() == grpc.StatusCode.NOT_FOUND:
+        return NotFoundError(details)
+    if error.code() == grpc.StatusCode.DATA_LOSS:
+        return CorruptDataError(details)
+    return UnavailableError(details)
+
+
+def _history(message: feature_store_pb2.UserHistory) -> History:
+    return History(
+        np.frombuffer(message.item_ordinals, "<u4"),
+        np.frombuffer(message.event_types, np.uint8),
+        np.frombuffer(message.times_us, "<i8"),
+        np.frombuffer(message.channels, np.uint8),
+    )
+
+
+def _items_update(message: feature_store_pb2.WatchItemFeaturesResponse) -> ItemsUpdate:
+    width = message.neighbour_count or NEIGHBOURS
+    rows = ItemRows(
+        np.frombuffer(message.item_ordinals, "<u4"),
+        _matrix(message.features),
+        np.frombuffer(message.neighbour_ordinals, "<u4").reshape(-1, width),
+        np.frombuffer(message.neighbour_weights, "<f4").reshape(-1, width),
+    )
+    return ItemsUpdate(
+        is_snapshot=message.snapshot,
+        ends_snapshot=message.snapshot_end,
+        rows=rows,
+        listings=tuple(listing_of(each.ordinal, each.product) for each in message.documents if not each.deleted),
+        deleted=tuple(each.ordinal for each in message.documents if each.deleted),
+        feature_names=tuple(message.feature_names),
+        feature_schema=message.feature_schema,
+        offset=message.offset,
+        now_us=message.now_us,
+    )
+
+
+def listing_of(ordinal: int, product: common_pb2.Product) -> Listing:
+    """What the ranker needs to know of a product."""
+    has_price = product.HasField("price_info")
+    return Listing(
+        ordinal=ordinal,
+        id=product.id,
+        title=product.title,
+        description=product.description,
+        brands=tuple(product.brands),
+        categories=tuple(product.categories),
+        attributes=tuple(product.attributes.values()),
+        price=product.price_info.price if has_price else float("nan"),
+        is_available=_is_available(product),
+        publish_us=product.publish_time.ToMicroseconds() if product.HasField("publish_time") else 0,
+        expire_us=product.expire_time.ToMicroseconds() if product.HasField("expire_time") else int(FOREVER_US),
+        document=product.SerializeToString(),
+    )
+
+
+def _is_available(product: common_pb2.Product) -> bool:
+    # a pre-order or a back-order can be bought with nothing on stock
+    if product.availability in _STOCKED and product.HasField("available_quantity"):
+        return product.available_quantity > 0
+    return product.availability != _NOT_BUYABLE
+
+
+def _vectors_update(message: index_pb2.WatchEmbeddingsResponse) -> VectorsUpdate:
+    ordinals = np.frombuffer(message.item_ordinals, "<u4")
+    tombstones = np.frombuffer(message.tombstones, np.uint8).astype(np.bool_)
+    return VectorsUpdate(
+        is_snapshot=message.snapshot,
+        ends_snapshot=message.snapshot_end,
+        ordinals=ordinals,
+        vectors=_matrix(message.vectors),
+        tombstones=tombstones if len(tombstones) else np.zeros(len(ordinals), np.bool_),
+        applied_sequence=message.applied_sequence,
+        log_offset=message.log_offset,
+    )
+
+
+def _plan(message: trainer_pb2.WatchServingPlanResponse) -> ServingPlan:
+    stable = message.stable
+    if not stable.release:
+        return ServingPlan(message.sequence, None)
+    manifest = ReleaseManifest(
+        release=stable.release,
+        space=stable.space,
+        delta_sequence=stable.delta_sequence,
+        feature_schema=stable.feature_schema,
+        dimension=stable.dimension,
+        checksums=tuple((part.name, part.sha256) for part in stable.parts),
+    )
+    return ServingPlan(message.sequence, manifest)
+
+
+def _matrix(message: common_pb2.Matrix) -> NDArray[np.float32]:
+    return np.frombuffer(message.values, "<f4").reshape(message.rows, message.columns)

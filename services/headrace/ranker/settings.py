@@ -1,0 +1,42 @@
+"""All that a deployment may change about the ranker."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.runtime.settings import ServingSettings
+
+
+class RankerSettings(ServingSettings):
+    """Where the peers are, how long each stage may take, and how much is taken at once."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_RANKER_", frozen=True)
+
+    port: int = Field(7405, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
+    feature_store_address: str = Field("127.0.0.1:7402", description="host:port of the feature store")
+    trainer_address: str = Field("127.0.0.1:7403", description="host:port of the trainer's registry")
+    index_address: str = Field("127.0.0.1:7404", description="host:port of the index")
+
+    default_deadline_s: float = Field(1.0, gt=0, description="time for an answer when the caller sets no deadline")
+    state_budget_s: float = Field(0.15, gt=0, description="most that an answer waits for the person's state")
+    search_budget_s: float = Field(0.1, gt=0, description="most that an answer waits for the index")
+    score_budget_s: float = Field(0.25, gt=0, description="most that an answer waits for features and scores")
+    breaker_failures: int = Field(3, ge=1, description="failures in a row after which a peer is not asked for a while")
+    breaker_open_s: float = Field(0.5, gt=0, description="seconds that a failing peer is not asked")
+
+    max_concurrent: int = Field(8, ge=1, description="answers in the making at once")
+    max_waiting: int = Field(32, ge=0, description="calls that may wait for their turn; more are refused")
+    cpu_threads: int = Field(2, ge=1, description="threads for encoding, features and scores")
+
+    vector_candidates: int = Field(200, ge=1, le=2_000, description="nearest items taken as candidates")
+    max_candidates: int = Field(500, ge=20, le=5_000, description="candidates that are scored for one answer")
+    lexical_commit_s: float = Field(0.15, gt=0, description="least time between commits of the word index")
+
+    retry_s: float = Field(0.3, gt=0, description="pause before a lost peer is tried again")
+    vectors_wait_s: float = Field(5.0, gt=0, description="time a release waits for its vectors before it says so")
+
+    log_impressions: bool = Field(True, description="append what was shown to the event log")
+    impression_interval_s: float = Field(0.2, gt=0, description="seconds between appends of impressions")
+    impression_queue: int = Field(5_000, ge=1, description="impressions that may wait; more are dropped and counted")
+    token_key: str = Field("headrace", description="key of the hash that stands for a person in attribution tokens")

@@ -1,0 +1,203 @@
+"""Where candidates come from: the person's state, the index, and what is in memory.
+
+Each asks its peer within a budget; what cannot be had is noted on the answer and made up from memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model.candidates import COVISITATION, POPULAR
+from headrace.model.history import History
+from headrace.model.items import NO_NEIGHBOUR, Items
+from headrace.ranker.breaker import Breaker
+from headrace.ranker.filters import Allowed
+from headrace.ranker.peers import FeatureStorePeer, IndexPeer, Neighbours, UserState
+from headrace.ranker.releases import Served
+from headrace.ranker.scoring import popularity
+from headrace.ranker.settings import RankerSettings
+from headrace.ranker.stages import Stages
+from headrace.runtime.errors import DeadlineError, HeadraceError, NotFoundError
+
+T = TypeVar("T")
+
+# of what is left of the deadline, for a caller that waits to read its own writes
+_WAIT_SHARE = 0.6
+# beyond this many vectors a search in memory would take longer than the index's budget
+_MOST_IN_MEMORY = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Distinct items with the sources that proposed each, as a bit mask."""
+
+    ordinals: NDArray[np.uint32]
+    sources: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, ordinals: NDArray[np.uint32], source: int) -> Candidates:
+        return cls(ordinals, np.full(len(ordinals), source, np.uint8))
+
+    @classmethod
+    def none(cls) -> Candidates:
+        return cls.of(np.zeros(0, np.uint32), 0)
+
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+    def kept(self, keep: NDArray[np.bool_]) -> Candidates:
+        return Candidates(self.ordinals[keep], self.sources[keep])
+
+
+def merged(parts: Sequence[Candidates], limit: int) -> Candidates:
+    """All parts without repeats, in the order of first sight; every source of an item is remembered."""
+    if not parts:
+        return Candidates.none()
+    ordinals = np.concatenate([part.ordinals for part in parts])
+    bits = np.concatenate([part.sources for part in parts])
+    distinct, first, inverse = np.unique(ordinals, return_index=True, return_inverse=True)
+    sources = np.zeros(len(distinct), np.uint8)
+    np.bitwise_or.at(sources, inverse, bits)
+    order = np.argsort(first)[:limit]
+    return Candidates(distinct[order], sources[order])
+
+
+class Sources:
+    """Asks the peers on behalf of one answer at a time."""
+
+    def __init__(self, feature_store: FeatureStorePeer, index: IndexPeer, settings: RankerSettings) -> None:
+        self._feature_store = feature_store
+        self._index = index
+        self._settings = settings
+        self._state_breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
+        self._index_breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
+
+    async def state(self, user_key: str, min_offset: int, stages: Stages) -> UserState | None:
+        """The person's state; None, noted, when it cannot be had in time."""
+        with stages.timed("state"):
+            if min_offset > 0:
+                return await self._state_at(user_key, min_offset, stages)
+            return await self._asked(
+                "state", lambda budget_s: self._feature_store.state(user_key, 0, budget_s), self._state_breaker, stages
+            )
+
+    async def _state_at(self, user_key: str, min_offset: int, stages: Stages) -> UserState | None:
+        try:
+            return await self._feature_store.state(user_key, min_offset, _WAIT_SHARE * stages.left_s())
+        except HeadraceError as error:
+            # an older state is better than none
+            stages.miss("state", "behind min_offset" if isinstance(error, DeadlineError) else "unavailable")
+        return await self._asked(
+            "state", lambda budget_s: self._feature_store.state(user_key, 0, budget_s), self._state_breaker, stages
+        )
+
+    async def near_vector(
+        self, served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int, stages: Stages
+    ) -> Neighbours:
+        """The allowed items nearest to a vector: from the index, else from memory."""
+        with stages.timed("index"):
+            found = await self._asked(
+                "index",
+                lambda budget_s: self._index.near_vector(served.vectors.space, query_D, k, allowed.bitmap, budget_s),
+                self._index_breaker,
+                stages,
+            )
+            return found or _from_memory(served, query_D, allowed, k)
+
+    async def near_items(
+        self, served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int, stages: Stages
+    ) -> Neighbours:
+        """The allowed items most alike to any of `ordinals`.
+
+        Exact, by cosine, while the catalogue is small enough to look through in memory; else what the index
+        finds, which is also asked, in its active space, before the first release.
+        """
+        if served is not None and not served.vectors.rows(ordinals).any():
+            return Neighbours.none()
+        if served is not None and served.vectors.count <= _MOST_IN_MEMORY:
+            alike, cosines = served.vectors.most_alike(ordinals, k, allowed.mask)
+            return Neighbours(alike, cosines, served.vectors.space, served.vectors.applied_sequence)
+        space = served.vectors.space if served else ""
+        with stages.timed("index"):
+            found = await self._asked(
+                "index",
+                lambda budget_s: self._index.near_items(space, ordinals, k, allowed.bitmap, budget_s),
+                self._index_breaker,
+                stages,
+            )
+            return found or Neighbours.none()
+
+    async def _asked(
+        self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages
+    ) -> T | None:
+        """What `ask` gives within the stage's budget; None, noted, when it gives nothing."""
+        most_s = self._settings.state_budget_s if stage == "state" else self._settings.search_budget_s
+        budget_s = stages.peer_budget_s(most_s)
+        if budget_s <= 0:
+            stages.miss(stage, "deadline")
+            return None
+        if not breaker.allows():
+            stages.miss(stage, "unavailable")
+            return None
+        try:
+            answer = await ask(budget_s)
+        except HeadraceError as error:
+            # a peer that answers "not found" is there
+            if not isinstance(error, NotFoundError):
+                breaker.fail()
+            stages.miss(stage, _why(error))
+            return None
+        breaker.succeed()
+        return answer
+
+
+def _why(error: HeadraceError) -> str:
+    if isinstance(error, DeadlineError):
+        return "deadline"
+    return "unknown space" if isinstance(error, NotFoundError) else "unavailable"
+
+
+def _from_memory(served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int) -> Neighbours:
+    vectors = served.vectors
+    if vectors.count > _MOST_IN_MEMORY or len(query_D) != vectors.dimension:
+        return Neighbours.none()
+    ordinals, scores = vectors.nearest(query_D, k, allowed.mask)
+    return Neighbours(ordinals, scores, vectors.space, vectors.applied_sequence)
+
+
+def bought_together(ordinals: NDArray[np.uint32], items: Items) -> tuple[Candidates, NDArray[np.float32]]:
+    """Co-visited items of all `ordinals` together, heaviest first, with their weights."""
+    known = ordinals[ordinals < items.count]
+    neighbours = items.neighbour_ordinals_NK[known].ravel()
+    kept = neighbours != NO_NEIGHBOUR
+    distinct, inverse = np.unique(neighbours[kept], return_inverse=True)
+    weights = np.bincount(inverse, items.neighbour_weights_NK[known].ravel()[kept], len(distinct))
+    order = np.argsort(-weights, kind="stable")
+    return Candidates.of(distinct[order], COVISITATION), weights[order].astype(np.float32)
+
+
+def popular_among(allowed_N: NDArray[np.bool_], items: Items, limit: int) -> Candidates:
+    """The most popular of the allowed items: what is left when nothing is known of the person."""
+    count = min(len(allowed_N), items.count)
+    ordinals = np.flatnonzero(allowed_N[:count])
+    popularity_N = popularity(items)[ordinals]
+    if len(ordinals) > limit:
+        # all that tie with the last one stay in, so that equal ones go by ordinal
+        threshold = np.partition(popularity_N, len(ordinals) - limit)[len(ordinals) - limit]
+        inside = popularity_N >= threshold
+        ordinals, popularity_N = ordinals[inside], popularity_N[inside]
+    order = np.argsort(-popularity_N, kind="stable")[:limit]
+    return Candidates.of(ordinals[order].astype(np.uint32), POPULAR)
+
+
+def newest_first(history: History, keep: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """Distinct items of the history's kept events, the last one first."""
+    ordinals = history.ordinals[keep][::-1]
+    _, first = np.unique(ordinals, return_index=True)
+    newest: NDArray[np.uint32] = ordinals[np.sort(first)]
+    return newest

@@ -1,0 +1,1 @@
+"""The models: learned from the log while it grows, published as deltas within seconds and as releases."""

@@ -1,0 +1,81 @@
+"""Runs the trainer: `python -m headrace.trainer`."""
+
+from __future__ import annotations
+
+import sys
+
+from headrace.runtime.threads import limit_threads
+
+limit_threads()
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import torch
+
+from headrace.runtime.artifacts import ArtifactStore
+from headrace.runtime.channels import open_channel
+from headrace.runtime.errors import HeadraceError
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.serving import Background, Parts, run_service
+from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.trainer.checkpoint import Checkpoints
+from headrace.trainer.delta_log import DeltaLog
+from headrace.trainer.lineage import Lineage
+from headrace.trainer.loop import LearningLoop
+from headrace.trainer.plan_board import PlanBoard
+from headrace.trainer.publisher import Publisher
+from headrace.trainer.registry import open_registry
+from headrace.trainer.releases import Releases
+from headrace.trainer.rows import RowSource
+from headrace.trainer.server import TrainerServicer
+from headrace.trainer.settings import TrainerSettings
+
+
+@asynccontextmanager
+async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIterator[Parts]:
+    """The trainer over the embedded event log; at the end it writes a checkpoint."""
+    torch.set_num_threads(1)
+    folder = common.data_dir / "trainer"
+    delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension)
+    registry = open_registry(settings.registry_url or f"sqlite:///{(folder / 'registry.db').absolute()}")
+    releases = Releases(
+        ArtifactStore(settings.artifacts_url or str((common.data_dir / "artifacts").absolute())),
+        registry,
+        settings.keep_releases,
+    )
+    event_log = SqliteEventLog(common.data_dir / "events.db")
+    index, feature_store = open_channel(settings.index_address), open_channel(settings.feature_store_address)
+    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"))
+    board = PlanBoard(registry.plan())
+    publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
+    learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)
+    publisher.on_new_space = learning.want_release
+    background = Background()
+    background.start(learning.run(), "learn")
+    background.start(learning.follow_rows(RowSource(feature_store)), "learn rows")
+    background.start(publisher.run(), "publish deltas")
+    servicer = TrainerServicer(event_log, lineage, learning, delta_log, publisher, registry, releases, board)
+    try:
+        yield Parts([servicer.face()], background)
+    finally:
+        await background.stop()
+        await learning.close()
+        for channel in (index, feature_store):
+            await channel.close()
+        await event_log.close()
+        registry.close()
+        delta_log.close()
+
+
+def main() -> int:
+    try:
+        settings, common = load(TrainerSettings), load(CommonSettings)
+        return run_service("trainer", lambda: compose(settings, common), settings, common)
+    except (SettingsError, HeadraceError) as error:
+        sys.stderr.write(f"trainer: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

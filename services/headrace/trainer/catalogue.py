@@ -1,0 +1,170 @@
+"""What is known of every item before anybody touches it, folded from product changes.
+
+N items, T text width, C category levels.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headrace.model.text import HashedNgramEncoder
+from headrace.model.towers import CATEGORY_LEVELS, ItemContent, TowerShape
+from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
+from headrace.trainer.records import Product
+
+# a text encoder fitted on this many titles is never fitted again
+_ENOUGH_TITLES = 2_000
+_REFIT_GROWTH = 4
+_SEPARATOR = ">"
+
+
+class Catalogue:
+    """Content columns by ordinal; grows as ordinals appear, in products or in events.
+
+    The text encoder is fitted on the first titles, and again each time that their number has grown
+    fourfold until 2,000 are there; each fit is turned onto the one before. From then on it is frozen.
+    """
+
+    def __init__(self, shape: TowerShape, seed: int) -> None:
+        self._shape = shape
+        self._seed = seed
+        self.count = 0
+        self.encoder = HashedNgramEncoder.fit([], shape.text_width, seed)
+        self._fitted_titles = 0
+        self._texts: dict[int, str] = {}
+        self._text_NT = np.zeros((0, shape.text_width), np.float32)
+        self._brand_N = np.zeros(0, np.int32)
+        self._category_NC = np.zeros((0, CATEGORY_LEVELS), np.int32)
+        self._price_N = np.zeros(0, np.int32)
+        self._deleted_N = np.zeros(0, np.bool_)
+
+    def grow(self, count: int) -> None:
+        """Makes items up to `count` exist; nothing is known of new ones."""
+        if count <= self.count:
+            return
+        self._text_NT = grown(self._text_NT, count)
+        self._brand_N = grown(self._brand_N, count)
+        self._category_NC = grown(self._category_NC, count)
+        self._price_N = grown(self._price_N, count)
+        self._deleted_N = grown(self._deleted_N, count)
+        self.count = count
+
+    def fold(self, products: Sequence[Product]) -> NDArray[np.uint32]:
+        """Takes in changes; the ordinals whose content may differ now, ascending."""
+        newest = {product.ordinal: product for product in products}
+        if not newest:
+            return np.empty(0, np.uint32)
+        self.grow(max(newest) + 1)
+        refitted = self._learn_titles(newest.values())
+        for product in newest.values():
+            self._set(product)
+        changed = range(self.count) if refitted else sorted(newest)
+        return np.array(changed, np.uint32)
+
+    def _learn_titles(self, products: Iterable[Product]) -> bool:
+        described = {product.ordinal: product.text for product in products if not product.deleted}
+        changed = {at: text for at, text in described.items() if self._texts.get(at) != text}
+        is_frozen = self._fitted_titles >= _ENOUGH_TITLES
+        known = [] if is_frozen else list(self._texts.values())
+        self._texts |= changed
+        refit = not is_frozen and len(self._texts) >= max(1, _REFIT_GROWTH * self._fitted_titles)
+        if refit:
+            self._refit(known)
+            changed = self._texts
+        if changed:
+            self._text_NT[list(changed)] = self.encoder.encode(list(changed.values()))
+        return refit
+
+    def _refit(self, known: Sequence[str]) -> None:
+        encoder = HashedNgramEncoder.fit(list(self._texts.values()), self._shape.text_width, self._seed)
+        self.encoder = encoder.aligned_to(self.encoder, known) if known else encoder
+        self._fitted_titles = len(self._texts)
+
+    def _set(self, product: Product) -> None:
+        at = product.ordinal
+        self._deleted_N[at] = product.deleted
+        if product.deleted:
+            return
+        self._brand_N[at] = _bucket(product.brand, self._shape.brand_buckets)
+        self._category_NC[at] = category_buckets(product.category, self._shape.category_buckets)
+        self._price_N[at] = price_bucket(product.price, self._shape.price_buckets)
+
+    def content(self, ordinals: NDArray[np.int64]) -> ItemContent:
+        """The content of some items, for the item tower."""
+        return ItemContent(
+            torch.from_numpy(self._text_NT[ordinals]),
+            torch.from_numpy(self._brand_N[ordinals]),
+            torch.from_numpy(self._category_NC[ordinals]),
+            torch.from_numpy(self._price_N[ordinals]),
+        )
+
+    def text_vectors(self, ordinals: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._text_NT[ordinals]
+
+    def text_of(self, ordinal: int) -> str:
+        """Title, brand and category; empty for an item that is not described."""
+        return self._texts.get(ordinal, "")
+
+    def are_deleted(self, ordinals: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        return np.asarray(self._deleted_N[ordinals])
+
+    def living(self) -> NDArray[np.int64]:
+        """Every ordinal that is not deleted, ascending."""
+        return np.flatnonzero(~self._deleted_N[: self.count])
+
+    def described(self) -> NDArray[np.int64]:
+        """Every ordinal that has a text and is not deleted, ascending."""
+        ordinals = np.array(sorted(self._texts), np.int64)
+        return ordinals[~self._deleted_N[ordinals]]
+
+    def arrays(self) -> Arrays:
+        return {
+            "text_NT": self._text_NT[: self.count],
+            "brand_N": self._brand_N[: self.count],
+            "category_NC": self._category_NC[: self.count],
+            "price_N": self._price_N[: self.count],
+            "deleted_N": self._deleted_N[: self.count],
+            "texts": packed_json([list(self._texts), list(self._texts.values())]),
+            "fitted_titles": np.array([self._fitted_titles]),
+            "weights_V": self.encoder.weights_V,
+            "projection_VT": self.encoder.projection_VT,
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._text_NT = arrays["text_NT"].copy()
+        self._brand_N = arrays["brand_N"].copy()
+        self._category_NC = arrays["category_NC"].copy()
+        self._price_N = arrays["price_N"].copy()
+        self._deleted_N = arrays["deleted_N"].copy()
+        self._texts = dict(zip(*unpacked_json(arrays["texts"]), strict=True))
+        self._fitted_titles = int(arrays["fitted_titles"][0])
+        self.encoder = HashedNgramEncoder(arrays["weights_V"].copy(), arrays["projection_VT"].copy())
+        self.count = len(self._brand_N)
+
+
+def category_buckets(path: str, buckets: int) -> NDArray[np.int32]:
+    """A bucket for each level of `Shoes > Boots` from the top down; 0 where there are fewer."""
+    levels = [level.strip() for level in path.split(_SEPARATOR)][:CATEGORY_LEVELS] if path else []
+    found = np.zeros(CATEGORY_LEVELS, np.int32)
+    for depth in range(len(levels)):
+        found[depth] = _bucket("\x1f".join(levels[: depth + 1]), buckets)
+    return found
+
+
+def price_bucket(price: float, buckets: int) -> int:
+    """Four buckets to a doubling of the price; 0 when there is none.
+
+    >>> price_bucket(0.0, 64), price_bucket(1.0, 64), price_bucket(2.0, 64)
+    (0, 25, 29)
+    """
+    return int(np.clip(round(4 * np.log2(price)) + 25, 1, buckets - 1)) if price > 0 else 0
+
+
+def _bucket(name: str, buckets: int) -> int:
+    return zlib.crc32(name.encode()) % (buckets - 1) + 1 if name else 0

@@ -1,0 +1,259 @@
+"""The loop of learning: follows the log in slices, and the feature store in rows; publishes releases.
+
+All learning runs in one worker thread; the event loop only waits, so the gRPC face answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import grpc
+import torch
+
+from headrace.model.serving_model import ModelError
+from headrace.runtime.clock import now_us
+from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.quantiles import RecentQuantiles
+from headrace.runtime.telemetry import counter, histogram, span, traceparent
+from headrace.trainer.delta_log import DeltaLog, Entry
+from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage
+from headrace.trainer.plan_board import PlanBoard
+from headrace.trainer.records import Slice, slice_of
+from headrace.trainer.registry import ServingPlan
+from headrace.trainer.releases import Releases, Watermark, checked_parts
+from headrace.trainer.row_scores import scored_groups
+from headrace.trainer.rows import RowPart, RowsError, RowSource
+from headrace.trainer.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_learn_lag = histogram("headrace.trainer.learn.lag", "ms", "from a record's append to its delta being durable")
+_duration = histogram("headrace.trainer.slice.duration", "ms", "time to learn a slice")
+_learned = counter("headrace.trainer.records", "{record}", "log records learned")
+_recall = histogram("headrace.trainer.prequential.recall", "1", "recall@20 of the current week before learning from it")
+
+_POLL_S = 0.03
+_WAIT_S = 0.5
+# while behind, a checkpoint may wait this many times longer
+_BUSY_FACTOR = 3
+# lags measured a slice, at most
+_LAGS = 64
+_RETRY_S = 1.0
+
+
+class LearningLoop:
+    """Drives a `Lineage` from the log. `on_deltas` is called after each commit."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        event_log: EventLog,
+        lineage: Lineage,
+        delta_log: DeltaLog,
+        releases: Releases,
+        board: PlanBoard,
+        on_deltas: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._log = event_log
+        self._lineage = lineage
+        self._delta_log = delta_log
+        self._releases = releases
+        self._board = board
+        self._on_deltas = on_deltas
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="learner", initializer=_one_thread)
+        self._slice_begun = 0.0
+        self._saved = self._published = time.monotonic()
+        self._wants_release = asyncio.Event()
+        self._is_behind = False
+        self._recovered = asyncio.Event()
+        self.learn_lag_ms = RecentQuantiles()
+
+    def want_release(self) -> None:
+        """Asks for a release as soon as can be, whatever the time since the last one."""
+        self._wants_release.set()
+
+    async def run(self) -> None:
+        """Learns for ever, after finding again what was learned before."""
+        await self._recover()
+        self._recovered.set()
+        while True:
+            records = await self._next_records()
+            if records:
+                await self._learn(records)
+            await self._publish_when_due()
+            await self._save_when_due()
+
+    async def close(self) -> None:
+        """Keeps the state, once nothing is being learned any more."""
+        if self._recovered.is_set():
+            await self._work(self._lineage.checkpoint)
+        self._worker.shutdown()
+
+    async def _recover(self) -> None:
+        begun = time.monotonic()
+        entries = await self._work(self._lineage.load)
+        different = [entry.number for entry in entries if not await self._relearn(entry)]
+        appended = await self._work(self._lineage.settle)
+        standing = self._lineage.standing
+        facts = {"offset": standing.offset, "relearned": len(entries), "different": len(different)}
+        log.info("recovered", extra=facts | {"appended": appended, "seconds": round(time.monotonic() - begun, 2)})
+        self._on_deltas()
+
+    async def _relearn(self, entry: Entry) -> bool:
+        records: list[LoggedRecord] = []
+        after = entry.after
+        while entry.kind in (PRODUCTS, EVENTS) and after < entry.until:
+            part = await self._log.read(after, limit=min(entry.until - after, 5_000))
+            records += [record for record in part if record.offset <= entry.until]
+            if not part or part[-1].offset >= entry.until:
+                break
+            after = part[-1].offset
+        return await self._work(lambda: self._lineage.relearn(entry, slice_of(records, entry.after, entry.until)))
+
+    async def _next_records(self) -> Sequence[LoggedRecord]:
+        """The records of the next slice, as soon as it is due; none when nothing came for a while.
+
+        Product changes are learned before that, at once.
+        """
+        offset = self._lineage.standing.offset
+        if not await self._log.wait(offset, _WAIT_S):
+            self._is_behind = False
+            return []
+        while True:
+            records = await self._log.read(offset, limit=self._settings.catch_up_slice_events)
+            self._is_behind = len(records) >= self._settings.catch_up_slice_events
+            left = self._slice_begun + self._settings.slice_every_s - time.monotonic()
+            if left <= 0 or len(records) >= self._settings.slice_events:
+                self._slice_begun = time.monotonic()
+                return records
+            await self._learn_products(records)
+            await self._log.wait(records[-1].offset, min(left, _WAIT_S))
+            await asyncio.sleep(min(_POLL_S, max(left, 0)))
+
+    async def _learn_products(self, records: Sequence[LoggedRecord]) -> None:
+        known = self._lineage.standing.products_offset
+        new = [record for record in records if record.offset > known]
+        if not any(record.kind == "product-change" for record in new):
+            return
+        until = records[-1].offset
+        await self._work(lambda: self._traced(slice_of(new, known, until), self._lineage.learn_products))
+        self._on_deltas()
+
+    async def _learn(self, records: Sequence[LoggedRecord]) -> None:
+        begun = time.perf_counter()
+        after, until = self._lineage.standing.offset, records[-1].offset
+        await self._work(lambda: self._learn_slice(records, after, until))
+        self._on_deltas()
+        _duration.record((time.perf_counter() - begun) * 1e3)
+        _learned.add(len(records))
+        self._measure_lag(records)
+
+    def _learn_slice(self, records: Sequence[LoggedRecord], after: int, until: int) -> None:
+        self._traced(slice_of(records, after, until), self._lineage.learn)
+
+    @staticmethod
+    def _traced(records: Slice, learn: Callable[[Slice, str], object]) -> None:
+        if not records.traceparent:
+            learn(records, "")
+            return
+        with span("trainer.learn", parent=records.traceparent, attributes={"offset": records.until}):
+            learn(records, traceparent() or records.traceparent)
+
+    def _measure_lag(self, records: Sequence[LoggedRecord]) -> None:
+        now = now_us()
+        step = max(1, len(records) // _LAGS)
+        for record in records[::step]:
+            lag_ms = (now - record.append_time_us) / 1e3
+            self.learn_lag_ms.add(lag_ms)
+            _learn_lag.record(lag_ms)
+
+    async def _publish_when_due(self) -> None:
+        standing, newest = self._lineage.standing, self._board.plan.stable
+        elapsed = time.monotonic() - self._published >= self._settings.publish_every_s
+        # without a release for this space nobody can use its vectors
+        is_urgent = newest is None or self._wants_release.is_set() or newest.space != self._delta_log.space
+        is_news = newest is not None and newest.log_offset < standing.offset
+        if standing.slices and (is_urgent or (is_news and elapsed)):
+            self._wants_release.clear()
+            self._published = time.monotonic()
+            await self._publish()
+
+    async def _publish(self) -> None:
+        await self._work(self._lineage.send_drifted)
+        self._on_deltas()
+        try:
+            plan = await self._work(self._write_release)
+        except ModelError as error:
+            log.error("release_refused", extra={"reason": str(error)})
+            return
+        self._board.post(plan)
+        if plan.stable is not None:
+            log.info("published", extra={"release": plan.stable.name, "offset": plan.stable.log_offset})
+        if quality := self._lineage.standing.quality:
+            _recall.record(quality[-1].recall)
+
+    def _write_release(self) -> ServingPlan:
+        standing = self._lineage.standing
+        space, _, last_sequence = self._delta_log.bounds()
+        parts = checked_parts(space, self._lineage.learner, self._lineage.ranker)
+        watermark = Watermark(self._settings.lineage, space, last_sequence, standing.offset)
+        return self._releases.publish(parts, watermark, self._metrics())
+
+    def _metrics(self) -> dict[str, float]:
+        standing = self._lineage.standing
+        quality = standing.overall
+        shown = {"loss": standing.loss, "ranker_loss": standing.ranker_loss, "ranker_rows": float(standing.rows)}
+        if quality is not None:
+            shown |= {"recall_at_20": quality.recall, "mrr_at_20": quality.reciprocal_rank}
+            shown |= {"popularity_recall_at_20": quality.popularity_recall}
+            shown |= {"personal_recall_at_20": quality.personal_recall}
+        return shown
+
+    async def _save_when_due(self) -> None:
+        factor = _BUSY_FACTOR if self._is_behind else 1
+        is_due = time.monotonic() - self._saved >= self._settings.checkpoint_every_s * factor
+        if is_due and self._lineage.standing.entry > self._lineage.standing.checkpoint_entry:
+            self._saved = time.monotonic()
+            await self._work(self._lineage.checkpoint)
+
+    async def follow_rows(self, source: RowSource) -> None:
+        """Learns the ranker network's rows for ever, beside everything else; waits for a feature store that is away."""
+        await self._recovered.wait()
+        is_reached: bool | None = None
+        while True:
+            try:
+                await self._learn_rows(source)
+                reached, reason = True, ""
+            except grpc.aio.AioRpcError as error:
+                reached, reason = False, f"{error.code().name}: {error.details()}"
+            except RowsError as error:
+                reached, reason = False, str(error)
+            if reached != is_reached:
+                log.info("feature_store_reached" if reached else "feature_store_lost", extra={"reason": reason})
+            is_reached = reached
+            await asyncio.sleep(self._settings.rows_every_s if reached else _RETRY_S)
+
+    async def _learn_rows(self, source: RowSource) -> None:
+        standing = self._lineage.standing
+        if standing.offset <= standing.rows_offset:
+            return
+        async for part in source.parts(standing.rows_offset, standing.offset):
+            await self._work(lambda part=part: self._learn_part(part))  # type: ignore[misc]
+
+    def _learn_part(self, part: RowPart) -> None:
+        groups = scored_groups(part, self._lineage.learner)
+        self._lineage.learn_rows(groups, part.complete_offset)
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

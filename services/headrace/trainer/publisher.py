@@ -1,0 +1,171 @@
+"""Pushes the delta log to the index, whatever happens to the index.
+
+The index says what it has applied and is sent what follows; nothing is dropped before it is acknowledged.
+An index that lost rows which the log no longer holds one by one gets a new space with everything in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable
+
+import grpc
+
+from headrace.runtime.clock import now_us
+from headrace.runtime.quantiles import RecentQuantiles
+from headrace.runtime.telemetry import counter, histogram
+from headrace.trainer.delta_log import Batch, DeltaLog
+from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+_pushed = counter("headrace.trainer.delta.rows", "{row}", "delta rows that the index acknowledged")
+_lag = histogram("headrace.trainer.push.lag", "ms", "from a record's append to the index's acknowledgement")
+
+_RETRY_S = 0.3
+# how often an idle publisher looks whether the index still has everything
+_CHECK_S = 1.0
+_ANSWER_S = 30.0
+
+_Stream = grpc.aio.StreamStreamCall[index_pb2.ApplyEmbeddingsRequest, index_pb2.ApplyEmbeddingsResponse]
+
+
+class _LostGroundError(Exception):
+    """The index does not stand where it stood: begin again from what it says."""
+
+
+class Publisher:
+    """Follows the delta log and pushes it. `wake` tells it that there may be more."""
+
+    def __init__(self, channel: grpc.aio.Channel, delta_log: DeltaLog, dimension: int, compact_rows: int) -> None:
+        self._stub = index_pb2_grpc.IndexServiceStub(channel)
+        self._delta_log = delta_log
+        self._dimension = dimension
+        self._compact_rows = compact_rows
+        self._news = asyncio.Event()
+        self._is_connected: bool | None = None
+        self._space = ""
+        self._is_active = False
+        self._activate_at = 0
+        self.acknowledged = 0
+        self.lag_ms = RecentQuantiles()
+        # called when the space changes, so that a release for it is published
+        self.on_new_space: Callable[[], None] = lambda: None
+
+    def wake(self) -> None:
+        self._news.set()
+
+    async def run(self) -> None:
+        """Pushes for ever; an index that is away is tried again quietly."""
+        while True:
+            try:
+                await self._session()
+            except (grpc.aio.AioRpcError, TimeoutError, _LostGroundError) as error:
+                self._note(False, error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _session(self) -> None:
+        applied = await self._begin()
+        self._note(True)
+        # the call is cancelled with the session: a second stream must not race with it
+        stream = self._stub.ApplyEmbeddings()
+        try:
+            await self._push(stream, applied)
+        finally:
+            stream.cancel()
+
+    async def _begin(self) -> int:
+        """Makes sure of the space; the sequence from which the index goes on."""
+        stats = await self._stub.GetIndexStats(index_pb2.GetIndexStatsRequest(), timeout=_ANSWER_S)
+        spaces = {found.space: found.applied_sequence for found in stats.spaces}
+        space, horizon, last = await asyncio.to_thread(self._delta_log.bounds)
+        applied = spaces.get(space, 0)
+        if not horizon <= applied <= last:
+            facts = {"space": space, "applied": applied, "horizon": horizon, "last_sequence": last}
+            log.warning("index_cannot_go_on", extra=facts)
+            await asyncio.to_thread(self._delta_log.begin_space, spaces)
+            space, _, last = await asyncio.to_thread(self._delta_log.bounds)
+            applied = 0
+            self.on_new_space()
+        create = index_pb2.CreateSpaceRequest(space=space, dimension=self._dimension)
+        await self._stub.CreateSpace(create, timeout=_ANSWER_S)
+        self._space, self.acknowledged = space, applied
+        self._is_active = stats.active_space == space
+        # a space takes over from another one when it holds what that one may have held
+        self._activate_at = last if stats.active_space else 0
+        return applied
+
+    async def _push(self, stream: _Stream, applied: int) -> None:
+        while True:
+            if not self._is_active and applied >= self._activate_at:
+                await self._activate()
+            self._news.clear()
+            batch = await asyncio.to_thread(self._delta_log.batch_after, applied)
+            if batch is None:
+                await self._idle()
+            elif batch.space != self._space:
+                raise _LostGroundError(f"the space is {batch.space} now")
+            else:
+                applied = await self._send(stream, batch)
+            await asyncio.to_thread(self._delta_log.compact, applied, self._compact_rows)
+
+    async def _send(self, stream: _Stream, batch: Batch) -> int:
+        await stream.write(_request(batch, self._dimension))
+        response = await asyncio.wait_for(stream.read(), _ANSWER_S)
+        if not isinstance(response, index_pb2.ApplyEmbeddingsResponse):
+            raise _LostGroundError("the index ended the stream")
+        if response.gap:
+            raise _LostGroundError(f"the index has only {response.applied_sequence}")
+        self.acknowledged = response.applied_sequence
+        self._measure(batch)
+        return response.applied_sequence
+
+    def _measure(self, batch: Batch) -> None:
+        _pushed.add(batch.rows)
+        if batch.append_time_us:
+            lag_ms = (now_us() - batch.append_time_us) / 1e3
+            self.lag_ms.add(lag_ms)
+            _lag.record(lag_ms)
+
+    async def _idle(self) -> None:
+        try:
+            await asyncio.wait_for(self._news.wait(), _CHECK_S)
+        except TimeoutError:
+            await self._check()
+
+    async def _check(self) -> None:
+        stats = await self._stub.GetIndexStats(index_pb2.GetIndexStatsRequest(), timeout=_ANSWER_S)
+        applied = next((found.applied_sequence for found in stats.spaces if found.space == self._space), -1)
+        if applied != self.acknowledged:
+            raise _LostGroundError(f"the index has {applied} of {self.acknowledged} acknowledged")
+
+    async def _activate(self) -> None:
+        await self._stub.ActivateSpace(index_pb2.ActivateSpaceRequest(space=self._space), timeout=_ANSWER_S)
+        self._is_active = True
+        log.info("space_activated", extra={"space": self._space})
+
+    def _note(self, is_connected: bool, error: Exception | None = None) -> None:
+        if is_connected != self._is_connected:
+            reason = {"reason": _reason(error)} if error else {}
+            log.info("index_reached" if is_connected else "index_lost", extra=reason)
+        self._is_connected = is_connected
+
+
+def _reason(error: Exception) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.aio.AioRpcError) else repr(error)
+
+
+def _request(batch: Batch, dimension: int) -> index_pb2.ApplyEmbeddingsRequest:
+    tombstones = batch.tombstones if any(batch.tombstones) else b""
+    return index_pb2.ApplyEmbeddingsRequest(
+        space=batch.space,
+        first_sequence=batch.first_sequence,
+        item_ordinals=batch.ordinals,
+        vectors=common_pb2.Matrix(rows=batch.rows, columns=dimension, values=batch.vectors),
+        tombstones=tombstones,
+        checksum=zlib.crc32(batch.ordinals + batch.vectors + tombstones),
+        log_offset=batch.log_offset,
+        traceparent=batch.traceparent,
+    )

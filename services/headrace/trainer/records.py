@@ -1,0 +1,182 @@
+"""Log records as columns: the only place of the trainer that knows how the log is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model.events import EVENT_CODES
+from headrace.runtime.eventlog import LoggedRecord
+from headrace.v1 import common_pb2, log_pb2
+
+# E events of a slice, R shown items
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What people did to items, in the order of the log: one row an item of an event."""
+
+    users: NDArray[np.int64]  # E, into `user_keys`
+    ordinals: NDArray[np.uint32]  # E
+    event_types: NDArray[np.uint8]  # E, EventCode
+    times_us: NDArray[np.int64]  # E
+    channels: NDArray[np.uint8]  # E
+    user_keys: tuple[str, ...]
+    # attribution tokens, "" for none
+    tokens: tuple[str, ...]  # E
+
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What the towers read of a product."""
+
+    offset: int
+    ordinal: int
+    text: str
+    brand: str
+    category: str
+    price: float
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Words that a person asked for."""
+
+    user_key: str
+    query: str
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A list that a person saw, with the features that it was ranked by."""
+
+    token: str
+    ordinals: NDArray[np.uint32]  # R
+    features: NDArray[np.float32]  # R × F
+    feature_schema: str
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The records with `after` < offset <= `until`, as columns."""
+
+    after: int
+    until: int
+    events: Events
+    products: tuple[Product, ...] = ()
+    searches: tuple[Searched, ...] = ()
+    impressions: tuple[Shown, ...] = ()
+    traceparent: str = ""
+    append_times_us: tuple[int, ...] = ()
+
+    @classmethod
+    def empty(cls, after: int, until: int) -> Slice:
+        return slice_of((), after, until)
+
+
+@dataclass
+class _EventRows:
+    users: list[int] = field(default_factory=list)
+    ordinals: list[int] = field(default_factory=list)
+    event_types: list[int] = field(default_factory=list)
+    times_us: list[int] = field(default_factory=list)
+    channels: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    user_numbers: dict[str, int] = field(default_factory=dict)
+
+    def add(self, logged: log_pb2.LoggedUserEvent, code: int) -> None:
+        count = len(logged.item_ordinals)
+        user = self.user_numbers.setdefault(logged.user_key, len(self.user_numbers))
+        self.users.extend([user] * count)
+        self.ordinals.extend(logged.item_ordinals)
+        self.event_types.extend([code] * count)
+        self.times_us.extend([logged.event_time_us] * count)
+        self.channels.extend([logged.event.channel] * count)
+        self.tokens.extend([logged.event.attribution_token] * count)
+
+    def columns(self) -> Events:
+        return Events(
+            np.array(self.users, np.int64),
+            np.array(self.ordinals, np.uint32),
+            np.array(self.event_types, np.uint8),
+            np.array(self.times_us, np.int64),
+            np.array(self.channels, np.int64).clip(0, 15).astype(np.uint8),
+            tuple(self.user_numbers),
+            tuple(self.tokens),
+        )
+
+
+def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
+    """The records as one slice; kinds and event types that teach nothing are passed over."""
+    rows = _EventRows()
+    products: list[Product] = []
+    searches: list[Searched] = []
+    impressions: list[Shown] = []
+    for record in records:
+        if record.kind == "user-event":
+            _add_event(record.payload, rows, searches)
+        elif record.kind == "product-change":
+            products.append(_product(record.offset, log_pb2.ProductChange.FromString(record.payload)))
+        elif record.kind == "impression":
+            impressions.append(_shown(log_pb2.Impression.FromString(record.payload)))
+    traces = [record.traceparent for record in records if record.traceparent]
+    return Slice(
+        after,
+        until,
+        rows.columns(),
+        tuple(products),
+        tuple(searches),
+        tuple(impressions),
+        traces[-1] if traces else "",
+        tuple(record.append_time_us for record in records),
+    )
+
+
+def _add_event(payload: bytes, rows: _EventRows, searches: list[Searched]) -> None:
+    logged = log_pb2.LoggedUserEvent.FromString(payload)
+    code = EVENT_CODES.get(logged.event.event_type)
+    if code is not None:
+        rows.add(logged, int(code))
+    elif logged.event.search_query:
+        searches.append(Searched(logged.user_key, logged.event.search_query, logged.event_time_us))
+
+
+def _product(offset: int, change: log_pb2.ProductChange) -> Product:
+    product = change.product
+    return Product(
+        offset,
+        change.ordinal,
+        _text(product),
+        _first(product.brands),
+        _first(product.categories),
+        product.price_info.price,
+        change.deleted,
+    )
+
+
+def _text(product: common_pb2.Product) -> str:
+    return " ".join([product.title, *product.brands[:2], *product.categories[:2]])
+
+
+def _first(values: Iterable[str]) -> str:
+    return next(iter(values), "")
+
+
+def _shown(impression: log_pb2.Impression) -> Shown:
+    matrix = impression.features
+    return Shown(
+        impression.attribution_token,
+        np.frombuffer(impression.item_ordinals, "<u4"),
+        np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns),
+        impression.feature_schema,
+        impression.time_us,
+    )

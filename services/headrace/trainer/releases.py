@@ -1,0 +1,98 @@
+"""Releases: written part by part, named by a manifest, registered last, and never changed.
+
+A crash in between leaves files that no registry names; the next release of that number replaces them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from headrace.model.candidates import FEATURE_SCHEMA
+from headrace.model.serving_model import ServingModel, parts_of
+from headrace.runtime.artifacts import ArtifactStore
+from headrace.runtime.atomic import sha256
+from headrace.runtime.clock import now_us
+from headrace.trainer.learner import Learner
+from headrace.trainer.ranker_learner import RankerLearner
+from headrace.trainer.registry import Part, Registry, Release, ServingPlan, name_of
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """What a release was learned from, and which vectors it belongs to."""
+
+    lineage: str
+    space: str
+    delta_sequence: int
+    log_offset: int
+
+
+class Releases:
+    """Writes releases to the artifact store and the registry, and reads their parts."""
+
+    def __init__(self, store: ArtifactStore, registry: Registry, keep: int) -> None:
+        self._store = store
+        self._registry = registry
+        self._keep = keep
+
+    def publish(self, parts: Mapping[str, bytes], watermark: Watermark, metrics: Mapping[str, float]) -> ServingPlan:
+        """A new release as the stable one; its parts are durable before anybody hears of it."""
+        number = self._registry.newest_number() + 1
+        name = name_of(number)
+        written = tuple(
+            Part(part, self._store.write(_path(name, part), data), len(data)) for part, data in parts.items()
+        )
+        release = Release(
+            name=name,
+            parent=name_of(number - 1) if number > 1 else "",
+            lineage=watermark.lineage,
+            space=watermark.space,
+            dimension=_dimension(parts),
+            delta_sequence=watermark.delta_sequence,
+            log_offset=watermark.log_offset,
+            feature_schema=FEATURE_SCHEMA,
+            parts=written,
+            metrics=dict(metrics),
+            create_time_us=now_us(),
+            checksum="",
+        )
+        manifest = manifest_of(release)
+        self._store.write(_path(name, "manifest.json"), manifest)
+        plan = self._registry.add(replace(release, checksum=sha256(manifest)))
+        for gone in self._registry.forget_beyond(self._keep):
+            self._store.delete(f"releases/{gone}")
+        return plan
+
+    def read(self, release: Release, part: str) -> bytes:
+        """The bytes of a part. NotFoundError; CorruptDataError when they are not what was published."""
+        return self._store.read(_path(release.name, part), release.part(part).sha256)
+
+
+def checked_parts(space: str, learner: Learner, ranker: RankerLearner) -> dict[str, bytes]:
+    """The parts of a release as they would be served now. ModelError: not finite, or not the same once read."""
+    parts = parts_of(
+        space=space,
+        feature_schema=FEATURE_SCHEMA,
+        towers=learner.towers,
+        ranker=ranker.network,
+        encoder=learner.catalogue.encoder,
+    )
+    ServingModel.load(parts).check_golden()
+    return parts
+
+
+def manifest_of(release: Release) -> bytes:
+    """The manifest's bytes: everything but its own checksum."""
+    facts = asdict(release)
+    del facts["checksum"]
+    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _dimension(parts: Mapping[str, bytes]) -> int:
+    return int(json.loads(parts["config.json"])["towers"]["dimension"])
+
+
+def _path(release: str, part: str) -> str:
+    return f"releases/{release}/{part}"

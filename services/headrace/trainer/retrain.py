@@ -1,0 +1,108 @@
+"""Full retraining: fresh weights over the whole log in shuffled epochs, the rival of learning as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save as save_arrays
+
+from headrace.runtime.atomic import write_atomically
+from headrace.runtime.errors import NotFoundError
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.trainer.learner import Learner
+from headrace.trainer.ranker_learner import RankerLearner
+from headrace.trainer.records import Slice, slice_of
+from headrace.trainer.releases import checked_parts
+from headrace.trainer.sequences import Windows
+from headrace.trainer.settings import TrainerSettings
+
+EPOCHS = 5
+_READ = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainReport:
+    """What a retraining did and where its release parts are."""
+
+    folder: Path
+    log_offset: int
+    items: int
+    epochs: int
+    examples: int
+    # mean loss of each epoch
+    losses: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Said after each epoch."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    seconds: float
+
+
+def retrain(
+    events_db: Path,
+    out_dir: Path,
+    settings: TrainerSettings,
+    *,
+    epochs: int = EPOCHS,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> RetrainReport:
+    """Learns the log at `events_db` from nothing and writes the parts of a release into `out_dir`.
+
+    Beside the parts stands `vectors.safetensors`: `ordinals` and `vectors` of every item. The ranker
+    network needs the feature store's rows and begins anew. NotFoundError: there is no such log.
+    """
+    if not events_db.is_file():
+        raise NotFoundError(f"no event log at {events_db}")
+    torch.set_num_threads(1)
+    begun = time.perf_counter()
+    learner = Learner(settings)
+    windows, offset = asyncio.run(_gathered(events_db, learner, settings))
+    losses: list[float] = []
+    examples = 0
+    for epoch in range(1, epochs + 1):
+        learned = learner.learn_epoch(windows, epoch)
+        losses.append(learned.loss)
+        examples += learned.examples
+        on_progress(Progress(epoch, epochs, learned.loss, time.perf_counter() - begun))
+    _write(out_dir, learner, settings)
+    seconds = time.perf_counter() - begun
+    return RetrainReport(out_dir, offset, learner.catalogue.count, epochs, examples, tuple(losses), seconds)
+
+
+async def _gathered(events_db: Path, learner: Learner, settings: TrainerSettings) -> tuple[Windows, int]:
+    log = SqliteEventLog(events_db)
+    windows, offset = [Windows.empty(0, settings.max_length + 1)], 0
+    try:
+        async for records in _slices(log):
+            windows.append(learner.gather(records))
+            offset = records.until
+    finally:
+        await log.close()
+    columns = zip(*(part.columns() for part in windows), strict=True)
+    return Windows(*(np.concatenate(column) for column in columns)), offset
+
+
+async def _slices(log: SqliteEventLog) -> AsyncIterator[Slice]:
+    offset = 0
+    while records := await log.read(offset, limit=_READ):
+        yield slice_of(records, offset, records[-1].offset)
+        offset = records[-1].offset
+
+
+def _write(out_dir: Path, learner: Learner, settings: TrainerSettings) -> None:
+    for name, data in checked_parts(settings.lineage, learner, RankerLearner(settings)).items():
+        write_atomically(out_dir / name, data)
+    live = learner.sent.all()
+    write_atomically(out_dir / "vectors.safetensors", save_arrays({"ordinals": live.ordinals, "vectors": live.vectors}))

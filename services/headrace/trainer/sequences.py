@@ -1,0 +1,196 @@
+"""The last events of every person, folded from the log, and the stretches of them that teach.
+
+U people, H kept history, L tower length, B windows, W events of a window, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model.events import COUNTED_CODES
+from headrace.model.history import VISIT_GAP_US
+from headrace.model.towers import gap_buckets
+from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
+from headrace.trainer.records import Events
+
+_COLUMNS = (("ordinals", np.uint32), ("event_types", np.uint8), ("times_us", np.int64), ("channels", np.uint8))
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """One person's events: `old` of them were known before, the others are new."""
+
+    old: int
+    # whether the first event here is the person's first
+    from_start: bool
+    ordinals: NDArray[np.uint32]
+    event_types: NDArray[np.uint8]
+    times_us: NDArray[np.int64]
+    channels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ordinals)
+
+
+class Sequences:
+    """The last `kept` events of each person, as columns."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._users: dict[str, int] = {}
+        self._columns: dict[str, NDArray[Any]] = {name: np.zeros((0, kept), kind) for name, kind in _COLUMNS}
+        # events ever, of which the last `kept` are here
+        self._totals_U = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    def fold(self, events: Events) -> list[Grown]:
+        """Takes in events; everybody that did something, with what they did before."""
+        users = np.array([self._number(key) for key in events.user_keys], np.int64)
+        for name in self._columns:
+            self._columns[name] = grown(self._columns[name], len(self._users))
+        self._totals_U = grown(self._totals_U, len(self._users))
+        order = np.argsort(events.users, kind="stable")
+        bounds = np.searchsorted(events.users[order], np.arange(len(users) + 1))
+        new = {name: getattr(events, name)[order] for name, _ in _COLUMNS}
+        return [self._extend(int(user), new, bounds[i], bounds[i + 1]) for i, user in enumerate(users)]
+
+    def _number(self, key: str) -> int:
+        return self._users.setdefault(key, len(self._users))
+
+    def _extend(self, user: int, new: Mapping[str, NDArray[Any]], start: int, end: int) -> Grown:
+        total = int(self._totals_U[user])
+        old = min(total, self._kept)
+        whole = {name: np.concatenate([self._columns[name][user, :old], new[name][start:end]]) for name in new}
+        kept = min(old + end - start, self._kept)
+        for name, column in whole.items():
+            self._columns[name][user, :kept] = column[-kept:] if kept else column
+        self._totals_U[user] = total + end - start
+        return Grown(old=old, from_start=total <= self._kept, **whole)
+
+    def arrays(self) -> Arrays:
+        count = len(self._users)
+        columns = {name: column[:count] for name, column in self._columns.items()}
+        return columns | {"totals_U": self._totals_U[:count], "users": packed_json(list(self._users))}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._users = {key: number for number, key in enumerate(unpacked_json(arrays["users"]))}
+        self._columns = {name: arrays[name].copy() for name, _ in _COLUMNS}
+        self._totals_U = arrays["totals_U"].copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """B stretches of events, left-aligned; those from `first_target` on are to be predicted."""
+
+    ordinals_BW: NDArray[np.uint32]
+    event_types_BW: NDArray[np.uint8]
+    times_us_BW: NDArray[np.int64]
+    channels_BW: NDArray[np.uint8]
+    lengths_B: NDArray[np.int32]
+    first_targets_B: NDArray[np.int32]
+    from_start_B: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, rows: int, width: int) -> Windows:
+        return cls(
+            np.zeros((rows, width), np.uint32),
+            np.zeros((rows, width), np.uint8),
+            np.zeros((rows, width), np.int64),
+            np.zeros((rows, width), np.uint8),
+            np.zeros(rows, np.int32),
+            np.zeros(rows, np.int32),
+            np.zeros(rows, np.bool_),
+        )
+
+    def __len__(self) -> int:
+        return len(self.lengths_B)
+
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        return (
+            self.ordinals_BW,
+            self.event_types_BW,
+            self.times_us_BW,
+            self.channels_BW,
+            self.lengths_B,
+            self.first_targets_B,
+            self.from_start_B,
+        )
+
+    def at(self, rows: NDArray[np.int64]) -> Windows:
+        """Some of the windows, copied."""
+        return Windows(*(column[rows] for column in self.columns()))
+
+    def joined(self, other: Windows) -> Windows:
+        pairs = zip(self.columns(), other.columns(), strict=True)
+        return Windows(*(np.concatenate([mine, theirs]) for mine, theirs in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """What followed what: in window `rows`, state `states` (events seen) was followed by `targets`."""
+
+    rows_P: NDArray[np.int64]
+    states_P: NDArray[np.int64]
+    targets_P: NDArray[np.int64]
+    waits_P: NDArray[np.int64]  # gap buckets
+
+    def __len__(self) -> int:
+        return len(self.rows_P)
+
+
+def windows_of(people: Sequence[Grown], length: int) -> Windows:
+    """Windows that cover every new event once as a target, each with at least length / 2 events before it.
+
+    A window holds at most `length` + 1 events: the tower sees all but the last.
+    """
+    cuts = [(person, cut) for person in people for cut in _cuts(person, length)]
+    windows = Windows.empty(len(cuts), length + 1)
+    for row, (person, (start, first, end)) in enumerate(cuts):
+        size = end - start
+        windows.ordinals_BW[row, :size] = person.ordinals[start:end]
+        windows.event_types_BW[row, :size] = person.event_types[start:end]
+        windows.times_us_BW[row, :size] = person.times_us[start:end]
+        windows.channels_BW[row, :size] = person.channels[start:end]
+        windows.lengths_B[row], windows.first_targets_B[row] = size, first - start
+        windows.from_start_B[row] = person.from_start and start == 0
+    return windows
+
+
+def _cuts(person: Grown, length: int) -> Iterator[tuple[int, int, int]]:
+    step = max(1, length // 2)
+    for first in range(person.old, len(person), step):
+        end = min(first + step, len(person))
+        yield max(0, end - 1 - length), first, end
+
+
+def pairs_of(windows: Windows) -> Pairs:
+    """Two lessons an event: what came just before it, and how things stood when its visit began.
+
+    The first teaches what goes together, the second what a person comes back for. Events that take
+    something back are seen but never predicted.
+    """
+    width = windows.ordinals_BW.shape[1]
+    places_W = np.arange(width)
+    is_target = (places_W >= windows.first_targets_B[:, None]) & (places_W < windows.lengths_B[:, None])
+    is_target &= np.isin(windows.event_types_BW, [int(code) for code in COUNTED_CODES])
+    begins = np.zeros(windows.times_us_BW.shape, np.int64)
+    begins[:, 1:] = np.where(np.diff(windows.times_us_BW, axis=1) > VISIT_GAP_US, places_W[1:], 0)
+    begins = np.maximum.accumulate(begins, axis=1)
+    rows, places = np.nonzero(is_target)
+    visits = begins[rows, places]
+    # a visit that began before the window is not known to begin at its first event
+    is_return = (visits < places) & ((visits > 0) | windows.from_start_B[rows])
+    rows_P = np.concatenate([rows, rows[is_return]])
+    states_P = np.concatenate([places, visits[is_return]])
+    events_P = np.concatenate([places, places[is_return]])
+    times = windows.times_us_BW
+    gaps_P = times[rows_P, events_P] - times[rows_P, np.maximum(states_P - 1, 0)]
+    waits_P = np.where(states_P > 0, gap_buckets(gaps_P), 0)
+    return Pairs(rows_P, states_P, windows.ordinals_BW[rows_P, events_P].astype(np.int64), waits_P)

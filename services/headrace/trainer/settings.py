@@ -1,0 +1,55 @@
+"""All that a deployment may change about learning."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from headrace.runtime.settings import ServingSettings
+
+
+class TrainerSettings(ServingSettings):
+    """How the trainer learns, publishes and listens."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_TRAINER_", frozen=True)
+
+    port: int = Field(7403, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
+    index_address: str = Field("127.0.0.1:7404", description="where deltas are pushed to")
+    feature_store_address: str = Field("127.0.0.1:7402", description="where training rows come from")
+    registry_url: str = Field("", description="SQLAlchemy URL of the registry; empty: SQLite in the data folder")
+    artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")
+    lineage: str = Field("main", pattern="^[a-z0-9-]{1,40}$", description="names the line of releases and its spaces")
+
+    seed: int = Field(20, description="same seed, same log, same slices: same weights")
+    dimension: int = Field(64, ge=4, le=1024, description="width of vectors")
+    blocks: int = Field(1, ge=1, le=8, description="Transformer blocks of the user tower")
+    heads: int = Field(1, ge=1, le=16, description="attention heads of the user tower")
+    max_length: int = Field(50, ge=1, le=500, description="events that the user tower sees")
+    text_width: int = Field(64, ge=4, le=1024, description="width of text vectors")
+
+    dense_rate: float = Field(2e-3, gt=0, description="learning rate of towers and projections")
+    row_rate: float = Field(5e-3, gt=0, description="learning rate of items' own rows")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of sequence inputs left out while learning")
+    uniform_negatives: int = Field(256, ge=1, description="shared negatives drawn evenly from all items")
+    popular_negatives: int = Field(256, ge=1, description="shared negatives drawn by decayed popularity")
+    batch_windows: int = Field(16, ge=1, description="fresh sequences a step")
+    replay_windows: int = Field(8_000, ge=1, description="sequences kept for replay")
+    least_replay: int = Field(16, ge=0, description="replayed sequences a step, at least")
+    query_steps: int = Field(2, ge=0, description="steps of the query tower a slice that has something to teach it")
+    evaluated_people: int = Field(64, ge=0, description="people a slice whose next items are predicted first")
+
+    slice_every_s: float = Field(0.4, gt=0, description="live: seconds that a slice gathers events")
+    slice_events: int = Field(1_000, ge=1, description="live: a slice is learned at once when this many wait")
+    catch_up_slice_events: int = Field(4_000, ge=1, description="records a slice while behind")
+    delta_threshold: float = Field(0.01, ge=0, description="relative move after which a vector is sent again")
+    checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between checkpoints")
+    publish_every_s: float = Field(30.0, gt=0, description="least seconds between releases")
+    keep_releases: int = Field(20, ge=2, description="releases kept, newest first")
+    compact_rows: int = Field(500_000, ge=1, description="acknowledged delta rows kept before they are folded")
+
+    ranker_rate: float = Field(5e-3, gt=0, description="learning rate of the ranker network")
+    ranker_batch_groups: int = Field(32, ge=1, description="training groups a step of the ranker network")
+    ranker_replay_groups: int = Field(1_024, ge=1, description="training groups kept for replay")
+    rows_every_s: float = Field(2.0, gt=0, description="seconds between looks for new training rows")
+    impression_window_s: float = Field(1800.0, gt=0, description="log time in which an event answers an impression")
+    pending_impressions: int = Field(2_000, ge=1, description="impressions that wait for their events, at most")

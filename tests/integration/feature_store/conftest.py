@@ -1,0 +1,84 @@
+"""A real feature store on a real log: records in, answers over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from headrace.feature_store.__main__ import compose
+from headrace.feature_store.settings import FeatureStoreSettings
+from headrace.runtime.channels import open_channel
+from headrace.runtime.eventlog import Record
+from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.serving import running
+from headrace.runtime.settings import CommonSettings
+from headrace.v1 import common_pb2, feature_store_pb2_grpc, log_pb2
+
+START_US = 1_700_000_000_000_000
+MINUTE_US = 60_000_000
+
+
+def _event(
+    number: int,
+    minutes: float,
+    ordinals: list[int],
+    event_type: str = "purchase-complete",
+    user: str = "u:ann",
+    cancelled: str = "",
+    traceparent: str = "",
+) -> Record:
+    time_us = START_US + int(minutes * MINUTE_US)
+    event = common_pb2.UserEvent(event_id=f"e{number}", event_type=event_type, channel=common_pb2.CHANNEL_WEB)
+    event.event_time.FromMicroseconds(time_us)
+    for ordinal in ordinals:
+        event.product_details.add(product_id=f"p{ordinal}")
+    logged = log_pb2.LoggedUserEvent(
+        event=event, user_key=user, item_ordinals=ordinals, event_time_us=time_us, cancelled_event_id=cancelled
+    )
+    return Record("user-event", user, f"e{number}", time_us, logged.SerializeToString(), traceparent)
+
+
+def _product(ordinal: int, minutes: float = 0, price: float = 10.0) -> Record:
+    product = common_pb2.Product(id=f"p{ordinal}", title=f"Boot {ordinal}", categories=["Shoes > Boots"], brands=["B"])
+    product.price_info.price = price
+    product.price_info.original_price = 2 * price
+    change = log_pb2.ProductChange(ordinal=ordinal, product=product, change_time_us=START_US + int(minutes * MINUTE_US))
+    payload = change.SerializeToString()
+    return Record("product-change", f"p{ordinal}", f"c{ordinal}-{minutes}", change.change_time_us, payload)
+
+
+@pytest.fixture
+def event() -> Callable[..., Record]:
+    return _event
+
+
+@pytest.fixture
+def product() -> Callable[..., Record]:
+    return _product
+
+
+@pytest.fixture
+async def event_log(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
+    log = SqliteEventLog(tmp_path / "events.db")
+    yield log
+    await log.close()
+
+
+Serve = Callable[..., AbstractAsyncContextManager["feature_store_pb2_grpc.FeatureStoreServiceAsyncStub"]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    @asynccontextmanager
+    async def serving(**changes: object) -> AsyncIterator[feature_store_pb2_grpc.FeatureStoreServiceAsyncStub]:
+        settings = FeatureStoreSettings(**{"port": 0, "publish_every_s": 0.01, "drain_s": 0.1, **changes})
+        common = CommonSettings(data_dir=tmp_path)
+        async with compose(settings, common) as parts, running(parts, settings) as server:
+            channel = open_channel(server.address)
+            yield feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+            await channel.close()
+
+    return serving

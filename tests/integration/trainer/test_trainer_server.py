@@ -1,0 +1,165 @@
+"""The trainer's face: status, releases, plan, parts."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import grpc
+import numpy as np
+import pytest
+
+from headrace.model.history import History
+from headrace.model.serving_model import PARTS, ServingModel
+from headrace.v1 import trainer_pb2
+
+
+async def test_the_log_is_learned_and_a_release_published(suite) -> None:
+    await suite.write([*suite.products(), *suite.visits(30)])
+    async with suite.trainer() as stub:
+        status = await suite.learned(stub)
+    assert status.vectors == 20
+    assert status.slices >= 1
+    assert status.examples > 0
+    assert status.prequential[0].period == "2011-W10"
+    assert 0 < status.learn_lag_p50_ms <= status.learn_lag_p99_ms
+
+
+async def test_the_parts_of_a_release_make_a_model(suite) -> None:
+    await suite.write([*suite.products(), *suite.visits(10)])
+    async with suite.trainer() as stub:
+        await suite.learned(stub)
+        [release] = (await stub.ListReleases(trainer_pb2.ListReleasesRequest())).releases
+        parts = {part.name: await _fetched(stub, release.release, part.name) for part in release.parts}
+    model = ServingModel.load({name: data for name, (data, _) in parts.items()})
+    model.check_golden()
+    assert set(parts) == set(PARTS)
+    assert (release.release, release.parent, model.space) == ("r-000001", "", release.space)
+    assert all(hashlib.sha256(data).hexdigest() == sha256 for data, sha256 in parts.values())
+    assert model.user_vector(History.empty(), np.empty((0, 8), np.float32), 0).shape == (release.dimension,)
+
+
+async def _fetched(stub, release: str, part: str) -> tuple[bytes, str]:
+    chunks = [chunk async for chunk in stub.FetchArtifact(trainer_pb2.FetchArtifactRequest(release=release, part=part))]
+    assert all(len(chunk.data) <= 1 << 20 for chunk in chunks)
+    assert [chunk.sha256 for chunk in chunks[:-1]] == [""] * (len(chunks) - 1)
+    return b"".join(chunk.data for chunk in chunks), chunks[-1].sha256
+
+
+async def test_the_plan_is_sent_now_and_at_every_change(suite) -> None:
+    await suite.write(suite.products())
+    async with suite.trainer(publish_every_s=0.01) as stub:
+        watch = stub.WatchServingPlan(trainer_pb2.WatchServingPlanRequest())
+        plans = [await watch.read()]
+        await suite.write(suite.visits(5))
+        while not plans[-1].stable.release:
+            plans.append(await watch.read())
+        first = plans[-1]
+        await suite.write(suite.visits(5))
+        second = await watch.read()
+        watch.cancel()
+    assert first.sequence < second.sequence
+    assert first.stable.log_offset <= second.stable.log_offset
+    assert second.stable.parent == first.stable.release
+
+
+async def test_releases_are_listed_newest_first_in_pages(suite) -> None:
+    async with suite.trainer(publish_every_s=0.01) as stub:
+
+        async def has_three() -> bool:
+            await suite.write(suite.visits(2))
+            return len((await stub.ListReleases(trainer_pb2.ListReleasesRequest())).releases) >= 3
+
+        await suite.until(has_three)
+        first = await stub.ListReleases(trainer_pb2.ListReleasesRequest(page_size=2))
+        second = await stub.ListReleases(trainer_pb2.ListReleasesRequest(page_size=2, page_token=first.next_page_token))
+        names = [release.release for release in [*first.releases, *second.releases]]
+        found = await stub.GetRelease(trainer_pb2.GetReleaseRequest(release=names[0]))
+    assert names == sorted(names, reverse=True)
+    assert len(set(names)) == len(names)
+    assert found.release == first.releases[0]
+
+
+async def test_old_releases_go_and_the_served_one_stays(suite) -> None:
+    async with suite.trainer(publish_every_s=0.01, keep_releases=2) as stub:
+
+        async def has_fourth() -> bool:
+            await suite.write(suite.visits(2))
+            return (await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())).newest_release >= "r-000004"
+
+        await suite.until(has_fourth)
+
+        async def folders_are_those_listed() -> bool:
+            listed = (await stub.ListReleases(trainer_pb2.ListReleasesRequest())).releases
+            folders = (suite.common.data_dir / "artifacts" / "releases").iterdir()
+            return len(listed) == 2 and {path.name for path in folders} == {release.release for release in listed}
+
+        await suite.until(folders_are_those_listed)
+
+
+@pytest.mark.parametrize("name", ["r-000009", "r-9", "nonsense", ""])
+async def test_an_unknown_release_is_not_found(suite, name: str) -> None:
+    async with suite.trainer() as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetRelease(trainer_pb2.GetReleaseRequest(release=name))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_unknown_part_is_not_found(suite) -> None:
+    await suite.write(suite.visits(3))
+    async with suite.trainer() as stub:
+        await suite.learned(stub)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _fetched(stub, "r-000001", "secrets.txt")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_every_fault_of_a_page_is_told(suite) -> None:
+    async with suite.trainer() as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ListReleases(trainer_pb2.ListReleasesRequest(page_size=-1, page_token="x"))
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "page_size" in str(caught.value.details())
+    assert "page_token" in str(caught.value.details())
+
+
+@pytest.mark.parametrize("method", ["CreateRollout", "GetRollout", "PromoteRollout", "AbortRollout", "PauseRollout"])
+async def test_rollouts_say_that_they_are_not_there(suite, method: str) -> None:
+    async with suite.trainer() as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await getattr(stub, method)(getattr(trainer_pb2, f"{method}Request")())
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "canary" in str(caught.value.details())
+
+
+async def test_a_restart_goes_on_where_it_was(suite) -> None:
+    await suite.write([*suite.products(), *suite.visits(20)])
+    async with suite.trainer() as stub:
+        before = await suite.learned(stub)
+    async with suite.trainer() as stub:
+
+        async def recovered():
+            status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+            return status if status.offset == before.offset else None
+
+        after = await suite.until(recovered)
+        same = ("delta_sequence", "vectors_digest", "newest_release", "space", "slices", "examples")
+        assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
+        await suite.write(suite.visits(5))
+        last = await suite.learned(stub)
+    assert last.slices > before.slices
+
+
+async def test_a_new_product_does_not_wait_for_its_slice(suite) -> None:
+    async with suite.trainer(slice_every_s=1_000.0) as stub:
+        await suite.write(suite.visits(2))
+        await suite.learned(stub)
+        await suite.write(suite.products(40))
+
+        async def has_vectors() -> bool:
+            return (await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())).vectors == 40
+
+        await suite.until(has_vectors)
+        status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+        assert status.slices == 1
+        await asyncio.sleep(0)

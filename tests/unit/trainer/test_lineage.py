@@ -1,0 +1,129 @@
+"""Learning, journalling and finding the state again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.runtime.errors import FailedPreconditionError
+from headrace.trainer.checkpoint import Checkpoints
+from headrace.trainer.delta_log import DeltaLog
+from headrace.trainer.deltas import vectors_digest
+from headrace.trainer.lineage import Lineage
+from headrace.trainer.records import Slice
+from headrace.trainer.settings import TrainerSettings
+
+
+def _lineage(folder: Path, settings: TrainerSettings) -> tuple[Lineage, DeltaLog]:
+    delta_log = DeltaLog(folder / "deltas.db", "main", settings.dimension)
+    return Lineage(settings, delta_log, Checkpoints(folder / "checkpoints")), delta_log
+
+
+def _slices(shop: object, count: int) -> list[Slice]:
+    found, offset = [], 0
+    for number in range(count):
+        records = shop.visits(number, 6, after=offset)
+        products = shop.products(1) if number == 0 else ()
+        found.append(replace(records, products=products))
+        offset = records.until
+    return found
+
+
+def _by_range(slices: list[Slice]) -> dict[tuple[int, int], Slice]:
+    return {(records.after, records.until): records for records in slices}
+
+
+def _recover(lineage: Lineage, slices: list[Slice]) -> list[bool]:
+    known = _by_range(slices)
+    same = [
+        lineage.relearn(entry, known.get((entry.after, entry.until), Slice.empty(entry.after, entry.until)))
+        for entry in lineage.load()
+    ]
+    lineage.settle()
+    return same
+
+
+@pytest.mark.parametrize("saved", [None, 0, 2])
+def test_a_crash_is_followed_by_the_same_state_and_no_new_delta(
+    tmp_path: Path, settings: TrainerSettings, shop: object, saved: int | None
+) -> None:
+    slices = _slices(shop, 4)
+    lineage, delta_log = _lineage(tmp_path, settings)
+    for number, records in enumerate(slices):
+        lineage.learn(records)
+        if number == saved:
+            lineage.checkpoint()
+    lineage.send_drifted()
+    before = delta_log.last_sequence
+    delta_log.close()
+
+    again, delta_log = _lineage(tmp_path, settings)
+    assert all(_recover(again, slices))
+    assert delta_log.last_sequence == before
+    assert again.standing.offset == slices[-1].until
+    assert again.digest() == lineage.digest()
+    assert vectors_digest(delta_log.live()) == again.digest()[0]
+    np.testing.assert_array_equal(
+        again.learner.item_vectors(np.arange(shop.items)), lineage.learner.item_vectors(np.arange(shop.items))
+    )
+    delta_log.close()
+
+
+def test_a_state_that_comes_out_otherwise_is_sent(tmp_path: Path, settings: TrainerSettings, shop: object) -> None:
+    slices = _slices(shop, 3)
+    lineage, delta_log = _lineage(tmp_path, settings)
+    for records in slices:
+        lineage.learn(records)
+    before = delta_log.last_sequence
+    delta_log.close()
+
+    # another seed stands for hardware that adds up in another order
+    other, delta_log = _lineage(tmp_path, settings.model_copy(update={"seed": 5}))
+    assert not all(_recover(other, slices))
+    assert delta_log.last_sequence > before
+    assert vectors_digest(delta_log.live()) == other.digest()[0]
+    delta_log.close()
+
+    # what was settled is found again as it is
+    again, delta_log = _lineage(tmp_path, settings.model_copy(update={"seed": 5}))
+    last = delta_log.last_sequence
+    _recover(again, slices)
+    assert delta_log.last_sequence == last
+    delta_log.close()
+
+
+def test_a_product_is_sent_before_the_events_of_its_slice(
+    tmp_path: Path, settings: TrainerSettings, shop: object
+) -> None:
+    lineage, delta_log = _lineage(tmp_path, settings)
+    [records] = _slices(shop, 1)
+    assert lineage.learn_products(records) == shop.items
+    assert delta_log.last_sequence == shop.items
+    assert (lineage.standing.offset, lineage.standing.products_offset) == (0, records.until)
+    lineage.learn(records)
+    assert [entry.kind for entry in delta_log.journal(0)] == ["products", "events"]
+    delta_log.close()
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path, settings: TrainerSettings, shop: object) -> None:
+    lineage, delta_log = _lineage(tmp_path, settings)
+    lineage.learn(_slices(shop, 1)[0])
+    lineage.checkpoint()
+    other = Lineage(settings.model_copy(update={"blocks": 2}), delta_log, Checkpoints(tmp_path / "checkpoints"))
+    with pytest.raises(FailedPreconditionError, match="blocks"):
+        other.load()
+    delta_log.close()
+
+
+def test_the_journal_shrinks_to_what_two_checkpoints_need(
+    tmp_path: Path, settings: TrainerSettings, shop: object
+) -> None:
+    lineage, delta_log = _lineage(tmp_path, settings)
+    for records in _slices(shop, 4):
+        lineage.learn(records)
+        lineage.checkpoint()
+    assert len(delta_log.journal(0)) == 1
+    delta_log.close()
