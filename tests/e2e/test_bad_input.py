@@ -220,9 +220,6 @@ REFUSED: dict[str, Call] = {
     "ActivateSpace unknown": Call(
         "index", "ActivateSpace", index_pb2.ActivateSpaceRequest(space="nowhere"), grpc.StatusCode.NOT_FOUND
     ),
-    "DropSpace unknown": Call(
-        "index", "DropSpace", index_pb2.DropSpaceRequest(space="nowhere"), grpc.StatusCode.NOT_FOUND
-    ),
     "index Search unknown space": Call(
         "index",
         "Search",

@@ -90,7 +90,8 @@ class Covisitation:
     def _heaviest(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
         weights = self._weights_NS[rows]
         order = np.argsort(-weights, axis=1, kind="stable")[:, :NEIGHBOURS]
-        return np.take_along_axis(self._others_NS[rows], order, 1), np.take_along_axis(weights, order, 1)
+        places = np.arange(len(rows))[:, None]
+        return self._others_NS[rows[:, None], order], weights[places, order]
 
     def neighbours(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
         """The heaviest 32 others of each item, and the share of the item's visits that they were part of."""

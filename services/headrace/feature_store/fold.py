@@ -129,6 +129,7 @@ class State:
             if not self._seen[ordinal]:
                 self._seen[ordinal] = True
                 self.items.features_NF[ordinal, _FIRST_SEEN] = hours(time_us)
+                self.items.note_described()
 
     def _count(self, act: UserAct, user: int) -> None:
         visit = self._visit(act, user)

@@ -95,6 +95,7 @@ class Items:
         default_factory=lambda: np.full(len(DECAY_FEATURES), NEVER, dtype=np.float32)
     )
 
+    _fresh_kept: tuple[NDArray[np.bool_], int, NDArray[np.uint32]] | None = field(default=None, repr=False)
     _servable_kept: tuple[float, float, NDArray[np.bool_]] | None = field(default=None, repr=False)
 
     def grow(self, count: int) -> None:
@@ -181,7 +182,7 @@ class Items:
         return begin_us, end_us, self._servable(rows, now_us)
 
     def note_described(self) -> None:
-        """Says that documents changed: to be called after writing to the columns in place."""
+        """Says that documents or first sights changed: to be called after writing to those columns in place."""
         self._servable_kept = None
         self.version += 1
 
@@ -206,11 +207,16 @@ class Items:
     def popular(self, now_us: int, limit: int) -> NDArray[np.uint32]:
         """The most bought and most viewed servable items at several half-lives in turn, best first."""
         servable = self.is_servable(now_us)
-        return _interleaved([self._top(column, limit, servable) for column in _POPULAR], limit)
+        # a shop without views, say, has nothing to rank by in half of the columns
+        columns = [column for column in _POPULAR if self.decay_maxima[column - DECAY_COLUMNS.start] > NEVER]
+        return _interleaved([self._top(column, limit, servable) for column in columns], limit)
 
     def fresh(self, now_us: int, limit: int) -> NDArray[np.uint32]:
         """The servable items seen last for the first time, newest first."""
-        return self._top(COLUMN["first_seen_h"], limit, self.is_servable(now_us))
+        servable, kept = self.is_servable(now_us), self._fresh_kept
+        if kept is None or kept[0] is not servable or kept[1] != limit:
+            kept = self._fresh_kept = (servable, limit, self._top(COLUMN["first_seen_h"], limit, servable))
+        return kept[2]
 
     def _top(self, column: int, limit: int, servable: NDArray[np.bool_]) -> NDArray[np.uint32]:
         values = np.where(servable, self.features_NF[: self.count, column], NEVER)
@@ -225,6 +231,8 @@ class Items:
 
 
 def _interleaved(lists: list[NDArray[np.uint32]], limit: int) -> NDArray[np.uint32]:
+    if not lists:
+        return np.empty(0, np.uint32)
     ranks = np.concatenate([np.arange(len(part)) for part in lists])
     merged = np.concatenate(lists)[np.argsort(ranks, kind="stable")]
     _, first = np.unique(merged, return_index=True)

@@ -128,7 +128,7 @@ class IndexServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DropSpace(self, request, context):
-        """Frees a space. FAILED_PRECONDITION: it is the active one.
+        """Frees a space; one that is not there is fine. FAILED_PRECONDITION: it is the active one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,7 @@ class IndexServiceStub:
     ActivateSpace: _grpc.UnaryUnaryMultiCallable[_index_pb2.ActivateSpaceRequest, _index_pb2.ActivateSpaceResponse]
     """Makes a space the default of queries that name none. One pointer, atomically."""
     DropSpace: _grpc.UnaryUnaryMultiCallable[_index_pb2.DropSpaceRequest, _index_pb2.DropSpaceResponse]
-    """Frees a space. FAILED_PRECONDITION: it is the active one."""
+    """Frees a space; one that is not there is fine. FAILED_PRECONDITION: it is the active one."""
     GetIndexStats: _grpc.UnaryUnaryMultiCallable[_index_pb2.GetIndexStatsRequest, _index_pb2.GetIndexStatsResponse]
 
 @_typing.type_check_only
@@ -79,7 +79,7 @@ class IndexServiceAsyncStub(IndexServiceStub):
     ActivateSpace: _aio.UnaryUnaryMultiCallable[_index_pb2.ActivateSpaceRequest, _index_pb2.ActivateSpaceResponse]  # type: ignore[assignment]
     """Makes a space the default of queries that name none. One pointer, atomically."""
     DropSpace: _aio.UnaryUnaryMultiCallable[_index_pb2.DropSpaceRequest, _index_pb2.DropSpaceResponse]  # type: ignore[assignment]
-    """Frees a space. FAILED_PRECONDITION: it is the active one."""
+    """Frees a space; one that is not there is fine. FAILED_PRECONDITION: it is the active one."""
     GetIndexStats: _aio.UnaryUnaryMultiCallable[_index_pb2.GetIndexStatsRequest, _index_pb2.GetIndexStatsResponse]  # type: ignore[assignment]
 
 class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -145,7 +145,7 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _index_pb2.DropSpaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.DropSpaceResponse, _abc.Awaitable[_index_pb2.DropSpaceResponse]]:
-        """Frees a space. FAILED_PRECONDITION: it is the active one."""
+        """Frees a space; one that is not there is fine. FAILED_PRECONDITION: it is the active one."""
 
     @_abc_1.abstractmethod
     def GetIndexStats(

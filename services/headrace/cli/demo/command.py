@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace.cli.options import Json, told
+from headrace.cli.options import DataFolder, Json, told
 
 if TYPE_CHECKING:
     from headrace.cli.demo.record import DemoRecord
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="The last weeks only: under a minute.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep the suite up at the end, until Ctrl-C.")] = False,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets; HEADRACE_DATA when left out.", show_default=False)
-    ] = None,
+    data: DataFolder = None,
     out: Annotated[
         Path, typer.Option(help="Folder of the report and of the demo's own suite, which is made anew.")
     ] = Path("demo"),
@@ -55,7 +52,9 @@ def demo(
         console.print("stopped")
         return
     if as_json:
-        typer.echo(json.dumps(_facts(record), indent=2))
+        from headrace.cli.output import print_json
+
+        print_json(_facts(record))
 
 
 def _facts(record: DemoRecord) -> dict[str, object]:
