@@ -15,7 +15,8 @@ from headrace.cli.client import Client
 from headrace.cli.sending import Sender
 from headrace.cli.suite import SERVICES, Suite
 from headrace.datasets.source import SIMULATED_SHOP, find
-from headrace.feature_store.fold import Fold
+from headrace.feature_store.fold import State
+from headrace.feature_store.records import fact_of
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.v1.common_pb2 import Product, UserEvent
 from headrace.v1.feature_store_pb2 import GetFeatureStoreStatusRequest, GetFeatureStoreStatusResponse
@@ -63,7 +64,7 @@ async def _pause(stop: asyncio.Event, seconds: float) -> None:
 
 
 async def trainer_status(client: Client) -> GetTrainingStatusResponse:
-    return await client.trainer.GetTrainingStatus(GetTrainingStatusRequest(), timeout=20)
+    return await client.trainer.GetTrainingStatus(GetTrainingStatusRequest(with_digest=True), timeout=20)
 
 
 async def served_space(client: Client) -> SpaceStats:
@@ -87,20 +88,17 @@ async def settled(client: Client) -> bool:
     )
 
 
-async def log_content(path: Path) -> tuple[list[str], Fold]:
-    """All event ids in the log, and a plain recount: one fold over it from the start."""
-    log, fold, event_ids = SqliteEventLog(path), Fold(), []
-    after = 0
+async def log_content(path: Path) -> tuple[list[UserEvent], str]:
+    """All events in the log, and the digest of one uninterrupted fold over it."""
+    log, straight, events, after = SqliteEventLog(path), State(), [], 0
     while records := await log.read(after, limit=5_000):
-        fold.apply(records)
-        event_ids += [
-            LoggedUserEvent.FromString(record.payload).event.event_id
-            for record in records
-            if record.kind == "user-event"
-        ]
+        for record in records:
+            straight.apply(fact_of(record))
+            if record.kind == "user-event":
+                events.append(LoggedUserEvent.FromString(record.payload).event)
         after = records[-1].offset
     await log.close()
-    return event_ids, fold
+    return events, straight.copy().digest()
 
 
 async def dead_ids(client: Client) -> set[str]:
@@ -128,17 +126,19 @@ async def test_killing_every_service_loses_nothing_and_doubles_nothing(tmp_path:
                 await sender.send(events[start : start + 400])
         killed = await killer
         await eventually(lambda: settled(client), 120)
-        event_ids, recount = await log_content(tmp_path / "events.db")
+        logged, digest = await log_content(tmp_path / "events.db")
+        event_ids = [event.event_id for event in logged]
+        folded = await fold_status(client)
 
         assert killed == dict.fromkeys(SERVICES, KILLS_EACH)
         assert sender.counts.events == len(events)
         assert len(event_ids) == len(set(event_ids))
         assert set(event_ids) | await dead_ids(client) == {event.event_id for event in events}
-        assert (await fold_status(client)).state_digest == recount.digest()
+        assert dict(folded.events_by_type) == Counter(event.event_type for event in logged)
+        assert folded.state_digest == digest
         assert (await served_space(client)).digest == (await trainer_status(client)).vectors_digest
 
         end = (await client.ingest.GetIngestStatus(GetIngestStatusRequest())).log_end_offset
-        digest = (await fold_status(client)).state_digest
         accepted = [event for event in events if event.event_id in set(event_ids)][:1_000]
         for _ in range(10):
             async with Sender(client.ingest) as again:
