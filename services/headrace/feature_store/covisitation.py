@@ -58,7 +58,7 @@ class Covisitation:
         return sequence
 
     def _bump(self, rows_P: NDArray[np.int64], others_P: NDArray[np.int64], weight: float) -> None:
-        is_other_PS = self._others_NS[rows_P] == others_P[:, None]
+        is_other_PS = self._others_NS[rows_P] == others_P.astype(np.uint32)[:, None]
         slots_P = is_other_PS.argmax(axis=1)
         is_known_P = is_other_PS[np.arange(len(rows_P)), slots_P]
         self._weights_NS[rows_P[is_known_P], slots_P[is_known_P]] += weight

@@ -39,9 +39,9 @@ _MAX_DIMENSION = 4_096
 # a larger batch is checked on another thread: 16 MB would hold the event loop up for some 40 ms
 _CHECKED_INLINE_BYTES = 1 << 18
 
-_apply_lag = histogram("headrace.index.apply_lag", "ms", "from a batch's arrival to its being visible")
-_search_duration = histogram("headrace.index.search_duration", "ms", "time to search, without waiting for a sequence")
-_applied = counter("headrace.index.rows_applied", "{row}", "rows of batches that were taken, repeats included")
+_apply_lag = histogram("headrace.index.apply.lag", "ms", "from a batch's arrival to its being visible")
+_search_duration = histogram("headrace.index.search.duration", "ms", "time to search, without waiting for a sequence")
+_applied = counter("headrace.index.rows", "{row}", "rows of batches that were taken, repeats included")
 _gaps = counter("headrace.index.gaps", "{batch}", "batches that did not follow on")
 _queries = counter("headrace.index.queries", "{query}", "queries answered")
 

@@ -22,7 +22,7 @@ from headrace.v1.common_pb2 import Channel, UserEvent
 from headrace.v1.log_pb2 import LoggedUserEvent
 
 _events = counter("headrace.ingest.events", "{event}", "events brought to the door, by outcome, reason and channel")
-_ack_time = histogram("headrace.ingest.ack_time", "ms", "from taking a batch of events to its being durable")
+_ack_time = histogram("headrace.ingest.acknowledge.duration", "ms", "from taking a batch to its being durable")
 
 
 @dataclass(slots=True)

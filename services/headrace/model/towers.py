@@ -101,7 +101,7 @@ class UserTower(nn.Module):
         for table in (self.event_type, self.channel, self.gap, self.place):
             nn.init.normal_(table.weight, std=0.02)
         nn.init.normal_(self.beginning, std=0.5)
-        nn.init.ones_(self.habit_gain.weight)
+        nn.init.constant_(self.habit_gain.weight, 2.0)
         nn.init.zeros_(self.wait_gain.weight)
         nn.init.zeros_(self.wait_shift.weight)
         # the residual stream begins as item space: before any training a person is the mean of what they saw
@@ -135,7 +135,7 @@ class UserTower(nn.Module):
 def _means(vectors_BLD: Tensor) -> Tensor:
     """B × (L + 1) × D: the mean of the first i rows at i; zeros at 0."""
     counts_L = torch.arange(1, vectors_BLD.shape[1] + 1)
-    means_BLD = vectors_BLD.cumsum(dim=1) / counts_L[:, None]
+    means_BLD = vectors_BLD.cumsum(dim=1) / counts_L[:, None].sqrt()
     return functional.pad(means_BLD, (0, 0, 1, 0))
 
 

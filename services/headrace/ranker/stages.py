@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 
-_stage_duration = histogram("headrace.ranker.stage_duration", "ms", "time of one stage of an answer, by stage")
+_stage_duration = histogram("headrace.ranker.stage.duration", "ms", "time of one stage of an answer, by stage")
 _degraded = counter("headrace.ranker.degraded", "{stage}", "stages left out of an answer, by reason")
 
 # what one stage may take of the time that is left: each leaves something for those after it

@@ -21,7 +21,7 @@ from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-_pushed = counter("headrace.trainer.delta.rows", "{row}", "delta rows that the index acknowledged")
+_pushed = counter("headrace.trainer.push.rows", "{row}", "delta rows that the index acknowledged")
 _lag = histogram("headrace.trainer.push.lag", "ms", "from a record's append to the index's acknowledgement")
 
 _RETRY_S = 0.3

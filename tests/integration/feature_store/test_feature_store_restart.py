@@ -78,3 +78,20 @@ async def test_a_store_that_was_asked_to_stop_starts_from_its_last_snapshot(
         after = await stub.GetFeatureStoreStatus(pb.GetFeatureStoreStatusRequest(with_digest=True))
     assert (after.offset, after.snapshot_offset) == (end, end)
     assert after.state_digest == before.state_digest
+
+
+async def test_rows_beyond_the_memory_go_to_files_and_are_served_from_there(
+    serve, event_log: SqliteEventLog, event: Make, product: Make, tmp_path: Path
+) -> None:
+    async with serve(row_chunk_bytes=1 << 16, read_limit=20, snapshot_every_s=1000) as stub:
+        await event_log.append(_records(event, product, 0, 120))
+        end = (await event_log.end())[0]
+        await _status(stub, end)
+        from_files = await _rows(stub, end)
+        files = list((tmp_path / "feature-store" / "rows").glob("rows-*"))
+    shutil.rmtree(tmp_path / "feature-store")
+    async with serve(snapshot_every_s=1000) as stub:
+        await _status(stub, end)
+        from_memory = await _rows(stub, end)
+    assert files
+    assert from_files == from_memory

@@ -129,6 +129,27 @@ def test_neighbours_are_the_same_as_those_counted_by_hand(act: Act) -> None:
     np.testing.assert_allclose(heaviest, counts, rtol=1e-3)
 
 
+def test_the_heaviest_neighbours_survive_when_there_is_no_room(act: Act) -> None:
+    state = State()
+    for number in range(300):
+        partner = number % 5 + 1 if number % 2 else 10 + number
+        state.apply(act(number + 1, number / 1e3, [0, partner], user=f"u:{number}"))
+    state.freshen_items(np.array([0]))
+    assert set(state.items.neighbour_ordinals_NK[0, :5].tolist()) == {1, 2, 3, 4, 5}
+    np.testing.assert_allclose(state.items.neighbour_weights_NK[0, :5], 30 / 300, rtol=1e-3)
+
+
+def test_a_second_purchase_by_the_same_person_is_a_repeat(act: Act) -> None:
+    state = State()
+    state.apply(act(1, 0, [1, 2]))
+    assert _column(state, 1, "log_repeats_30d") == np.float32(NEVER)
+    state.apply(act(2, 60, [1]))
+    state.apply(act(3, 60, [2], user="u:bob"))
+    ratio = _column(state, 1, "log_repeats_30d") - _column(state, 1, "log_purchases_30d")
+    assert ratio == pytest.approx(np.log(1 / 2), abs=1e-2)
+    assert _column(state, 2, "log_repeats_30d") == np.float32(NEVER)
+
+
 def test_a_history_keeps_its_newest_events(act: Act) -> None:
     state = State(Rules(history_events=3))
     state.apply(act(1, 0, [1, 2]))
