@@ -86,7 +86,7 @@ class State:
             closed = self._advance(fact.time_us, fact.offset)
             self._act(fact)
         elif isinstance(fact, ProductFact):
-            closed = self._advance(fact.time_us, fact.offset)
+            # a change carries the door's clock, which in a replay is years ahead of the shop's
             self._describe(fact)
         self.offset = fact.offset
         return closed
@@ -186,7 +186,7 @@ class State:
             self.changed_items.append(np.array([ordinal]))
 
     def _describe(self, fact: ProductFact) -> None:
-        self._see([fact.ordinal], fact.time_us)
+        self._see([fact.ordinal], self._first_sale_us(fact))
         category = self.entities.categories.of(fact.category)
         brand = self.entities.brands.of(fact.brand)
         describe(self.items.features_NF[fact.ordinal], fact, category, brand)
@@ -197,6 +197,11 @@ class State:
         self.catalogue.put(fact)
         self.changed_documents.add(fact.ordinal)
         self.changed_items.append(np.array([fact.ordinal]))
+
+    def _first_sale_us(self, fact: ProductFact) -> int:
+        if fact.publish_us is not None:
+            return fact.publish_us
+        return self.now_us or fact.time_us
 
     def user_counts(self, user_key: str) -> NDArray[np.int32]:
         """The person's windowed counts; zeros for one never seen."""

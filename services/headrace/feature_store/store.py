@@ -102,6 +102,7 @@ class FeatureStore:
         self._offset = self._snapshot_offset = state.offset
         self._moved = asyncio.Event()
         self._keeping = asyncio.Lock()
+        self._digested: tuple[int, str] | None = None
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._owner, work)
@@ -293,6 +294,13 @@ class FeatureStore:
             events_by_type=counts,
             state_digest=digest,
         )
+
+    async def _digest(self) -> tuple[int, str]:
+        """An offset and the digest of the state there; kept, since a copy of the state holds the fold up."""
+        if self._digested is None or self._digested[0] != self._offset:
+            copy = await self._run(self._state.copy)
+            self._digested = (copy.offset, await asyncio.to_thread(copy.digest))
+        return self._digested
 
 
 def _check_range(after: int, until: int) -> None:

@@ -53,6 +53,7 @@ ITEM_FEATURES: tuple[str, ...] = _STATE + WINDOW_FEATURES + DECAY_FEATURES
 COLUMN = {name: place for place, name in enumerate(ITEM_FEATURES)}
 WINDOW_COLUMNS = slice(len(_STATE), len(_STATE) + len(WINDOW_FEATURES))
 DECAY_COLUMNS = slice(WINDOW_COLUMNS.stop, WINDOW_COLUMNS.stop + len(DECAY_FEATURES))
+POPULARITY_COLUMNS = slice(WINDOW_COLUMNS.stop, WINDOW_COLUMNS.stop + len(POPULARITY_FEATURES))
 
 # what decides whether an item may be shown; they lie within the first columns
 _SHOWN = slice(0, COLUMN["expire_h"] + 1)

@@ -24,7 +24,7 @@ from headrace.model.events import EventCode
 from headrace.model.history import History
 from headrace.model.ranker_network import RankerNetwork, RankerShape
 from headrace.model.text import HashedNgramEncoder
-from headrace.model.towers import Towers, TowerShape, event_gaps, gap_buckets
+from headrace.model.towers import CHANNELS, EVENT_CODES, Towers, TowerShape, event_gaps, gap_buckets
 
 PARTS = ("towers.safetensors", "ranker.safetensors", "text.safetensors", "golden.safetensors", "config.json")
 FORMAT = 1
@@ -84,8 +84,8 @@ class ServingModel:
         with torch.inference_mode():
             states = self._towers.user(
                 torch.from_numpy(item_vectors_LD[known])[None],
-                torch.from_numpy(history.event_types[known].astype(np.int64))[None],
-                torch.from_numpy(history.channels[known].astype(np.int64))[None],
+                _codes(history.event_types[known], EVENT_CODES),
+                _codes(history.channels[known], CHANNELS),
                 torch.from_numpy(event_gaps(times_us))[None],
             )
             vector: NDArray[np.float32] = self._towers.user.wants(states[0, -1:], torch.from_numpy(wait))[0].numpy()
@@ -120,6 +120,11 @@ class ServingModel:
             expected = self._golden[name]
             if expected.shape != actual.shape or not np.allclose(expected, actual, rtol=_TOLERANCE, atol=_TOLERANCE):
                 raise ModelError(f"golden {name} differs from the one that was published")
+
+
+def _codes(codes: NDArray[np.uint8], limit: int) -> torch.Tensor:
+    # a channel that this release has no row for counts as its last one, as it did in training
+    return torch.from_numpy(np.minimum(codes, limit - 1).astype(np.int64))[None]
 
 
 def parts_of(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from headrace.model.candidates import CANDIDATE_FEATURES, candidate_features, fill_vector_features
 from headrace.model.history import History
-from headrace.model.items import DECAY_COLUMNS, Items
+from headrace.model.items import POPULARITY_COLUMNS, POPULARITY_FEATURES, Items
 from headrace.ranker.releases import Served
 
 # before the first release: what the person did and what goes with it, then what is popular
@@ -76,7 +76,7 @@ def scored(served: Served | None, person: Person, items: Items, candidates: NDAr
 
 def popularity(items: Items) -> NDArray[np.float32]:
     """How popular each item is at all half-lives together; higher is more."""
-    decayed_NF = items.features_NF[: items.count, DECAY_COLUMNS] - items.decay_maxima
+    decayed_NF = items.features_NF[: items.count, POPULARITY_COLUMNS] - items.decay_maxima[: len(POPULARITY_FEATURES)]
     total_N: NDArray[np.float32] = np.maximum(decayed_NF, -12.0).sum(axis=1)
     return total_N
 

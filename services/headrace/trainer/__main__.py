@@ -55,7 +55,7 @@ async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIte
     background.start(learning.run(), "learn")
     background.start(learning.follow_rows(RowSource(feature_store)), "learn rows")
     background.start(publisher.run(), "publish deltas")
-    servicer = TrainerServicer(event_log, lineage, learning, delta_log, publisher, registry, releases, board)
+    servicer = TrainerServicer(event_log, lineage, learning, publisher, registry, releases, board)
     try:
         yield Parts([servicer.face()], background)
     finally:

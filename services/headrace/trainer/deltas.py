@@ -93,6 +93,10 @@ class Sent:
             vectors = self._vectors_ND[live]
         return Deltas(live, vectors, np.zeros(len(live), np.uint8))
 
+    def dense(self) -> NDArray[np.float32]:
+        """N × D, a copy; zeros for items that are not there."""
+        return self._vectors_ND * self._is_live_N[:, None]
+
     def arrays(self) -> Arrays:
         return {"vectors_ND": self._vectors_ND, "is_live_N": self._is_live_N}
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from headrace.model.losses import in_batch_softmax, sampled_softmax
-from headrace.model.towers import Towers, TowerShape, event_gaps, gap_buckets
+from headrace.model.towers import Towers, TowerShape, UserTower, event_gaps, gap_buckets
 from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.deltas import Deltas, Sent
@@ -64,7 +64,10 @@ class TowerWeights:
 
 
 class Learner:
-    """The state of learning. One thread at a time may use it."""
+    """The state of learning. One thread at a time may use it.
+
+    Deltas that it answers are to be noted in `sent` by whoever makes them durable, before anything else is learned.
+    """
 
     def __init__(self, settings: TrainerSettings) -> None:
         self._settings = settings
@@ -128,7 +131,7 @@ class Learner:
 
     def gather(self, records: Slice) -> Windows:
         """Takes in a slice without learning from it; the windows that would have taught."""
-        self.learn_products(records.products)
+        self.catalogue.fold(records.products)
         events = records.events
         self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
         self._grow()
@@ -163,10 +166,7 @@ class Learner:
         """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
         places = windows.ordinals_BW[:, :-1].astype(np.int64)
         vectors = self.item_vectors(places.ravel()).reshape(*places.shape, -1)
-        with torch.no_grad():
-            states = self._states(windows, torch.from_numpy(vectors))
-            last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
-            return np.asarray(self.towers.user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
+        return person_vectors(self.towers.user, windows, vectors, waits_B)
 
     def _grow(self) -> None:
         for part in (self._rows, self.sent, self._popularity):
@@ -175,9 +175,7 @@ class Learner:
     def _moved(self, ordinals: NDArray[np.int64]) -> Deltas:
         deleted = self.catalogue.are_deleted(ordinals)
         vectors = self.item_vectors(ordinals)
-        deltas = self.sent.moved(ordinals, vectors, deleted, self._settings.delta_threshold)
-        self.sent.note(deltas)
-        return deltas
+        return self.sent.moved(ordinals, vectors, deleted, self._settings.delta_threshold)
 
     def _evaluate(self, trials: Sequence[Trial]) -> None:
         if not trials:
@@ -212,15 +210,15 @@ class Learner:
         seen_at, target_at, negative_at = np.split(at, [seen_BL.size, seen_BL.size + len(pairs)])
         seen_BLD = functional.embedding(torch.from_numpy(seen_at.reshape(seen_BL.shape)), vectors_RD)
         loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, sample)
-        if not torch.isfinite(loss):
-            return _Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._dense.step()
+        assert own_RD.grad is not None
+        gradients_RD = own_RD.grad.numpy()
+        if not (np.isfinite(gradients_RD).all() and self._dense.step()):
+            return _Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
         is_lesson = np.zeros(len(ordinals), np.bool_)
         is_lesson[np.concatenate([seen_at[_is_seen(windows, longest)], target_at])] = True
         touched = ordinals[is_lesson]
-        assert own_RD.grad is not None
-        self._rows.step(touched, own_RD.grad.numpy()[is_lesson])
+        self._rows.step(touched, gradients_RD[is_lesson])
         return _Step(touched, len(pairs), float(loss.detach()), is_taken=True)
 
     def _loss(
@@ -234,7 +232,7 @@ class Learner:
         sample: _Sample,
     ) -> Tensor:
         seen_BLD = functional.dropout(seen_BLD, self._settings.dropout)
-        states = self._states(windows, seen_BLD)
+        states = _states(self.towers.user, windows, seen_BLD)
         chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
         wants_PD = self.towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P))
         losses_P = sampled_softmax(
@@ -248,21 +246,15 @@ class Learner:
         )
         return losses_P.mean()
 
-    def _states(self, windows: Windows, vectors_BLD: Tensor) -> Tensor:
-        length = vectors_BLD.shape[1]
-        return self.towers.user(  # type: ignore[no-any-return]
-            vectors_BLD,
-            torch.from_numpy(windows.event_types_BW[:, :length].astype(np.int64)),
-            torch.from_numpy(windows.channels_BW[:, :length].astype(np.int64)),
-            torch.from_numpy(event_gaps(windows.times_us_BW[:, :length])),
-        )
-
     def _negatives(self, rng: np.random.Generator) -> _Sample:
         living = self.catalogue.living()
+        if not len(living):  # everything is deleted, but something was looked at just before
+            living = np.arange(self.catalogue.count)
         counts_N = self._popularity.counts(self.catalogue.count) + 1e-9
         evenly = living[rng.integers(0, len(living), self._settings.uniform_negatives)]
         sums_N = np.cumsum(counts_N)
         drawn = np.searchsorted(sums_N, rng.random(self._settings.popular_negatives) * sums_N[-1])
+        drawn = np.minimum(drawn, len(sums_N) - 1)
         expected_N = len(evenly) / len(living) + len(drawn) * counts_N / sums_N[-1]
         return _Sample(np.concatenate([evenly, drawn]), np.log(expected_N).astype(np.float32))
 
@@ -303,6 +295,26 @@ def _learned(steps: Sequence[_Step], deltas: Deltas) -> Learned:
         examples=sum(step.examples for step in steps),
         loss=float(np.mean(losses)) if losses else 0.0,
         skipped_steps=sum(not step.is_taken for step in steps),
+    )
+
+
+def person_vectors(
+    user: UserTower, windows: Windows, vectors_BLD: NDArray[np.float32], waits_B: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """B × D: what people want, a wait (gap bucket) after the last event of their windows."""
+    with torch.no_grad():
+        states = _states(user, windows, torch.from_numpy(vectors_BLD))
+        last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
+        return np.asarray(user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
+
+
+def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
+    length = vectors_BLD.shape[1]
+    return user(  # type: ignore[no-any-return]
+        vectors_BLD,
+        torch.from_numpy(windows.event_types_BW[:, :length].astype(np.int64)),
+        torch.from_numpy(windows.channels_BW[:, :length].astype(np.int64)),
+        torch.from_numpy(event_gaps(windows.times_us_BW[:, :length])),
     )
 
 

@@ -8,10 +8,12 @@ more over the same records; the digest of their deltas says whether the same sta
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.trainer.arrays import Kept, gathered, scatter
 from headrace.trainer.checkpoint import Checkpoints
@@ -52,10 +54,22 @@ class Standing:
     overall: Quality | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The standing with the delta log and the vectors that belong to it."""
+
+    standing: Standing
+    space: str
+    last_sequence: int
+    # SHA-256 of the vectors as last sent, and how many there are
+    digest: str
+    vectors: int
+
+
 class Lineage:
     """The learners with their delta log and checkpoints. One thread at a time may act on it.
 
-    `standing` and `digest` may be read from any thread.
+    `standing` and `look` may be read from any thread.
     """
 
     def __init__(self, settings: TrainerSettings, delta_log: DeltaLog, checkpoints: Checkpoints) -> None:
@@ -71,18 +85,23 @@ class Lineage:
             "impressions": self._impressions,
         }
         self.standing = Standing()
+        # held while what is durable, what is noted as sent and the standing change together
+        self._changing = threading.Lock()
 
     def load(self) -> list[Entry]:
         """Brings back the newest checkpoint; the journal entries that must be learned again, in order."""
         checkpoint = self._checkpoints.newest()
         if checkpoint is not None:
             self._check_form(checkpoint.facts["form"])
-            scatter(self._parts, checkpoint.arrays)
-            self.standing = Standing(
-                **checkpoint.facts["standing"],
-                checkpoint_entry=checkpoint.entry,
-                checkpoint_offset=checkpoint.facts["standing"]["offset"],
-            )
+            standing = Standing(**checkpoint.facts["standing"], checkpoint_entry=checkpoint.entry)
+            parts = self._parts
+            if checkpoint.facts["feature_schema"] != FEATURE_SCHEMA:
+                # the ranker network reads other features now: it learns all rows anew
+                log.warning("ranker_begins_anew", extra={"feature_schema": FEATURE_SCHEMA})
+                parts, standing = {"learner": self.learner}, replace(standing, rows_offset=0, rows=0, ranker_loss=0.0)
+            with self._changing:
+                scatter(parts, checkpoint.arrays)
+                self.standing = replace(standing, checkpoint_offset=standing.offset)
         return self._delta_log.journal(self.standing.entry)
 
     def _check_form(self, form: dict[str, int]) -> None:
@@ -95,8 +114,10 @@ class Lineage:
 
     def relearn(self, entry: Entry, records: Slice) -> bool:
         """Learns a journalled slice once more; whether it came out as it did then."""
-        deltas = self._act(entry.kind, records)
-        self.standing = replace(self.standing, entry=entry.number)
+        deltas, standing = self._act(entry.kind, records)
+        with self._changing:
+            self.learner.sent.note(deltas)
+            self.standing = replace(standing, entry=entry.number)
         return deltas.digest() == entry.digest or entry.kind == RECONCILE
 
     def settle(self) -> int:
@@ -104,9 +125,10 @@ class Lineage:
         difference = self.learner.sent.difference(self._delta_log.live())
         if len(difference):
             log.warning("relearned_differently", extra={"rows": len(difference)})
-            self._commit(RECONCILE, difference, self.standing.offset, self.standing.offset)
+            offset = self.standing.offset
+            self._commit(RECONCILE, difference, self.standing, Slice.empty(offset, offset))
             self.checkpoint()
-        self._look()
+        self._count()
         return len(difference)
 
     def learn_products(self, records: Slice, traceparent: str = "") -> int:
@@ -114,93 +136,91 @@ class Lineage:
         if not self._new_products(records):
             return 0
         count = len(self._new_products(records))
-        deltas = self._act(PRODUCTS, records)
-        # behaviour of these records is not in the vectors yet
-        self._commit(PRODUCTS, deltas, records.after, records.until, traceparent, records.append_times_us)
+        self._learn(PRODUCTS, records, traceparent)
         return count
 
     def learn(self, records: Slice, traceparent: str = "") -> None:
         """Learns the next slice: its product changes first, then what people did."""
         self.learn_products(records, traceparent)
         begun = time.perf_counter()
-        deltas = self._act(EVENTS, records)
-        self._commit(EVENTS, deltas, records.after, records.until, traceparent, records.append_times_us)
+        self._learn(EVENTS, records, traceparent)
         seconds = time.perf_counter() - begun
         self.standing = replace(self.standing, train_seconds=self.standing.train_seconds + seconds)
 
     def send_drifted(self) -> int:
         """Sends every vector that moved since it was sent, whatever moved it; how many."""
-        offset = self.standing.offset
-        deltas = self._act(DRIFT, Slice.empty(offset, offset))
-        self._commit(DRIFT, deltas, offset, offset)
-        return len(deltas)
+        return self._learn(DRIFT, Slice.empty(self.standing.offset, self.standing.offset))
 
     def learn_rows(self, groups: Groups, complete_offset: int) -> None:
         """Learns training rows of the ranker network, all there are up to an offset."""
         self.ranker.learn(groups)
         self.standing = replace(self.standing, rows_offset=max(self.standing.rows_offset, complete_offset))
-        self._look()
+        self._count()
 
     def checkpoint(self) -> None:
         """Keeps the state; journal entries that no kept checkpoint needs are dropped."""
         standing = self.standing
-        facts = {name: getattr(standing, name) for name in _KEPT_FACTS}
-        self._checkpoints.save(standing.entry, {"form": self._form(), "standing": facts}, gathered(self._parts))
+        kept = {name: getattr(standing, name) for name in _KEPT_FACTS}
+        facts = {"form": self._form(), "feature_schema": FEATURE_SCHEMA, "standing": kept}
+        self._checkpoints.save(standing.entry, facts, gathered(self._parts))
         self._delta_log.forget_journal(self._checkpoints.oldest_entry())
         self.standing = replace(standing, checkpoint_entry=standing.entry, checkpoint_offset=standing.offset)
 
-    def digest(self) -> tuple[str, int]:
-        """SHA-256 of the vectors as last sent, and how many there are."""
-        live = self.learner.sent.all()
-        return vectors_digest(live), len(live)
+    def look(self, with_digest: bool = True) -> Look:
+        """Everything as of one moment; the digest only when it is asked for, since it reads every vector."""
+        with self._changing:
+            standing, live = self.standing, self.learner.sent.all()
+            space, _, last_sequence = self._delta_log.bounds()
+        return Look(standing, space, last_sequence, vectors_digest(live) if with_digest else "", len(live))
 
     def _new_products(self, records: Slice) -> Sequence[Product]:
         return [product for product in records.products if product.offset > self.standing.products_offset]
 
-    def _act(self, kind: str, records: Slice) -> Deltas:
-        standing = self.standing
+    def _learn(self, kind: str, records: Slice, traceparent: str = "") -> int:
+        deltas, standing = self._act(kind, records)
+        self._commit(kind, deltas, standing, records, traceparent)
+        return len(deltas)
+
+    def _act(self, kind: str, records: Slice) -> tuple[Deltas, Standing]:
+        """What an entry of this kind sends, and the standing once it is durable."""
         if kind == PRODUCTS:
             deltas = self.learner.learn_products(self._new_products(records))
-            self.standing = replace(standing, products_offset=records.until)
-        elif kind == EVENTS:
-            learned = self.learner.learn(records, standing.slices + 1)
-            deltas = learned.deltas
-            self.ranker.learn(self._impressions.fold(records.impressions, records.events))
-            self.standing = replace(
-                standing,
-                offset=records.until,
-                products_offset=max(records.until, standing.products_offset),
-                slices=standing.slices + 1,
-                examples=standing.examples + learned.examples,
-                loss=learned.loss or standing.loss,
-            )
-            if learned.skipped_steps:
-                log.error("steps_skipped", extra={"steps": learned.skipped_steps, "until": records.until})
-        else:
-            deltas = self.learner.drifted() if kind == DRIFT else Deltas.empty(self._settings.dimension)
-        return deltas
+            return deltas, replace(self.standing, products_offset=records.until)
+        if kind == EVENTS:
+            return self._learn_events(records)
+        return self.learner.drifted() if kind == DRIFT else Deltas.empty(self._settings.dimension), self.standing
 
-    def _commit(
-        self,
-        kind: str,
-        deltas: Deltas,
-        after: int,
-        until: int,
-        traceparent: str = "",
-        append_times_us: Sequence[int] = (),
-    ) -> None:
-        entry = Entry(self.standing.entry + 1, kind, after, until, deltas.digest())
-        self._delta_log.commit(
-            entry,
-            deltas,
-            log_offset=until if kind == EVENTS else self.standing.offset,
-            traceparent=traceparent,
-            append_time_us=min(append_times_us, default=0),
+    def _learn_events(self, records: Slice) -> tuple[Deltas, Standing]:
+        standing = self.standing
+        learned = self.learner.learn(records, standing.slices + 1)
+        self.ranker.learn(self._impressions.fold(records.impressions, records.events))
+        if learned.skipped_steps:
+            log.error("steps_skipped", extra={"steps": learned.skipped_steps, "until": records.until})
+        return learned.deltas, replace(
+            standing,
+            offset=records.until,
+            products_offset=max(records.until, standing.products_offset),
+            slices=standing.slices + 1,
+            examples=standing.examples + learned.examples,
+            loss=learned.loss or standing.loss,
         )
-        self.standing = replace(self.standing, entry=entry.number)
-        self._look()
 
-    def _look(self) -> None:
+    def _commit(self, kind: str, deltas: Deltas, standing: Standing, records: Slice, traceparent: str = "") -> None:
+        entry = Entry(standing.entry + 1, kind, records.after, records.until, deltas.digest())
+        with self._changing:
+            self._delta_log.commit(
+                entry,
+                deltas,
+                # after a slice's products its events are still to be learned: the vectors reflect the slice before
+                log_offset=standing.offset,
+                traceparent=traceparent,
+                append_time_us=min(records.append_times_us, default=0),
+            )
+            self.learner.sent.note(deltas)
+            self.standing = replace(standing, entry=entry.number)
+        self._count()
+
+    def _count(self) -> None:
         self.standing = replace(
             self.standing,
             rows=self.ranker.rows,

@@ -22,6 +22,7 @@ from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage
+from headrace.trainer.past_towers import TowerHistory
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.records import Slice, slice_of
 from headrace.trainer.registry import ServingPlan
@@ -73,6 +74,7 @@ class LearningLoop:
         self._wants_release = asyncio.Event()
         self._is_behind = False
         self._recovered = asyncio.Event()
+        self._towers = TowerHistory()
         self.learn_lag_ms = RecentQuantiles()
 
     def want_release(self) -> None:
@@ -157,6 +159,10 @@ class LearningLoop:
 
     def _learn_slice(self, records: Sequence[LoggedRecord], after: int, until: int) -> None:
         self._traced(slice_of(records, after, until), self._lineage.learn)
+        # product changes carry the door's clock, not the shop's
+        times_us = [record.time_us for record in records if record.kind == "user-event"]
+        if times_us:
+            self._towers.note(self._lineage.learner, max(times_us))
 
     @staticmethod
     def _traced(records: Slice, learn: Callable[[Slice, str], object]) -> None:
@@ -248,7 +254,7 @@ class LearningLoop:
             await self._work(lambda part=part: self._learn_part(part))  # type: ignore[misc]
 
     def _learn_part(self, part: RowPart) -> None:
-        groups = scored_groups(part, self._lineage.learner)
+        groups = scored_groups(part, self._towers, self._settings.max_length)
         self._lineage.learn_rows(groups, part.complete_offset)
 
     async def _work(self, work: Callable[[], T]) -> T:

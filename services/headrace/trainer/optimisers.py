@@ -31,10 +31,17 @@ class DenseAdam:
         self._second = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Moves every parameter that has a gradient, clipped to a norm of 5 over all, and forgets the gradients."""
+    def step(self) -> bool:
+        """Moves every parameter that has a gradient, clipped to a norm of 5 over all, and forgets the gradients.
+
+        Moves nothing, and says so, when a gradient is not finite.
+        """
         moving = [(name, p, p.grad) for name, p in self._parameters.items() if p.grad is not None]
-        nn.utils.clip_grad_norm_([p for _, p, _ in moving], _CLIP_NORM)
+        norm = nn.utils.clip_grad_norm_([p for _, p, _ in moving], _CLIP_NORM)
+        if not torch.isfinite(norm):
+            for _, parameter, _ in moving:
+                parameter.grad = None
+            return False
         self._steps += 1
         rate = self._rate * min(1.0, self._steps / self._warm_up)
         for name, parameter, gradient in moving:
@@ -44,6 +51,7 @@ class DenseAdam:
             spread = (second / (1 - _BETA2**self._steps)).sqrt_().add_(_EPSILON)
             parameter.addcdiv_(first, spread, value=-rate / (1 - _BETA1**self._steps))
             parameter.grad = None
+        return True
 
     def arrays(self) -> Arrays:
         first = {f"first.{name}": value.numpy() for name, value in self._first.items()}

@@ -111,10 +111,9 @@ class RankerLearner:
         logits = self.network(torch.from_numpy(groups.features_RF))
         labels, sizes = torch.from_numpy(groups.labels_R.astype(np.int64)), torch.from_numpy(groups.sizes_G)
         loss = ranking_loss(logits, labels, sizes, torch.from_numpy(groups.weights_R))
-        if not torch.isfinite(loss):
-            return
         loss.backward()  # type: ignore[no-untyped-call]
-        self._adam.step()
+        if not self._adam.step():
+            return
         value = float(loss.detach())
         self.loss = value if not self.loss else self.loss + _LOSS_MEMORY * (value - self.loss)
 

@@ -73,6 +73,7 @@ def retrain(
     examples = 0
     for epoch in range(1, epochs + 1):
         learned = learner.learn_epoch(windows, epoch)
+        learner.sent.note(learned.deltas)
         losses.append(learned.loss)
         examples += learned.examples
         on_progress(Progress(epoch, epochs, learned.loss, time.perf_counter() - begun))

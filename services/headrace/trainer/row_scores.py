@@ -1,11 +1,11 @@
-"""What the towers say of the candidates of a training row: the features that only the trainer can fill.
+"""What the towers said of the candidates of a training row: the features that only the trainer can fill.
 
 G groups, R rows, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import fill_vector_features
 from headrace.model.history import History
 from headrace.model.towers import gap_buckets
-from headrace.trainer.learner import Learner
+from headrace.trainer.past_towers import PastTowers, TowerHistory
 from headrace.trainer.ranker_learner import Groups
 from headrace.trainer.rows import RowPart
 from headrace.trainer.sequences import Windows
@@ -21,30 +21,34 @@ from headrace.trainer.sequences import Windows
 _AT_ONCE = 256
 
 
-def scored_groups(part: RowPart, learner: Learner) -> Groups:
-    """The groups with the scores of the towers as they are now."""
+def scored_groups(part: RowPart, towers: TowerHistory, max_length: int) -> Groups:
+    """The groups, each with the scores of towers that had learned nothing since it began; zeros without such."""
     features = part.features_RF.copy()
-    users_GD = _user_vectors(part, learner)
-    distinct, at_R = np.unique(part.ordinals_R.astype(np.int64), return_inverse=True)
-    items_RD = learner.item_vectors(distinct)[at_R]
-    scores_R = np.einsum("rd,rd->r", items_RD, np.repeat(users_GD, part.sizes_G, axis=0))
     ends = np.cumsum(part.sizes_G)
-    for start, end in zip(ends - part.sizes_G, ends, strict=True):
-        fill_vector_features(features[start:end], scores_R[start:end])
+    for past, groups in _by_towers(part, towers):
+        users_GD = _user_vectors(part, groups, past, max_length)
+        for group, user_D in zip(groups, users_GD, strict=True):
+            rows = slice(ends[group] - part.sizes_G[group], ends[group])
+            items_RD = past.item_vectors(part.ordinals_R[rows].astype(np.int64))
+            fill_vector_features(features[rows], items_RD @ user_D)
     return Groups(features, part.labels_R, part.weights_R, part.sizes_G)
 
 
-def _user_vectors(part: RowPart, learner: Learner) -> NDArray[np.float32]:
-    parts = [np.zeros((0, learner.shape.dimension), np.float32)]
-    for start in range(0, len(part.histories), _AT_ONCE):
-        some = part.histories[start : start + _AT_ONCE]
-        waits = [
-            _wait(history, int(time_us))
-            for history, time_us in zip(some, part.times_us_G[start : start + _AT_ONCE], strict=True)
-        ]
-        windows = windows_of_histories(some, learner.shape.max_length)
-        parts.append(learner.user_vectors(windows, np.array(waits, np.int64)))
-    return np.concatenate(parts)
+def _by_towers(part: RowPart, towers: TowerHistory) -> Iterator[tuple[PastTowers, Sequence[int]]]:
+    by_time: dict[int, tuple[PastTowers, list[int]]] = {}
+    for group, time_us in enumerate(part.times_us_G.tolist()):
+        past = towers.before(time_us)
+        if past is not None:
+            by_time.setdefault(past.time_us, (past, []))[1].append(group)
+    for past, groups in by_time.values():
+        for start in range(0, len(groups), _AT_ONCE):
+            yield past, groups[start : start + _AT_ONCE]
+
+
+def _user_vectors(part: RowPart, groups: Sequence[int], past: PastTowers, max_length: int) -> NDArray[np.float32]:
+    histories = [part.histories[group] for group in groups]
+    waits = [_wait(part.histories[group], int(part.times_us_G[group])) for group in groups]
+    return past.user_vectors(windows_of_histories(histories, max_length), np.array(waits, np.int64))
 
 
 def _wait(history: History, time_us: int) -> int:

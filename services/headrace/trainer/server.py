@@ -13,7 +13,6 @@ from headrace.runtime.door import Context
 from headrace.runtime.errors import Faults
 from headrace.runtime.eventlog import EventLog
 from headrace.runtime.serving import Face
-from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.lineage import Lineage
 from headrace.trainer.loop import LearningLoop
 from headrace.trainer.plan_board import PlanBoard
@@ -35,7 +34,6 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         event_log: EventLog,
         lineage: Lineage,
         learning: LearningLoop,
-        delta_log: DeltaLog,
         publisher: Publisher,
         registry: Registry,
         releases: Releases,
@@ -44,7 +42,6 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self._log = event_log
         self._lineage = lineage
         self._learning = learning
-        self._delta_log = delta_log
         self._publisher = publisher
         self._registry = registry
         self._releases = releases
@@ -58,9 +55,9 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.GetTrainingStatusRequest, context: Context
     ) -> trainer_pb2.GetTrainingStatusResponse:
         end_offset, _ = await self._log.end()
-        digest, vectors = await asyncio.to_thread(self._lineage.digest)
-        space, _, last_sequence = await asyncio.to_thread(self._delta_log.bounds)
-        standing, newest = self._lineage.standing, self._board.plan.stable
+        acknowledged = self._publisher.acknowledged
+        look = await asyncio.to_thread(self._lineage.look, request.with_digest)
+        standing, newest = look.standing, self._board.plan.stable
         return trainer_pb2.GetTrainingStatusResponse(
             offset=standing.offset,
             log_end_offset=end_offset,
@@ -68,17 +65,17 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             examples=standing.examples,
             train_seconds=standing.train_seconds,
             prequential=[_quality(quality) for quality in standing.quality],
-            space=space,
-            delta_sequence=last_sequence,
-            acknowledged_sequence=self._publisher.acknowledged,
+            space=look.space,
+            delta_sequence=look.last_sequence,
+            acknowledged_sequence=acknowledged,
             newest_release=newest.name if newest else "",
             checkpoint_offset=standing.checkpoint_offset,
             learn_lag_p50_ms=self._learning.learn_lag_ms.at(0.5),
             learn_lag_p99_ms=self._learning.learn_lag_ms.at(0.99),
             push_lag_p50_ms=self._publisher.lag_ms.at(0.5),
             push_lag_p99_ms=self._publisher.lag_ms.at(0.99),
-            vectors_digest=digest,
-            vectors=vectors,
+            vectors_digest=look.digest,
+            vectors=look.vectors,
             rows_offset=standing.rows_offset,
             rows=standing.rows,
             ranker_loss=standing.ranker_loss,

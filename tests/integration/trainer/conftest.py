@@ -133,7 +133,7 @@ class Suite:
         """The status once everything in the log is learned (and acknowledged by the index)."""
 
         async def status() -> trainer_pb2.GetTrainingStatusResponse | None:
-            found = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+            found = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
             done = found.offset == found.log_end_offset > 0 and found.newest_release != ""
             return found if done and (not pushed or found.acknowledged_sequence == found.delta_sequence) else None
 

@@ -11,7 +11,7 @@ async def _equal(suite, stub, server):
     """Status and stats once index and trainer hold the same vectors."""
 
     async def compared():
-        status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+        status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
         stats = await suite.stats(server)
         found = {space.space: space for space in stats.spaces}.get(status.space)
         is_equal = (

@@ -85,7 +85,9 @@ async def test_old_releases_go_and_the_served_one_stays(suite) -> None:
 
         async def has_fourth() -> bool:
             await suite.write(suite.visits(2))
-            return (await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())).newest_release >= "r-000004"
+            return (
+                await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
+            ).newest_release >= "r-000004"
 
         await suite.until(has_fourth)
 
@@ -139,7 +141,7 @@ async def test_a_restart_goes_on_where_it_was(suite) -> None:
     async with suite.trainer() as stub:
 
         async def recovered():
-            status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+            status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
             return status if status.offset == before.offset else None
 
         after = await suite.until(recovered)
@@ -157,9 +159,9 @@ async def test_a_new_product_does_not_wait_for_its_slice(suite) -> None:
         await suite.write(suite.products(40))
 
         async def has_vectors() -> bool:
-            return (await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())).vectors == 40
+            return (await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))).vectors == 40
 
         await suite.until(has_vectors)
-        status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+        status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
         assert status.slices == 1
         await asyncio.sleep(0)

@@ -23,7 +23,7 @@ async def test_rows_are_learned_as_visits_close(suite) -> None:
         before = await suite.learned(stub)
 
         async def are_learned():
-            status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+            status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
             return status if status.rows_offset == before.offset and status.rows else None
 
         status = await suite.until(are_learned)
@@ -31,7 +31,7 @@ async def test_rows_are_learned_as_visits_close(suite) -> None:
     async with suite.trainer() as stub:
 
         async def is_kept() -> bool:
-            found = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+            found = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest(with_digest=True))
             return (found.rows, found.rows_offset) == (status.rows, status.rows_offset)
 
         await suite.until(is_kept)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.trainer.arrays import Arrays
+from headrace.trainer.deltas import Deltas
 from headrace.trainer.learner import Learner, windows_before
 from headrace.trainer.prequential import Trial
 from headrace.trainer.records import Product, Slice
@@ -15,10 +16,15 @@ from headrace.trainer.settings import TrainerSettings
 
 def _taught(settings: TrainerSettings, shop: object, slices: int) -> Learner:
     learner = Learner(settings)
-    learner.learn_products(shop.products())
+    _sent(learner, learner.learn_products(shop.products()))
     for number in range(slices):
-        learner.learn(shop.visits(number, 40), number)
+        _sent(learner, learner.learn(shop.visits(number, 40), number).deltas)
     return learner
+
+
+def _sent(learner: Learner, deltas: Deltas) -> Deltas:
+    learner.sent.note(deltas)
+    return deltas
 
 
 def _same(one: Arrays, other: Arrays) -> bool:
@@ -83,7 +89,7 @@ def test_another_seed_learns_otherwise(settings: TrainerSettings, shop: object) 
 
 def test_what_was_sent_and_did_not_move_is_not_sent_again(settings: TrainerSettings, shop: object) -> None:
     learner = _taught(settings, shop, 1)
-    learner.drifted()
+    _sent(learner, learner.drifted())
     assert len(learner.drifted()) == 0
     assert len(learner.learn_products(shop.products())) == 0
 
@@ -91,7 +97,7 @@ def test_what_was_sent_and_did_not_move_is_not_sent_again(settings: TrainerSetti
 def test_shared_projections_move_vectors_of_untouched_items(settings: TrainerSettings, shop: object) -> None:
     learner = _taught(settings, shop, 8)
     lonely = Product(99, shop.items, "garden chair number99", "", "garden chair", 5.0, False)
-    learner.learn_products([lonely])
+    _sent(learner, learner.learn_products([lonely]))
     for number in range(8, 16):
         learner.learn(shop.visits(number, 40), number)
     assert shop.items in learner.drifted().ordinals.tolist()
@@ -100,7 +106,7 @@ def test_shared_projections_move_vectors_of_untouched_items(settings: TrainerSet
 def test_a_deleted_product_leaves_a_tombstone_once(settings: TrainerSettings, shop: object) -> None:
     learner = _taught(settings, shop, 1)
     gone = Product(99, 4, "", "", "", 0.0, True)
-    deltas = learner.learn_products([gone])
+    deltas = _sent(learner, learner.learn_products([gone]))
     assert (deltas.ordinals.tolist(), deltas.tombstones.tolist()) == ([4], [1])
     assert not deltas.vectors.any()
     assert len(learner.learn_products([gone])) == 0
@@ -109,7 +115,7 @@ def test_a_deleted_product_leaves_a_tombstone_once(settings: TrainerSettings, sh
 
 def test_a_deleted_product_can_come_back(settings: TrainerSettings, shop: object) -> None:
     learner = _taught(settings, shop, 1)
-    learner.learn_products([Product(99, 4, "", "", "", 0.0, True)])
+    _sent(learner, learner.learn_products([Product(99, 4, "", "", "", 0.0, True)]))
     deltas = learner.learn_products([Product(100, 4, "garden chair number4", "", "garden chair", 9.0, False)])
     assert (deltas.ordinals.tolist(), deltas.tombstones.tolist()) == ([4], [0])
 
@@ -142,3 +148,22 @@ def test_words_of_a_title_find_the_item(settings: TrainerSettings, shop: object)
 @pytest.mark.parametrize("name", ["towers.user.beginning", "sent.vectors_ND", "reservoir.seen", "popularity.counts_N"])
 def test_the_state_holds_every_part(settings: TrainerSettings, shop: object, name: str) -> None:
     assert name in _taught(settings, shop, 1).arrays()
+
+
+def test_a_view_of_an_item_in_an_emptied_shop_is_learned(settings: TrainerSettings, shop: object) -> None:
+    learner = Learner(settings)
+    gone = [Product(1 + at, at, "", "", "", 0.0, True) for at in range(shop.items)]
+    learner.learn_products(gone)
+    learned = learner.learn(shop.visits(0, 3), 0)
+    assert learned.examples > 0
+    assert len(learned.deltas) == 0
+
+
+def test_a_step_that_would_not_be_finite_is_not_taken(settings: TrainerSettings, shop: object) -> None:
+    learner = _taught(settings, shop, 1)
+    before = learner.arrays()["rows.rows_ND"].copy()
+    towers = learner.arrays()["towers.user.beginning"]
+    towers[:] = np.inf
+    learned = learner.learn(shop.visits(1, 10), 1)
+    assert learned.skipped_steps > 0
+    np.testing.assert_array_equal(learner.arrays()["rows.rows_ND"], before)

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.deltas import vectors_digest
 from headrace.trainer.lineage import Lineage
+from headrace.trainer.ranker_learner import Groups
 from headrace.trainer.records import Slice
 from headrace.trainer.settings import TrainerSettings
 
@@ -57,15 +59,15 @@ def test_a_crash_is_followed_by_the_same_state_and_no_new_delta(
         if number == saved:
             lineage.checkpoint()
     lineage.send_drifted()
-    before = delta_log.last_sequence
+    before, look = delta_log.last_sequence, lineage.look()
     delta_log.close()
 
     again, delta_log = _lineage(tmp_path, settings)
     assert all(_recover(again, slices))
     assert delta_log.last_sequence == before
     assert again.standing.offset == slices[-1].until
-    assert again.digest() == lineage.digest()
-    assert vectors_digest(delta_log.live()) == again.digest()[0]
+    assert again.look().digest == look.digest
+    assert vectors_digest(delta_log.live()) == again.look().digest
     np.testing.assert_array_equal(
         again.learner.item_vectors(np.arange(shop.items)), lineage.learner.item_vectors(np.arange(shop.items))
     )
@@ -84,7 +86,7 @@ def test_a_state_that_comes_out_otherwise_is_sent(tmp_path: Path, settings: Trai
     other, delta_log = _lineage(tmp_path, settings.model_copy(update={"seed": 5}))
     assert not all(_recover(other, slices))
     assert delta_log.last_sequence > before
-    assert vectors_digest(delta_log.live()) == other.digest()[0]
+    assert vectors_digest(delta_log.live()) == other.look().digest
     delta_log.close()
 
     # what was settled is found again as it is
@@ -126,4 +128,22 @@ def test_the_journal_shrinks_to_what_two_checkpoints_need(
         lineage.learn(records)
         lineage.checkpoint()
     assert len(delta_log.journal(0)) == 1
+    delta_log.close()
+
+
+def test_other_features_make_the_ranker_begin_anew_and_nothing_else(
+    tmp_path: Path, settings: TrainerSettings, shop: object
+) -> None:
+    slices = _slices(shop, 2)
+    lineage, delta_log = _lineage(tmp_path, settings)
+    for records in slices:
+        lineage.learn(records)
+    lineage.learn_rows(Groups.empty(), 17)
+    lineage.checkpoint()
+    [manifest] = (tmp_path / "checkpoints").glob("*.json")
+    manifest.write_text(manifest.read_text().replace(FEATURE_SCHEMA, "of another day"))
+    again = Lineage(settings, delta_log, Checkpoints(tmp_path / "checkpoints"))
+    assert again.load() == []
+    assert (again.standing.offset, again.standing.rows_offset) == (slices[-1].until, 0)
+    assert again.look().digest == lineage.look().digest
     delta_log.close()
