@@ -175,6 +175,17 @@ def test_a_document_fills_columns_and_a_deletion_marks_them(product: Callable[..
     assert not state.items.is_servable(state.now_us).any()
 
 
+def test_a_product_change_does_not_move_the_shops_clock(act: Act, product: Callable[..., ProductFact]) -> None:
+    # in a replay the door writes products years after the events beside them
+    state = State()
+    state.apply(act(1, 0, [3]))
+    state.apply(product(2, 1_000_000, 3))
+    assert state.now_us == act(1, 0, [3]).time_us
+    assert _column(state, 3, "purchases_5m") == 1
+    [group] = state.apply(act(3, 31, [4]))
+    assert group.ordinals[group.labels > 0].tolist() == [3]
+
+
 def test_category_windows_count_an_event_once(act: Act, product: Callable[..., ProductFact]) -> None:
     state = State()
     state.apply(product(1, 0, 0))
