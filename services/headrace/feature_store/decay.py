@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.columns import Columns, grown
 from headrace.model.events import EventCode
-from headrace.model.items import DECAY_FEATURES, HALF_LIVES_DAYS, LANDMARK_US, NEVER, tau_us
+from headrace.model.items import DECAY_FEATURES, HALF_LIVES_DAYS, LANDMARK_US, MARKED_FEATURES, NEVER, tau_us
 
 _TAUS_US = np.array([tau_us(days) for days in HALF_LIVES_DAYS])
 _PLACES = {
@@ -21,7 +21,7 @@ _PLACES = {
     EventCode.PURCHASE: slice(len(_TAUS_US), 2 * len(_TAUS_US)),
 }
 
-_REPEATS = DECAY_FEATURES.index("log_repeats_30d")
+_MARKED_TAUS_US = {name: tau_us(int(name.rsplit("_", 1)[1].removesuffix("d"))) for name in MARKED_FEATURES}
 
 
 class DecayedCounts:
@@ -39,9 +39,11 @@ class DecayedCounts:
         if places is not None:
             self.logs_NH[ordinals, places] = np.logaddexp(self.logs_NH[ordinals, places], _weights(time_us))
 
-    def add_repeats(self, ordinals: NDArray[np.int64], time_us: int) -> None:
-        """Adds one purchase again to each of the distinct items."""
-        self.logs_NH[ordinals, _REPEATS] = np.logaddexp(self.logs_NH[ordinals, _REPEATS], _weights(time_us)[-1])
+    def add_marked(self, name: str, ordinals: NDArray[np.int64], time_us: int) -> None:
+        """Adds one purchase to the count `name` (of MARKED_FEATURES) of each of the distinct items."""
+        place = DECAY_FEATURES.index(name)
+        weight = (time_us - LANDMARK_US) / _MARKED_TAUS_US[name]
+        self.logs_NH[ordinals, place] = np.logaddexp(self.logs_NH[ordinals, place], weight)
 
     def take_back(self, ordinal: int, code: EventCode, time_us: int) -> None:
         """Removes one event that was added at that time."""

@@ -29,7 +29,7 @@ from headrace.feature_store.visits import Visit, Visits
 from headrace.feature_store.windows import WIDTH, WindowedCounts
 from headrace.model.candidates import RECENT_ITEMS
 from headrace.model.events import COUNTED_CODES, EventCode
-from headrace.model.history import recent_distinct
+from headrace.model.history import is_customer, recent_distinct
 from headrace.model.items import COLUMN, DECAY_COLUMNS, WINDOW_COLUMNS, Items, hours
 
 _KIND = {code: kind for kind, code in enumerate(COUNTED_CODES)}
@@ -142,14 +142,25 @@ class State:
         self.windows.add(rows, _KIND[act.code], act.time_us, self.now_us)
         self._decays.add(ordinals, act.code, act.time_us)
         if act.code == _PURCHASE:
-            self._decays.add_repeats(ordinals[self.histories.has_bought(user, ordinals)], act.time_us)
+            self._mark(visit, user, ordinals, act.time_us)
         self._refresh(ordinals, rows[: len(ordinals)])
+
+    def _mark(self, visit: Visit, user: int, ordinals: NDArray[np.int64], time_us: int) -> None:
+        """Counts a purchase by who made it."""
+        again = ordinals[self.histories.has_bought(user, ordinals)]
+        self._decays.add_marked("log_repeats_30d", again, time_us)
+        if not is_customer(visit.user_key):
+            return
+        for name in ("log_customer_purchases_7d", "log_customer_purchases_30d"):
+            self._decays.add_marked(name, ordinals, time_us)
+        if visit.is_first:
+            self._decays.add_marked("log_first_purchases_30d", ordinals, time_us)
 
     def _visit(self, act: UserAct, user: int) -> Visit:
         visit = self._visits.of(user)
         if visit is None:
             group = self._group(act.user_key, user)
-            visit = Visit(act.user_key, self.now_us, [], group)
+            visit = Visit(act.user_key, self.now_us, [], group, not self.histories.has_bought_any(user))
             self._visits.begin(user, visit)
         self._visits.touch(user, self.now_us)
         return visit

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.model.events import EventCode
-from headrace.model.history import History
+from headrace.model.history import History, is_customer
 
 EVENT = np.dtype([("ordinal", "<u4"), ("time_us", "<i8"), ("event_type", "u1"), ("channel", "u1")])
 
@@ -52,6 +52,10 @@ class Histories:
         bought = set(events["ordinal"][events["event_type"] == EventCode.PURCHASE].tolist())
         return np.array([ordinal in bought for ordinal in ordinals.tolist()], np.bool_)
 
+    def has_bought_any(self, user: int) -> bool:
+        """Whether the person's history holds a purchase."""
+        return bool((np.frombuffer(self._events[user], EVENT)["event_type"] == EventCode.PURCHASE).any())
+
     def take_back(self, user: int, ordinals: NDArray[np.int64], not_after_us: int) -> list[tuple[int, int]]:
         """Marks the newest purchase of each item as removed; (item, time of the purchase) of those found."""
         events = np.frombuffer(self._events[user], EVENT).copy()
@@ -86,12 +90,13 @@ class Histories:
         self._events = unpacked("users.events", columns)
 
 
-def history_of(data: bytes) -> History:
-    """A history from the bytes that `Histories` holds."""
+def history_of(data: bytes, user_key: str = "") -> History:
+    """A history from the bytes that `Histories` holds for `user_key`."""
     events = np.frombuffer(data, EVENT)
     return History(
         np.ascontiguousarray(events["ordinal"]),
         np.ascontiguousarray(events["event_type"]),
         np.ascontiguousarray(events["time_us"]),
         np.ascontiguousarray(events["channel"]),
+        is_customer(user_key),
     )

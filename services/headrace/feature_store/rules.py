@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

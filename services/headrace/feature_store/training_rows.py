@@ -90,7 +90,7 @@ class OpenGroup:
 def open_group(user_key: str, history: bytes, items: Items, now_us: int, candidates: int) -> OpenGroup:
     """A group with its sampled candidates; the sample depends on the person, the time and the items alone."""
     seed = group_hash(user_key, now_us)
-    person = Person.of(history_of(history), items)
+    person = Person.of(history_of(history, user_key), items)
     proposed = propose_for(person, items, now_us, _LIMITS).ordinals
     ordinals, weights = _sampled(proposed, items, now_us, candidates, seed)
     chosen = ordinals.tolist()

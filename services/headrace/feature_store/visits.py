@@ -27,6 +27,8 @@ class Visit:
     last_us: int
     recent: list[int]
     group: OpenGroup | None
+    # the person had bought nothing before it
+    is_first: bool = False
 
     def touch(self, ordinals: list[int]) -> tuple[list[int], list[int]]:
         """Takes items in; (the recent ones before, those of `ordinals` that are new among them)."""
@@ -86,8 +88,10 @@ class Visits:
         groups = _Groups(columns)
         for text in unpacked("visits.headers", columns):
             header: dict[str, Any] = json.loads(text)
-            group = None if header["group"] is None else groups.next(header["group"])
-            self._open[header["user"]] = Visit(header["user_key"], header["last_us"], header["recent"], group)
+            group = None if header["group"] is None else groups.next(header["group"], header["user_key"])
+            self._open[header["user"]] = Visit(
+                header["user_key"], header["last_us"], header["recent"], group, header["is_first"]
+            )
 
 
 class _Groups:
@@ -99,9 +103,9 @@ class _Groups:
         self._starts = dict.fromkeys(("items", "neighbours", "weights", "own", "maxima"), 0)
 
     # the header is JSON that `_header` wrote: its values are of several types
-    def next(self, header: dict[str, Any]) -> OpenGroup:
+    def next(self, header: dict[str, Any], user_key: str) -> OpenGroup:
         history = next(self._histories)
-        parsed = history_of(history)
+        parsed = history_of(history, user_key)
         ordinals: list[int] = header["ordinals"]
         recent = recent_distinct(parsed.ordinals, RECENT_ITEMS)
         person = Person(
@@ -133,6 +137,7 @@ def _header(user: int, visit: Visit) -> dict[str, object]:
         "user_key": visit.user_key,
         "last_us": visit.last_us,
         "recent": visit.recent,
+        "is_first": visit.is_first,
         "group": group
         and {
             "time_us": group.time_us,

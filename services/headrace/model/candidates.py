@@ -21,6 +21,7 @@ from headrace.model.items import (
     DECAY_COLUMNS,
     HOUR_US,
     ITEM_FEATURES,
+    MARKED_FEATURES,
     NEVER,
     NO_NEIGHBOUR,
     POPULARITY_FEATURES,
@@ -30,7 +31,7 @@ from headrace.model.items import (
     hours,
 )
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 
 REPURCHASE, COVISITATION, POPULAR, FRESH, VECTOR, LEXICAL = 1, 2, 4, 8, 16, 32
 SOURCE_NAMES = {
@@ -63,7 +64,14 @@ _OWN = (
     "own_age_in_item_gaps",
 )
 _COVISITED = ("covisitation", "covisitation_best", "covisitation_last_visit", "covisitation_lift")
-_POPULARITY = (*(f"relative_{name}" for name in POPULARITY_FEATURES), "trend_views", "trend_purchases", "repeat_rate")
+_MARKED = tuple(f"relative_{name}" for name in MARKED_FEATURES[1:])
+_POPULARITY = (
+    *(f"relative_{name}" for name in POPULARITY_FEATURES),
+    *_MARKED,
+    "trend_views",
+    "trend_purchases",
+    "repeat_rate",
+)
 _ITEM = ("price", "price_to_own", "discount", "price_change", "age", "available")
 _AFFINITY = (
     "category_share",
@@ -74,10 +82,11 @@ _AFFINITY = (
     "own_repeat_share",
     "hours_since_last",
 )
+_WHO = ("is_customer",)
 RETRIEVAL_FEATURES = ("vector_score", "vector_rank", "lexical_score")
 
 CANDIDATE_FEATURES: tuple[str, ...] = (
-    _OWN + _COVISITED + _POPULARITY + WINDOW_FEATURES + _ITEM + _AFFINITY + RETRIEVAL_FEATURES
+    _OWN + _COVISITED + _POPULARITY + WINDOW_FEATURES + _ITEM + _AFFINITY + _WHO + RETRIEVAL_FEATURES
 )
 FEATURE_SCHEMA: str = hashlib.sha256(
     "\n".join([str(FEATURE_VERSION), *ITEM_FEATURES, "", *CANDIDATE_FEATURES]).encode()
@@ -92,6 +101,7 @@ def _span(names: tuple[str, ...]) -> slice:
 
 
 _OWN_AT, _COVISITED_AT, _POPULARITY_AT = _span(_OWN), _span(_COVISITED), _span(_POPULARITY)
+_MARKED_AT = _span(_MARKED)
 _WINDOWS_AT, _ITEM_AT, _AFFINITY_AT = _span(WINDOW_FEATURES), _span(_ITEM), _span(_AFFINITY)
 
 
@@ -222,6 +232,7 @@ def features_for(
         return features
     _fill_popularity(features, rows, person.decay_maxima)
     _fill_item(features, rows, now_us)
+    features[:, _AT["is_customer"]] = person.history.is_customer
     if len(person.history):
         lookup = _Lookup(candidates)
         _fill_own(features, person.history, lookup, now_us)
@@ -258,6 +269,7 @@ def _fill_popularity(features: NDArray[np.float32], rows: NDArray[np.float32], m
     # where no item has any, all are equal: 0
     relative[:, maxima <= -1e29] = 0.0
     features[:, _POPULARITY_AT][:, : len(POPULARITY_FEATURES)] = relative[:, : len(POPULARITY_FEATURES)]
+    features[:, _MARKED_AT] = relative[:, len(POPULARITY_FEATURES) + 1 :]
     features[:, _AT["trend_views"]] = relative[:, 0] - relative[:, 2]
     features[:, _AT["trend_purchases"]] = relative[:, 3] - relative[:, 5]
     # of what is bought, how much is bought again by the same person

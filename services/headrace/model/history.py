@@ -20,10 +20,13 @@ class History:
     event_types: NDArray[np.uint8]  # L, EventCode
     times_us: NDArray[np.int64]  # L
     channels: NDArray[np.uint8]  # L
+    # known by an account, not by a device alone: guests shop differently
+    is_customer: bool = False
 
     @classmethod
-    def empty(cls) -> History:
-        return cls(np.empty(0, np.uint32), np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.uint8))
+    def empty(cls, is_customer: bool = False) -> History:
+        columns = np.empty(0, np.uint32), np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.uint8)
+        return cls(*columns, is_customer)
 
     def __len__(self) -> int:
         return len(self.ordinals)
@@ -31,7 +34,13 @@ class History:
     def last(self, limit: int) -> History:
         """The newest `limit` events."""
         start = max(0, len(self) - limit)
-        return History(self.ordinals[start:], self.event_types[start:], self.times_us[start:], self.channels[start:])
+        columns = self.ordinals[start:], self.event_types[start:], self.times_us[start:], self.channels[start:]
+        return History(*columns, self.is_customer)
+
+
+def is_customer(user_key: str) -> bool:
+    """Whether a key names an account ("u:…") or only a device ("v:…")."""
+    return user_key.startswith("u:")
 
 
 def recent_distinct(ordinals: NDArray[np.uint32], limit: int) -> NDArray[np.uint32]:

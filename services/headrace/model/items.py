@@ -46,8 +46,15 @@ _STATE = (
 )
 WINDOW_FEATURES = tuple(f"{name}_{window}" for window in WINDOWS_US for name in COUNTED_NAMES)
 POPULARITY_FEATURES = tuple(f"log_{name}_{days}d" for name in DECAYED_NAMES for days in HALF_LIVES_DAYS)
-# repeats: purchases by a person who has the item in the history as bought
-DECAY_FEATURES = (*POPULARITY_FEATURES, "log_repeats_30d")
+# repeats: purchases by a person who has the item in the history as bought; customers: persons with an account;
+# first purchases: those of customers' first visits that end in a purchase
+MARKED_FEATURES = (
+    "log_repeats_30d",
+    "log_customer_purchases_7d",
+    "log_customer_purchases_30d",
+    "log_first_purchases_30d",
+)
+DECAY_FEATURES = POPULARITY_FEATURES + MARKED_FEATURES
 ITEM_FEATURES: tuple[str, ...] = _STATE + WINDOW_FEATURES + DECAY_FEATURES
 
 COLUMN = {name: place for place, name in enumerate(ITEM_FEATURES)}
@@ -59,7 +66,16 @@ POPULARITY_COLUMNS = slice(WINDOW_COLUMNS.stop, WINDOW_COLUMNS.stop + len(POPULA
 _SHOWN = slice(0, COLUMN["expire_h"] + 1)
 
 # which columns popular items are drawn from, in turn
-_POPULAR = tuple(COLUMN[name] for name in ("log_purchases_7d", "log_purchases_30d", "log_views_1d", "log_views_7d"))
+_POPULAR = tuple(
+    COLUMN[name]
+    for name in (
+        "log_purchases_7d",
+        "log_customer_purchases_30d",
+        "log_purchases_30d",
+        "log_views_1d",
+        "log_views_7d",
+    )
+)
 
 
 def tau_us(half_life_days: float) -> float:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from headrace.model.candidates import FEATURE_SCHEMA
-from headrace.model.history import History
+from headrace.model.history import History, is_customer
 from headrace.model.items import Items
 from headrace.ranker.answer import Answer, RankedProduct, Tokens, reasons
 from headrace.ranker.catalogue import Catalogue
@@ -80,7 +80,7 @@ class Answering:
             stages.miss("release", "none loaded")
         if not self.catalogue.is_loaded:
             stages.miss("items", "none loaded")
-        nobody = Person(History.empty(), self.catalogue.shop_time_us())
+        nobody = Person(History.empty(is_customer(asker.user_key)), self.catalogue.shop_time_us())
         draft = Draft(stages, served, self.catalogue.items_view(), serving_config, asker, explain, nobody)
         draft.delta_sequence = served.vectors.applied_sequence if served else 0
         return draft

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.model.history import History
+from headrace.model.history import History, is_customer
 from headrace.model.items import NEIGHBOURS
 from headrace.ranker.catalogue import FOREVER_US, ItemRows, Listing
 from headrace.runtime.calls import call_options
@@ -116,7 +116,7 @@ class FeatureStorePeer:
             response = await self._stub.GetUserState(request, **call_options(timeout_s))
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
-        return UserState(_history(response.history), response.offset, response.now_us)
+        return UserState(_history(response.history, user_key), response.offset, response.now_us)
 
     async def watch_items(self) -> AsyncIterator[ItemsUpdate]:
         """All items, then every change, until the peer is lost. UnavailableError."""
@@ -206,12 +206,13 @@ def _translated(error: grpc.aio.AioRpcError) -> DeadlineError | NotFoundError | 
     return UnavailableError(details)
 
 
-def _history(message: feature_store_pb2.UserHistory) -> History:
+def _history(message: feature_store_pb2.UserHistory, user_key: str) -> History:
     return History(
         np.frombuffer(message.item_ordinals, "<u4"),
         np.frombuffer(message.event_types, np.uint8),
         np.frombuffer(message.times_us, "<i8"),
         np.frombuffer(message.channels, np.uint8),
+        is_customer(user_key),
     )
 
 

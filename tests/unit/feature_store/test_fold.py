@@ -14,8 +14,9 @@ from headrace.feature_store.facts import ProductFact, Tick, UserAct
 from headrace.feature_store.fold import State
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.snapshot import Snapshots
+from headrace.model.candidates import CANDIDATE_FEATURES
 from headrace.model.events import EventCode
-from headrace.model.items import COLUMN, DAY_US, NEVER, NO_NEIGHBOUR
+from headrace.model.items import COLUMN, DAY_US, MARKED_FEATURES, NEVER, NO_NEIGHBOUR
 
 Act = Callable[..., UserAct]
 
@@ -148,6 +149,26 @@ def test_a_second_purchase_by_the_same_person_is_a_repeat(act: Act) -> None:
     ratio = _column(state, 1, "log_repeats_30d") - _column(state, 1, "log_purchases_30d")
     assert ratio == pytest.approx(np.log(1 / 2), abs=1e-2)
     assert _column(state, 2, "log_repeats_30d") == np.float32(NEVER)
+
+
+def test_purchases_are_counted_by_who_made_them(act: Act) -> None:
+    state = State()
+    state.apply(act(1, 0, [1], user="u:ann"))
+    state.apply(act(2, 0, [2], user="v:guest"))
+    state.apply(act(3, 60, [3], user="u:ann"))
+    marked = {name: [_column(state, item, name) > NEVER for item in (1, 2, 3)] for name in MARKED_FEATURES}
+    assert marked["log_customer_purchases_7d"] == [True, False, True]
+    assert marked["log_first_purchases_30d"] == [True, False, False]
+    assert marked["log_repeats_30d"] == [False, False, False]
+
+
+def test_rows_say_whether_the_person_is_a_customer(act: Act) -> None:
+    state = State()
+    for offset, user in enumerate(("u:ann", "v:guest"), 1):
+        state.apply(act(offset, 0, [1], user=user))
+    groups = state.apply(act(3, 60, [1]))
+    place = CANDIDATE_FEATURES.index("is_customer")
+    assert {group.user_key: set(group.features[:, place]) for group in groups} == {"u:ann": {1.0}, "v:guest": {0.0}}
 
 
 def test_a_history_keeps_its_newest_events(act: Act) -> None:
