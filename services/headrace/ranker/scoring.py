@@ -67,8 +67,9 @@ def scored(served: Served | None, person: Person, items: Items, candidates: NDAr
     features_CF = candidate_features(person.history, items, candidates, person.now_us)
     if served is None:
         return Scored(features_CF @ _RULE_WEIGHTS_F, features_CF)
-    if person.vector is not None and len(candidates):
-        # exact, from memory: the index's own scores cover only what it found
+    if person.vector is not None and len(person.history) and len(candidates):
+        # exact, from memory: the index's own scores cover only what it found. Someone without history is
+        # nowhere in particular: training rows have no scores for them either
         fill_vector_features(features_CF, served.rows(candidates) @ person.vector)
     scores_C = served.model.scores(features_CF) if len(candidates) else np.zeros(0, np.float32)
     return Scored(scores_C, features_CF)

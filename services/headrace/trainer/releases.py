@@ -76,7 +76,7 @@ def checked_parts(space: str, learner: Learner, ranker: RankerLearner) -> dict[s
         space=space,
         feature_schema=FEATURE_SCHEMA,
         towers=learner.towers,
-        ranker=ranker.network,
+        ranker=ranker.averaged,
         encoder=learner.catalogue.encoder,
     )
     ServingModel.load(parts).check_golden()

@@ -22,7 +22,10 @@ _AT_ONCE = 256
 
 
 def scored_groups(part: RowPart, towers: TowerHistory, max_length: int) -> Groups:
-    """The groups, each with the scores of towers that had learned nothing since it began; zeros without such."""
+    """The groups, each with the scores of towers that had learned nothing since it began; zeros without such.
+
+    Zeros too for a person without history: there the vector says only what popularity says better.
+    """
     features = part.features_RF.copy()
     ends = np.cumsum(part.sizes_G)
     for past, groups in _by_towers(part, towers):
@@ -37,7 +40,7 @@ def scored_groups(part: RowPart, towers: TowerHistory, max_length: int) -> Group
 def _by_towers(part: RowPart, towers: TowerHistory) -> Iterator[tuple[PastTowers, Sequence[int]]]:
     by_time: dict[int, tuple[PastTowers, list[int]]] = {}
     for group, time_us in enumerate(part.times_us_G.tolist()):
-        past = towers.before(time_us)
+        past = towers.before(time_us) if len(part.histories[group]) else None
         if past is not None:
             by_time.setdefault(past.time_us, (past, []))[1].append(group)
     for past, groups in by_time.values():

@@ -49,6 +49,7 @@ class TrainerSettings(ServingSettings):
 
     ranker_rate: float = Field(5e-3, gt=0, description="learning rate of the ranker network")
     ranker_batch_groups: int = Field(32, ge=1, description="training groups a step of the ranker network")
+    ranker_passes: int = Field(3, ge=1, description="times that new training groups are gone through")
     ranker_replay_groups: int = Field(1_024, ge=1, description="training groups kept for replay")
     rows_every_s: float = Field(2.0, gt=0, description="seconds between looks for new training rows")
     impression_window_s: float = Field(1800.0, gt=0, description="log time in which an event answers an impression")

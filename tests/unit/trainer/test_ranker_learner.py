@@ -25,7 +25,7 @@ def _groups(count: int, seed: int, rows: int = 12) -> Groups:
 
 def _hits(learner: RankerLearner, groups: Groups) -> float:
     with torch.no_grad():
-        scores = learner.network(torch.from_numpy(groups.features_RF))[:, 0].numpy()
+        scores = learner.averaged(torch.from_numpy(groups.features_RF))[:, 0].numpy()
     best = scores.reshape(len(groups), -1).argmax(axis=1)
     return float((groups.labels_R.reshape(len(groups), -1)[np.arange(len(groups)), best] > 0).mean())
 
@@ -52,10 +52,22 @@ def test_a_restored_learner_goes_on_as_the_first_would_have(settings: TrainerSet
 
 def test_replay_is_bounded_and_keeps_what_was_followed(settings: TrainerSettings) -> None:
     learner = RankerLearner(settings.model_copy(update={"ranker_replay_groups": 16}))
-    learner.learn(_groups(100, 1, rows=100))
+    learner.learn(_groups(100, 1, rows=200))
     arrays = learner.arrays()
-    assert arrays["kept.labels_GC"].shape == (16, 64)
+    assert arrays["kept.labels_GC"].shape == (16, 128)
     assert (arrays["kept.labels_GC"] > 0).sum(axis=1).tolist() == [1] * 16
+
+
+def test_what_is_published_moves_more_steadily_than_what_learns(settings: TrainerSettings) -> None:
+    learner = RankerLearner(settings)
+    learner.learn(_groups(640, 1))
+    moves = {"network": 0.0, "averaged": 0.0}
+    for seed in range(2, 6):
+        before = {name: getattr(learner, name).heads.weight.detach().clone() for name in moves}
+        learner.learn(_groups(32, seed))
+        for name in moves:
+            moves[name] += float((getattr(learner, name).heads.weight.detach() - before[name]).norm())
+    assert 0 < moves["averaged"] < moves["network"]
 
 
 def test_groups_in_which_nothing_followed_teach_nothing(settings: TrainerSettings) -> None:
