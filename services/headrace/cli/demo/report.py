@@ -57,7 +57,7 @@ def _quality(axes: Axes, record: DemoRecord) -> None:
     axes.set_xticks(list(places)[::step], weeks[::step])
     axes.set_ylim(bottom=0)
     axes.set_ylabel("Recall@20")
-    axes.legend(frameon=False, ncols=3, loc="upper left")
+    axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _events(axes: Axes, record: DemoRecord) -> None:
@@ -70,9 +70,9 @@ def _events(axes: Axes, record: DemoRecord) -> None:
 def _live(axes: Axes, record: DemoRecord) -> None:
     stages = list(record.live)
     places = range(len(stages))
-    axes.barh(places, [record.live[stage].p99_ms for stage in stages], color=_SOFT, label="p99")
-    axes.barh(places, [record.live[stage].p50_ms for stage in stages], color=_ACCENT, label="p50")
+    axes.barh(places, [record.live[stage].p99_ms for stage in stages], 0.5, color=_SOFT, label="p99")
+    axes.barh(places, [record.live[stage].p50_ms for stage in stages], 0.5, color=_ACCENT, label="p50")
     axes.set_yticks(list(places), stages)
     axes.invert_yaxis()
     axes.set_xlabel("milliseconds, while events flowed")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))

@@ -250,7 +250,11 @@ async def _answer(client: Client, visitor: str, min_offset: int) -> tuple[Answer
 
 def _shown(response: RecommendResponse) -> list[Shown]:
     return [
-        Shown(result.product_id, result.product.title.strip() or result.product_id, list(result.reasons))
+        Shown(
+            result.product_id,
+            result.product.title.strip() or result.product_id,
+            [reason.replace("_", " ") for reason in result.reasons],
+        )
         for result in response.results
     ]
 
