@@ -25,8 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.results import Bar, Result
-from headrace.cli.asking import caught_up, lists
-from headrace.cli.client import Client
+from headrace.cli.asking import caught_up, learned, lists
 from headrace.cli.sending import Sender
 from headrace.cli.suite import Suite
 from headrace.datasets.feed import DueProducts
@@ -82,7 +81,8 @@ async def judged(dataset: Dataset, limit: int | None, seed: int) -> tuple[Judgem
                     await sender.write_products(products.until(week.start + timedelta(weeks=1)))
                     if week.is_judged:
                         await sender.flush()
-                        await _learned(client, sender.counts.newest_offset)
+                        await caught_up(client, sender.counts.newest_offset)
+                        await learned(client, sender.counts.newest_offset)
                         judgement.add(week, await lists(client, week.users(), sender.counts.newest_offset))
                         judged_weeks += 1
                     progress.update(task, advance=1, description=_so_far(week, judgement))
@@ -96,16 +96,6 @@ async def judged(dataset: Dataset, limit: int | None, seed: int) -> tuple[Judgem
         "train_seconds": round(trained.train_seconds, 1),
         "examples": trained.examples,
     }
-
-
-async def _learned(client: Client, offset: int) -> None:
-    """Everything is learned and served, and a release made after that is loaded."""
-    await caught_up(client, offset)
-    while True:
-        status = await client.trainer.GetTrainingStatus(GetTrainingStatusRequest())
-        if status.rows_offset >= offset:
-            return
-        await asyncio.sleep(0.2)
 
 
 def _so_far(week: Week, judgement: Judgement) -> str:

@@ -33,6 +33,15 @@ async def lists(
     return dict(await asyncio.gather(*(ask(user) for user in users)))
 
 
+async def learned(client: Client, offset: int) -> None:
+    """Returns when the towers and the ranker network have learned the log up to `offset`."""
+    while True:
+        status = await client.trainer.GetTrainingStatus(GetTrainingStatusRequest(), timeout=_TIMEOUT_S)
+        if min(status.offset, status.rows_offset) >= offset:
+            return
+        await asyncio.sleep(_POLL_S)
+
+
 async def caught_up(client: Client, offset: int) -> None:
     """Returns when the log up to `offset` is folded, learned, and in the ranker's memory, and a release serves."""
     while True:

@@ -18,7 +18,7 @@ from headrace.cli.client import Client
 from headrace.v1.common_pb2 import CHANNEL_APP, PriceInfo, Product, ProductDetail, UserEvent
 from headrace.v1.feature_store_pb2 import WatchItemFeaturesRequest
 from headrace.v1.index_pb2 import GetEmbeddingsRequest
-from headrace.v1.ingest_pb2 import WriteProductsRequest, WriteResult, WriteUserEventsRequest
+from headrace.v1.ingest_pb2 import DeleteProductRequest, WriteProductsRequest, WriteResult, WriteUserEventsRequest
 from headrace.v1.ranker_pb2 import GetRankerStatusRequest, RecommendRequest, SearchRequest
 
 _POLL_S = 0.01
@@ -60,7 +60,9 @@ class Probes:
             return product_id in {result.product_id for result in answer.results}
 
         await self._until(found, f"search to find {product_id}")
-        return _ms_since(begun)
+        took_ms = _ms_since(begun)
+        await self._delete(product_id)
+        return took_ms
 
     async def product_to_similar_ms(self, number: int, title: str) -> float:
         """A new product → it is among the products similar to its twin (the same words, seconds older)."""
@@ -76,7 +78,9 @@ class Probes:
             return product.id in {result.product_id for result in answer.results}
 
         await self._until(found, f"similar-items to find {product.id}")
-        return _ms_since(begun)
+        took_ms = _ms_since(begun)
+        await self._delete(*ids)
+        return took_ms
 
     async def event_to_served_vector_ms(
         self, number: int, earlier: str, product_id: str, ordinal: int, event_time: Timestamp
@@ -122,6 +126,12 @@ class Probes:
         request = WriteProductsRequest(products=[product])
         response = await self.client.ingest.WriteProducts(request, timeout=_CALL_TIMEOUT_S)
         return _accepted(response.results)
+
+    async def _delete(self, *product_ids: str) -> None:
+        """A probe leaves no product behind."""
+        for product_id in product_ids:
+            request = DeleteProductRequest(product_id=product_id)
+            await self.client.ingest.DeleteProduct(request, timeout=_CALL_TIMEOUT_S)
 
     async def _until(self, holds: Callable[[], Awaitable[bool]], what: str) -> None:
         end = time.monotonic() + self.patience_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -147,7 +147,8 @@ def test_a_products_price_is_that_of_its_first_sale(data: Path) -> None:
     heart, warmer = products_of(find("online_retail", data))
 
     assert (heart.id, heart.title, heart.price_info.price) == ("85123A", "WHITE HANGING HEART", 2.55)
-    assert heart.publish_time.ToDatetime() == datetime(2010, 12, 1, 8, 26)
+    first_sale = datetime(2010, 12, 1, 8, 26)
+    assert first_sale - timedelta(days=28) < heart.publish_time.ToDatetime() <= first_sale
     assert not warmer.HasField("price_info")
 
 

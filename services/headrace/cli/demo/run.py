@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.live import Live
 
-from headrace.cli.asking import caught_up, lists
+from headrace.cli.asking import caught_up, learned, lists
 from headrace.cli.client import Client
 from headrace.cli.demo.panel import DemoPanel, click_table
 from headrace.cli.demo.record import Answer, Click, DemoRecord, Lag, Shown, WeekQuality
@@ -101,7 +101,7 @@ class _Stream:
     def __init__(self, plan: DemoPlan, dataset: Dataset, client: Client, record: DemoRecord) -> None:
         self._plan, self._dataset, self._client, self._record = plan, dataset, client, record
         self._products = DueProducts(dataset)
-        self._scores = Scores()
+        self._last_week_offset = 0
         self._chance = random.Random(7)
 
     async def run(self) -> None:
@@ -147,9 +147,12 @@ class _Stream:
 
     async def _ask(self, week: Week, sender: Sender) -> None:
         """Holds lists against a sample of the week's baskets. Everything before the week was sent, nothing of it."""
+        await sender.flush()
+        # answers are at most a week of learning behind: at full speed a year would pass before the first lesson
+        await learned(self._client, self._last_week_offset)
+        self._last_week_offset = sender.counts.newest_offset
         if not week.baskets:
             return
-        await sender.flush()
         size = min(self._plan.baskets_a_week, len(week.baskets))
         sample = self._chance.sample(list(week.baskets), size)
         users = sorted({basket.user_id for basket in sample})
