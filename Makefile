@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# protoc looks for its plugins on the path
+export PATH := $(abspath $(BIN)):$(PATH)
 PROTOS := $(shell find protos/headrace -name '*.proto' 2>/dev/null)
 
 help: ## show this list
