@@ -38,7 +38,7 @@ from headrace.v1.trainer_pb2 import GetTrainingStatusRequest
 # a small shop's rhythm instead of a large one's: the demo is over in minutes
 _ENVIRONMENT = {
     "HEADRACE_LOG_LEVEL": "INFO",
-    "HEADRACE_TRAINER_PUBLISH_EVERY_S": "10",
+    "HEADRACE_TRAINER_PUBLISH_EVERY_S": "5",
 }
 _CHUNK = 2_000
 _WATCH_EVERY_S = 0.5
@@ -47,9 +47,13 @@ _CALL_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class DemoPlan:
-    """How much of the shop is streamed, and how closely it is watched."""
+    """How much of the shop is streamed, and how closely it is watched.
+
+    Learning may be `weeks_behind` while a week's lists are asked for: 0 waits for all of it.
+    """
 
     warm_up_weeks: int
+    weeks_behind: int
     history_weeks: int | None
     baskets_a_week: int
     live_s: float
@@ -59,12 +63,12 @@ class DemoPlan:
     @classmethod
     def whole(cls) -> DemoPlan:
         """All of the data set, in about three minutes."""
-        return cls(13, None, 40, 15.0, 200, 20)
+        return cls(13, 1, None, 40, 15.0, 200, 20)
 
     @classmethod
     def quick(cls) -> DemoPlan:
         """The last weeks only, in less than one."""
-        return cls(2, 6, 30, 6.0, 200, 6)
+        return cls(2, 0, 6, 30, 6.0, 200, 6)
 
 
 async def run_demo(
@@ -101,14 +105,14 @@ class _Stream:
     def __init__(self, plan: DemoPlan, dataset: Dataset, client: Client, record: DemoRecord) -> None:
         self._plan, self._dataset, self._client, self._record = plan, dataset, client, record
         self._products = DueProducts(dataset)
-        self._last_week_offset = 0
+        self._week_ends = [0] * plan.weeks_behind
         self._chance = random.Random(7)
 
     async def run(self) -> None:
         record, start = self._record, self._start()
         record.phase = "streaming the past as fast as it goes"
         record.expected_events = sum(len(batch) for batch in self._dataset.events(start=start))
-        first_judged = start + timedelta(weeks=self._plan.warm_up_weeks)
+        first_judged = start + timedelta(weeks=self._warm_up_weeks(start))
         async with Sender(self._client.ingest) as sender:
             live: list[UserEvent] = []
             for week in weeks(self._dataset, start=start, first_week=first_judged):
@@ -121,6 +125,11 @@ class _Stream:
             await sender.flush()
             self._count(sender)
             await self._go_live(sender, live[split:])
+
+    def _warm_up_weeks(self, start: datetime) -> int:
+        """A quarter of the shop's past, two weeks at least, at most as planned."""
+        weeks_there = (self._dataset.span.end - start).days // 7
+        return max(2, min(self._plan.warm_up_weeks, weeks_there // 4))
 
     def _start(self) -> datetime:
         span = self._dataset.span
@@ -148,9 +157,9 @@ class _Stream:
     async def _ask(self, week: Week, sender: Sender) -> None:
         """Holds lists against a sample of the week's baskets. Everything before the week was sent, nothing of it."""
         await sender.flush()
-        # answers are at most a week of learning behind: at full speed a year would pass before the first lesson
-        await learned(self._client, self._last_week_offset)
-        self._last_week_offset = sender.counts.newest_offset
+        # at full speed a year would pass before the first lesson
+        self._week_ends.append(sender.counts.newest_offset)
+        await learned(self._client, self._week_ends[-1 - self._plan.weeks_behind])
         if not week.baskets:
             return
         size = min(self._plan.baskets_a_week, len(week.baskets))
