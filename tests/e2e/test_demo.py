@@ -1,0 +1,48 @@
+"""The demo runs from start to report on the simulated shop, and shows what it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from headrace.cli.demo.run import DemoPlan, run_demo
+from headrace.datasets.source import SIMULATED_SHOP, find
+
+SMALL = DemoPlan(
+    warm_up_weeks=2,
+    weeks_behind=0,
+    history_weeks=3,
+    baskets_a_week=5,
+    live_s=2.0,
+    live_events_per_s=100,
+    probes_each=2,
+)
+
+
+@pytest.mark.timeout(150)
+async def test_a_shop_is_streamed_learned_and_a_click_changes_a_list(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    console = Console(record=True, width=120)
+    record = await run_demo(SMALL, find(SIMULATED_SHOP), tmp_path / "suite", report, console, stay=False)
+    assert record.accepted > 10_000
+    assert record.rejected_by_reason["bot"] > 0
+    assert record.sent == record.accepted + record.duplicates + sum(record.rejected_by_reason.values())
+    assert sum(week.baskets for week in record.weeks) >= 5
+    assert set(record.live) == {
+        "click → changed list",
+        "new product → search",
+        "event → learned vector served",
+    }
+    assert record.click is not None
+    before, after = (
+        [shown.product_id for shown in answer.shown] for answer in (record.click.before, record.click.after)
+    )
+    assert before != after
+    page = report.read_text()
+    assert "simulated" in page
+    assert page.count("<svg") == 3
+    # nothing is loaded from elsewhere
+    assert not any(word in page for word in ('src="http', 'href="http', "<script", "<link", "@import"))
+    assert "click, and the list changed" in console.export_text()
