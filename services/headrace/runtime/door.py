@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -83,7 +83,7 @@ def _lenient(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Messa
 
 def _unary(method: Callable[[Any, Context], Awaitable[Any]], name: str) -> Any:
     async def serve(request: Any, context: Context) -> Any:
-        async with _guard(name, context):
+        async with _served(name, context):
             return await method(_checked(request), context)
 
     return serve
@@ -91,7 +91,7 @@ def _unary(method: Callable[[Any, Context], Awaitable[Any]], name: str) -> Any:
 
 def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], name: str) -> Any:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with _guard(name, context):
+        async with _served(name, context):
             async for response in method(_checked(request), context):
                 yield response
 
@@ -107,10 +107,6 @@ def _checked(request: Any) -> Any:
 async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         yield _checked(request)
-
-
-def _guard(name: str, context: Context) -> AbstractAsyncContextManager[None]:
-    return _served(name, context)
 
 
 @asynccontextmanager

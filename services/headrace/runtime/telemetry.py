@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from opentelemetry import context as otel_context
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
@@ -106,11 +105,6 @@ def _parse(value: str) -> SpanContext:
         return SpanContext(int(trace_id, 16), int(span_id, 16), True, TraceFlags(int(flags, 16)))
     except ValueError:
         return trace.INVALID_SPAN_CONTEXT
-
-
-def detach_context() -> None:
-    """Leaves the caller's span, for work that outlives the call that started it."""
-    otel_context.attach(otel_context.Context())
 
 
 def counter(name: str, unit: str, description: str) -> metrics.Counter:
