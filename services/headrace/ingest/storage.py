@@ -20,6 +20,7 @@ from alembic.config import Config
 
 from headrace.ingest.validation import Violation
 from headrace.runtime.errors import CorruptDataError, UnavailableError
+from headrace.runtime.sqlite import make_durable
 
 T = TypeVar("T")
 
@@ -212,8 +213,7 @@ def _make_durable(engine: sa.Engine) -> None:
     def _on_connect(connection: Any, _: object) -> None:
         # the driver's own transactions begin late, which makes two writers fail instead of wait
         connection.isolation_level = None
-        for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=FULL"):
-            connection.execute(f"PRAGMA {pragma}")
+        make_durable(connection)
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from headrace.runtime.errors import FailedPreconditionError
+from headrace.runtime.sqlite import create_tables, make_durable
 from headrace.trainer.deltas import Deltas, Sent
 
 BATCH_ROWS = 4_096
@@ -99,10 +100,9 @@ class DeltaLog:
     def __init__(self, path: Path, lineage: str, dimension: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(_SCHEMA)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        make_durable(self._db)
+        create_tables(self._db, _SCHEMA)
         # another log never uses the spaces of this one, even when an index outlives the trainer's disk
         born = f"{lineage}-{time.time_ns() // 1_000_000:x}"
         self._db.execute("INSERT OR IGNORE INTO space VALUES (1, ?, 1, ?, 0, 0, 0)", (born, dimension))

@@ -16,6 +16,7 @@ from sqlalchemy import JSON, BigInteger, Engine, String, create_engine, delete, 
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from headrace.runtime.errors import NotFoundError
+from headrace.runtime.sqlite import make_durable
 
 STABLE = "stable"
 
@@ -163,18 +164,13 @@ def open_registry(url: str) -> Registry:
     """The registry at any SQLAlchemy URL, its tables brought up to date."""
     engine = create_engine(url)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _make_durable)
+        event.listen(engine, "connect", lambda connection, _: make_durable(connection))
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return Registry(engine)
-
-
-def _make_durable(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
 
 
 def name_of(number: int) -> str:

@@ -21,6 +21,7 @@ from typing import TypeVar
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import OverloadedError, UnavailableError
 from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, partition_of
+from headrace.runtime.sqlite import create_tables, make_durable
 
 T = TypeVar("T")
 
@@ -39,7 +40,6 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE UNIQUE INDEX IF NOT EXISTS records_event_id ON records (event_id);
 """
 _COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
-_BUSY_TIMEOUT_S = 30.0
 _POLL_S = 0.005
 # a commit takes at most this many records, so that one caller's flood does not hold the others
 _COMMIT_LIMIT = 5_000
@@ -181,10 +181,9 @@ class _Connection:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    db.execute("PRAGMA journal_mode=WAL")
-    db.execute("PRAGMA synchronous=FULL")
-    db.executescript(_SCHEMA)
+    db = sqlite3.connect(path, isolation_level=None)
+    make_durable(db)
+    create_tables(db, _SCHEMA)
     return db
 
 

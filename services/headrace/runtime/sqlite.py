@@ -1,0 +1,33 @@
+"""SQLite connections that keep what they acknowledge and wait for each other."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+BUSY_TIMEOUT_S = 30.0
+_RETRY_S = 0.01
+
+
+def make_durable(connection: sqlite3.Connection) -> None:
+    """Write-ahead log, a sync at every commit, and waiting instead of failing while another process writes.
+
+    SQLite's own busy timeout does not cover the switch to the write-ahead log: of several processes that
+    open a new file at once all but one are told "database is locked" at once. They try again here.
+    """
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(_RETRY_S)
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def create_tables(connection: sqlite3.Connection, schema: str) -> None:
+    """Runs statements of the form CREATE … IF NOT EXISTS as one transaction that waits for its turn."""
+    connection.executescript(f"BEGIN IMMEDIATE;{schema};COMMIT;")
