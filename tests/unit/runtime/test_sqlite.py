@@ -8,6 +8,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+
 from headrace.runtime.sqlite import create_tables, make_durable
 
 ROUNDS, PROCESSES = 20, 4
