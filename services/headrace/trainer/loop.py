@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +70,8 @@ class LearningLoop:
         self._board = board
         self._on_deltas = on_deltas
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="learner", initializer=_one_thread)
-        self._slice_begun = 0.0
+        # the first slice is due at once; the monotonic clock may count from the machine's start, so 0 is no long ago
+        self._slice_begun = -math.inf
         self._saved = self._published = time.monotonic()
         self._wants_release = asyncio.Event()
         self._is_behind = False
