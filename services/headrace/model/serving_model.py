@@ -27,7 +27,7 @@ from headrace.model.text import HashedNgramEncoder
 from headrace.model.towers import CHANNELS, EVENT_CODES, Towers, TowerShape, event_gaps, gap_buckets
 
 PARTS = ("towers.safetensors", "ranker.safetensors", "text.safetensors", "golden.safetensors", "config.json")
-FORMAT = 1
+FORMAT = 2
 _TOLERANCE = 1e-4
 _GOLDEN_SEED = 7
 _GOLDEN_QUERIES = ("red mug", "garden chair set of 4", "zzz")

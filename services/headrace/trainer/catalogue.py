@@ -45,10 +45,15 @@ class Catalogue:
         self._deleted_N = np.zeros(0, np.bool_)
 
     def grow(self, count: int) -> None:
-        """Makes items up to `count` exist; nothing is known of new ones."""
+        """Makes items up to `count` exist; nothing is known of new ones.
+
+        Until it is described, an item has a random text of its own: items without one must not start as one.
+        """
         if count <= self.count:
             return
         self._text_NT = grown(self._text_NT, count)
+        for ordinal in range(self.count, count):
+            self._text_NT[ordinal] = _random_direction(self._shape.text_width, self._seed, ordinal)
         self._brand_N = grown(self._brand_N, count)
         self._category_NC = grown(self._category_NC, count)
         self._price_N = grown(self._price_N, count)
@@ -146,6 +151,11 @@ class Catalogue:
         self._fitted_titles = int(arrays["fitted_titles"][0])
         self.encoder = HashedNgramEncoder(arrays["weights_V"].copy(), arrays["projection_VT"].copy())
         self.count = len(self._brand_N)
+
+
+def _random_direction(width: int, seed: int, ordinal: int) -> NDArray[np.float32]:
+    numbers = np.random.default_rng((seed, ordinal)).standard_normal(width)
+    return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
 
 def category_buckets(path: str, buckets: int) -> NDArray[np.int32]:

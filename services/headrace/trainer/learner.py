@@ -4,7 +4,7 @@ Everything that a slice changes is a function of the state before it, its record
 number. So the state after a crash is found again by learning the same slices once more, to the bit on
 the same kind of machine.
 
-B windows, L length, P pairs, D width, N items, R distinct items of a step, S negatives.
+B windows, D width, N items, Q queries.
 """
 
 from __future__ import annotations
@@ -16,28 +16,32 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from headrace.model.losses import in_batch_softmax, sampled_softmax
-from headrace.model.towers import Towers, TowerShape, UserTower, event_gaps, gap_buckets
+from headrace.model.losses import in_batch_softmax
+from headrace.model.towers import Towers, TowerShape, gap_buckets
 from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
+from headrace.trainer.batches import batches, some_reversed
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.deltas import Deltas, Sent
-from headrace.trainer.optimisers import DenseAdam, RowTable
+from headrace.trainer.negatives import Negatives, drawn_negatives
+from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.popularity import Popularity
 from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import Lesson, SearchPairs, pseudo_queries
 from headrace.trainer.records import Product, Slice
 from headrace.trainer.replay import Reservoir
-from headrace.trainer.sequences import Pairs, Sequences, Windows, pairs_of, windows_of
+from headrace.trainer.sequences import Sequences, Windows, windows_of
 from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.tower_learner import Step, TowerLearner
 
 _QUERY_BATCH = 64
 _QUERY_RATE = 2e-3
 _STEPS_A_QUERY_LESSON = 10
 # histories are kept longer than the tower sees, for the floor by personal frequency
 _KEPT_EVENTS = 100
+# steps from which on the rate falls within a slice, and what it falls to
+_LONG_SLICE = 40
+_LAST_RATE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,8 @@ class Learner:
         self.catalogue = Catalogue(self.shape, settings.seed)
         self.sent = Sent(self.shape.dimension)
         self.prequential = Prequential()
-        self._rows = RowTable(self.shape.dimension, settings.row_rate)
-        self._dense = DenseAdam(_main_towers(self.towers), settings.dense_rate)
-        self._query_adam = DenseAdam(self.towers.query, _QUERY_RATE)
+        self._tower = TowerLearner(self.towers, self.catalogue, settings)
+        self._query_optimiser = DenseOptimiser(self.towers.query, _QUERY_RATE)
         self._sequences = Sequences(max(_KEPT_EVENTS, self.shape.max_length))
         self._reservoir = Reservoir(settings.replay_windows, self.shape.max_length + 1)
         self._popularity = Popularity()
@@ -89,9 +92,9 @@ class Learner:
             "catalogue": self.catalogue,
             "sent": self.sent,
             "prequential": self.prequential,
-            "rows": self._rows,
-            "dense": self._dense,
-            "query": self._query_adam,
+            "rows": self._tower.rows,
+            "dense": self._tower.dense,
+            "query": self._query_optimiser,
             "sequences": self._sequences,
             "reservoir": self._reservoir,
             "popularity": self._popularity,
@@ -120,8 +123,8 @@ class Learner:
         people = self._sequences.fold(events)
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
-        steps = [self._step(batch, rng) for batch in self._batches(windows, rng)]
         self._popularity.add(events.ordinals, events.times_us)
+        steps = self._learn_windows(windows, rng)
         self._reservoir.add(windows, rng)
         new_pairs = self._searches.fold(records.searches, events)
         if new_pairs or records.products:
@@ -139,13 +142,20 @@ class Learner:
         self._searches.fold(records.searches, events)
         return windows_of(self._sequences.fold(events), self.shape.max_length)
 
-    def learn_epoch(self, windows: Windows, number: int) -> Learned:
-        """One pass over windows in a random order: retraining, where nothing is evaluated first."""
-        rng = self._seeded(number)
-        steps = [self._step(batch, rng) for batch in self._batches(windows, rng)]
-        for _ in range(len(steps) // _STEPS_A_QUERY_LESSON):
-            self._learn_queries(rng)
-        return _learned(steps, self.drifted())
+    def retrain(self, windows: Windows, epochs: int) -> Iterator[Learned]:
+        """Passes over windows in random orders, nothing evaluated first; the rate falls to a tenth over all of them."""
+        expected = max(1, epochs * windows.targets() // self._settings.batch_targets)
+        taken = 0
+        for epoch in range(1, epochs + 1):
+            rng = self._seeded(epoch)
+            steps: list[Step] = []
+            for batch in batches(windows, self._settings.batch_targets, rng):
+                turned = some_reversed(batch, self._settings.reversed_share, rng)
+                steps.append(self._tower.step(turned, self._negatives(rng), rng, self._rate(taken, expected)))
+                taken += 1
+            for _ in range(len(steps) // _STEPS_A_QUERY_LESSON):
+                self._learn_queries(rng)
+            yield _learned(steps, self.drifted())
 
     def _seeded(self, number: int) -> np.random.Generator:
         rng = np.random.default_rng((self._settings.seed, number))
@@ -157,19 +167,15 @@ class Learner:
         return self._moved(np.arange(self.catalogue.count))
 
     def item_vectors(self, ordinals: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors as they are now: content plus the item's own row."""
-        with torch.no_grad():
-            vectors = self.towers.item(self.catalogue.content(ordinals)) + self._rows.rows(ordinals)
-        return np.asarray(vectors.numpy(), dtype=np.float32)
+        """Vectors as they are now: content plus the item's own row, of length 1."""
+        return self._tower.item_vectors(ordinals)
 
     def user_vectors(self, windows: Windows, waits_B: NDArray[np.int64]) -> NDArray[np.float32]:
         """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
-        places = windows.ordinals_BW[:, :-1].astype(np.int64)
-        vectors = self.item_vectors(places.ravel()).reshape(*places.shape, -1)
-        return person_vectors(self.towers.user, windows, vectors, waits_B)
+        return self._tower.user_vectors(windows, waits_B)
 
     def _grow(self) -> None:
-        for part in (self._rows, self.sent, self._popularity):
+        for part in (self._tower.rows, self.sent, self._popularity):
             part.grow(self.catalogue.count)
 
     def _moved(self, ordinals: NDArray[np.int64]) -> Deltas:
@@ -186,77 +192,35 @@ class Learner:
         scores = self.user_vectors(windows, waits) @ items_ND.T
         self.prequential.score(trials, scores, self._popularity.counts(self.catalogue.count))
 
-    def _batches(self, windows: Windows, rng: np.random.Generator) -> Iterator[Windows]:
-        # windows of like length stand together, so that little is padded; the order of batches is random
-        by_length = np.argsort(windows.lengths_B + rng.random(len(windows)), kind="stable")
-        size = self._settings.batch_windows
-        for start in rng.permutation(np.arange(0, len(windows), size)):
-            fresh = windows.at(by_length[start : start + size])
-            replayed = self._reservoir.sample(max(len(fresh), self._settings.least_replay), rng)
-            yield fresh.joined(replayed) if len(replayed) else fresh
+    def _learn_windows(self, windows: Windows, rng: np.random.Generator) -> list[Step]:
+        """Some passes over new windows, each step beside as many old ones; the rate falls within a long slice."""
+        steps: list[Step] = []
+        expected = max(1, self._settings.passes * windows.targets() // self._settings.batch_targets)
+        for _ in range(self._settings.passes):
+            for batch in batches(windows, self._settings.batch_targets, rng):
+                fresh = batch.joined(self._replayed(batch, rng))
+                turned = some_reversed(fresh, self._settings.reversed_share, rng)
+                steps.append(self._tower.step(turned, self._negatives(rng), rng, self._rate(len(steps), expected)))
+        return steps
 
-    def _step(self, windows: Windows, rng: np.random.Generator) -> _Step:
-        pairs = pairs_of(windows)
-        if not len(pairs):
-            return _Step(np.empty(0, np.int64), 0, 0.0, is_taken=True)
-        sample = self._negatives(rng)
-        longest = max(int(pairs.states_P.max()), 1)
-        seen_BL = windows.ordinals_BW[:, :longest].astype(np.int64)
-        ordinals, at = np.unique(
-            np.concatenate([seen_BL.ravel(), pairs.targets_P, sample.ordinals_S]), return_inverse=True
-        )
-        own_RD = self._rows.rows(ordinals).requires_grad_()
-        vectors_RD = own_RD + self.towers.item(self.catalogue.content(ordinals))
-        seen_at, target_at, negative_at = np.split(at, [seen_BL.size, seen_BL.size + len(pairs)])
-        seen_BLD = functional.embedding(torch.from_numpy(seen_at.reshape(seen_BL.shape)), vectors_RD)
-        loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, sample)
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert own_RD.grad is not None
-        gradients_RD = own_RD.grad.numpy()
-        if not (np.isfinite(gradients_RD).all() and self._dense.step()):
-            return _Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
-        is_lesson = np.zeros(len(ordinals), np.bool_)
-        is_lesson[np.concatenate([seen_at[_is_seen(windows, longest)], target_at])] = True
-        touched = ordinals[is_lesson]
-        self._rows.step(touched, gradients_RD[is_lesson])
-        return _Step(touched, len(pairs), float(loss.detach()), is_taken=True)
+    def _replayed(self, fresh: Windows, rng: np.random.Generator) -> Windows:
+        wanted = max(round(len(fresh) * self._settings.replay_share), self._settings.least_replay)
+        return self._reservoir.sample(wanted, rng)
 
-    def _loss(
-        self,
-        windows: Windows,
-        pairs: Pairs,
-        seen_BLD: Tensor,
-        vectors_RD: Tensor,
-        target_at: NDArray[np.int64],
-        negative_at: NDArray[np.int64],
-        sample: _Sample,
-    ) -> Tensor:
-        seen_BLD = functional.dropout(seen_BLD, self._settings.dropout)
-        states = _states(self.towers.user, windows, seen_BLD)
-        chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
-        wants_PD = self.towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P))
-        losses_P = sampled_softmax(
-            wants_PD,
-            functional.embedding(torch.from_numpy(target_at), vectors_RD),
-            functional.embedding(torch.from_numpy(negative_at), vectors_RD),
-            positive_ids_P=torch.from_numpy(pairs.targets_P),
-            negative_ids_S=torch.from_numpy(sample.ordinals_S),
-            positive_log_q_P=torch.from_numpy(sample.log_q_N[pairs.targets_P]),
-            negative_log_q_S=torch.from_numpy(sample.log_q_N[sample.ordinals_S]),
-        )
-        return losses_P.mean()
+    def _rate(self, step: int, expected: int) -> float:
+        """A live slice of a few steps takes the whole rate; a long one ends at a tenth of it."""
+        if expected < _LONG_SLICE:
+            return 1.0
+        return 1.0 - (1.0 - _LAST_RATE) * min(1.0, step / expected)
 
-    def _negatives(self, rng: np.random.Generator) -> _Sample:
-        living = self.catalogue.living()
-        if not len(living):  # everything is deleted, but something was looked at just before
-            living = np.arange(self.catalogue.count)
-        counts_N = self._popularity.counts(self.catalogue.count) + 1e-9
-        evenly = living[rng.integers(0, len(living), self._settings.uniform_negatives)]
-        sums_N = np.cumsum(counts_N)
-        drawn = np.searchsorted(sums_N, rng.random(self._settings.popular_negatives) * sums_N[-1])
-        drawn = np.minimum(drawn, len(sums_N) - 1)
-        expected_N = len(evenly) / len(living) + len(drawn) * counts_N / sums_N[-1]
-        return _Sample(np.concatenate([evenly, drawn]), np.log(expected_N).astype(np.float32))
+    def _negatives(self, rng: np.random.Generator) -> Negatives:
+        counts_N = self._popularity.counts(self.catalogue.count)
+        met = self.catalogue.living()
+        met = met[counts_N[met] > 0]
+        if not len(met):  # everything is deleted, but something was looked at just before
+            met = np.arange(self.catalogue.count)
+        settings = self._settings
+        return drawn_negatives(met, counts_N, settings.uniform_negatives, settings.popular_negatives, rng)
 
     def _learn_queries(self, rng: np.random.Generator) -> None:
         described = self.catalogue.described()
@@ -271,50 +235,16 @@ class Learner:
         items_QD = torch.from_numpy(self.item_vectors(lesson.ordinals))
         loss = in_batch_softmax(queries_QD, items_QD, torch.from_numpy(lesson.ordinals))
         loss.backward()  # type: ignore[no-untyped-call]
-        self._query_adam.step()
+        self._query_optimiser.step()
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    touched: NDArray[np.int64]
-    examples: int
-    loss: float
-    is_taken: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    ordinals_S: NDArray[np.int64]
-    log_q_N: NDArray[np.float32]
-
-
-def _learned(steps: Sequence[_Step], deltas: Deltas) -> Learned:
+def _learned(steps: Sequence[Step], deltas: Deltas) -> Learned:
     losses = [step.loss for step in steps if step.is_taken]
     return Learned(
         deltas,
         examples=sum(step.examples for step in steps),
         loss=float(np.mean(losses)) if losses else 0.0,
         skipped_steps=sum(not step.is_taken for step in steps),
-    )
-
-
-def person_vectors(
-    user: UserTower, windows: Windows, vectors_BLD: NDArray[np.float32], waits_B: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """B × D: what people want, a wait (gap bucket) after the last event of their windows."""
-    with torch.no_grad():
-        states = _states(user, windows, torch.from_numpy(vectors_BLD))
-        last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
-        return np.asarray(user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
-
-
-def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
-    length = vectors_BLD.shape[1]
-    return user(  # type: ignore[no-any-return]
-        vectors_BLD,
-        torch.from_numpy(windows.event_types_BW[:, :length].astype(np.int64)),
-        torch.from_numpy(windows.channels_BW[:, :length].astype(np.int64)),
-        torch.from_numpy(event_gaps(windows.times_us_BW[:, :length])),
     )
 
 
@@ -325,6 +255,7 @@ def tower_shape(settings: TrainerSettings) -> TowerShape:
         heads=settings.heads,
         max_length=settings.max_length,
         text_width=settings.text_width,
+        habit=settings.habit,
     )
 
 
@@ -345,11 +276,3 @@ def _wait(trial: Trial) -> int:
     if not trial.person.old:
         return 0
     return int(gap_buckets(np.array([trial.time_us - trial.person.times_us[trial.person.old - 1]]))[0])
-
-
-def _is_seen(windows: Windows, longest: int) -> NDArray[np.bool_]:
-    return np.asarray((np.arange(longest) < windows.lengths_B[:, None]).ravel())
-
-
-def _main_towers(towers: Towers) -> torch.nn.Module:
-    return torch.nn.ModuleDict({"item": towers.item, "user": towers.user})

@@ -1,4 +1,4 @@
-"""Adam twice: for weights that every step moves, and for rows that only their own events move.
+"""Adam or RMSProp, twice: for weights that every step moves, and for rows that only their own events move.
 
 N items, D width, R rows of a step.
 """
@@ -6,6 +6,7 @@ N items, D width, R rows of a step.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,17 @@ from torch import Tensor, nn
 
 from headrace.trainer.arrays import Arrays, grown
 
-_BETA1, _BETA2, _EPSILON = 0.9, 0.99, 1e-8
+# how much of the mean gradient each remembers; RMSProp follows the newest alone
+MOMENTUM: Mapping[str, float] = MappingProxyType({"adam": 0.9, "rmsprop": 0.0})
+_BETA2, _EPSILON = 0.99, 1e-8
 _CLIP_NORM = 5.0
 
 
-class DenseAdam:
-    """Adam with linear warm-up over the parameters of a module; moves the module in place."""
+class DenseOptimiser:
+    """Adam (or RMSProp) with linear warm-up over the parameters of a module; moves the module in place."""
 
-    def __init__(self, module: nn.Module, rate: float, warm_up_steps: int = 50) -> None:
+    def __init__(self, module: nn.Module, rate: float, kind: str = "adam", *, warm_up_steps: int = 50) -> None:
+        self._beta1 = MOMENTUM[kind]
         self._parameters = dict(module.named_parameters())
         self._rate = rate
         self._warm_up = warm_up_steps
@@ -31,8 +35,10 @@ class DenseAdam:
         self._second = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
 
     @torch.no_grad()
-    def step(self) -> bool:
+    def step(self, scale: float = 1.0) -> bool:
         """Moves every parameter that has a gradient, clipped to a norm of 5 over all, and forgets the gradients.
+
+        `scale` is the share of the rate that this step takes.
 
         Moves nothing, and says so, when a gradient is not finite.
         """
@@ -43,13 +49,13 @@ class DenseAdam:
                 parameter.grad = None
             return False
         self._steps += 1
-        rate = self._rate * min(1.0, self._steps / self._warm_up)
+        rate = self._rate * scale * min(1.0, self._steps / self._warm_up)
         for name, parameter, gradient in moving:
             first, second = self._first[name], self._second[name]
-            first.lerp_(gradient, 1 - _BETA1)
+            first.lerp_(gradient, 1 - self._beta1)
             second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
             spread = (second / (1 - _BETA2**self._steps)).sqrt_().add_(_EPSILON)
-            parameter.addcdiv_(first, spread, value=-rate / (1 - _BETA1**self._steps))
+            parameter.addcdiv_(first, spread, value=-rate / (1 - self._beta1**self._steps))
             parameter.grad = None
         return True
 
@@ -66,15 +72,16 @@ class DenseAdam:
 
 
 class RowTable:
-    """Learned rows of items with their own Adam state: a row that is not touched does not move.
+    """Learned rows of items with their own optimiser state: a row that is not touched does not move.
 
     Each row keeps one second moment, the mean over its width (as FBGEMM's row-wise optimisers do), and
     its own step count, so that the first steps of a new item are as large as anybody's first steps were.
     Rows begin at zero.
     """
 
-    def __init__(self, width: int, rate: float) -> None:
+    def __init__(self, width: int, rate: float, kind: str = "adam") -> None:
         self._rate = rate
+        self._beta1 = MOMENTUM[kind]
         self._rows_ND = np.zeros((0, width), np.float32)
         self._first_ND = np.zeros((0, width), np.float32)
         self._second_N = np.zeros(0, np.float32)
@@ -90,16 +97,16 @@ class RowTable:
         """A copy of some rows: R × D."""
         return torch.from_numpy(self._rows_ND[ordinals])
 
-    def step(self, ordinals: NDArray[np.int64], gradients_RD: NDArray[np.float32]) -> None:
-        """Moves distinct rows against their gradients."""
+    def step(self, ordinals: NDArray[np.int64], gradients_RD: NDArray[np.float32], scale: float = 1.0) -> None:
+        """Moves distinct rows against their gradients, by `scale` of the rate."""
         self._steps_N[ordinals] += 1
         steps = self._steps_N[ordinals].astype(np.float32)
-        first = _BETA1 * self._first_ND[ordinals] + (1 - _BETA1) * gradients_RD
+        first = self._beta1 * self._first_ND[ordinals] + (1 - self._beta1) * gradients_RD
         second = _BETA2 * self._second_N[ordinals] + (1 - _BETA2) * np.square(gradients_RD).mean(axis=1)
         self._first_ND[ordinals], self._second_N[ordinals] = first, second
         spread = np.sqrt(second / (1 - _BETA2**steps)) + _EPSILON
-        scale = (self._rate / ((1 - _BETA1**steps) * spread)).astype(np.float32)
-        self._rows_ND[ordinals] -= scale[:, None] * first
+        moves = (self._rate * scale / ((1 - self._beta1**steps) * spread)).astype(np.float32)
+        self._rows_ND[ordinals] -= moves[:, None] * first
 
     def arrays(self) -> Arrays:
         return {

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.towers import UserTower
-from headrace.trainer.learner import Learner, person_vectors
+from headrace.trainer.learner import Learner
 from headrace.trainer.sequences import Windows
+from headrace.trainer.tower_learner import person_vectors
 
 # in the log's time: visits are closed half an hour after they end
 _SPACING_US = 15 * 60 * 1_000_000

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import CANDIDATE_FEATURES, RETRIEVAL_FEATURES
 from headrace.model.ranker_network import RankerNetwork, RankerShape, ranking_loss
 from headrace.trainer.arrays import Arrays
-from headrace.trainer.optimisers import DenseAdam
+from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.settings import TrainerSettings
 
 # rows of a group that are kept for replay: all that something followed, then others. Fewer cut off the rows
@@ -97,7 +97,7 @@ class RankerLearner:
         self.network = RankerNetwork(RankerShape(len(CANDIDATE_FEATURES)))
         self.network.prefer({CANDIDATE_FEATURES.index(name): weight for name, weight in _PREFERENCES.items()})
         self.averaged = copy.deepcopy(self.network)
-        self._adam = DenseAdam(self.network, settings.ranker_rate, warm_up_steps=20)
+        self._adam = DenseOptimiser(self.network, settings.ranker_rate, warm_up_steps=20)
         self._kept = _KeptGroups(settings.ranker_replay_groups)
         self._steps = 0
         self.rows = 0

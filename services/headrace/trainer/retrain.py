@@ -71,8 +71,7 @@ def retrain(
     windows, offset = asyncio.run(_gathered(events_db, learner, settings))
     losses: list[float] = []
     examples = 0
-    for epoch in range(1, epochs + 1):
-        learned = learner.learn_epoch(windows, epoch)
+    for epoch, learned in enumerate(learner.retrain(windows, epochs), start=1):
         learner.sent.note(learned.deltas)
         losses.append(learned.loss)
         examples += learned.examples

@@ -112,6 +112,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.lengths_B)
 
+    def targets(self) -> int:
+        """Events to be predicted."""
+        return int((self.lengths_B - self.first_targets_B).sum())
+
     def columns(self) -> tuple[NDArray[Any], ...]:
         return (
             self.ordinals_BW,
@@ -173,8 +177,8 @@ def _cuts(person: Grown, length: int) -> Iterator[tuple[int, int, int]]:
 def pairs_of(windows: Windows) -> Pairs:
     """Two lessons an event: what came just before it, and how things stood when its visit began.
 
-    The first teaches what goes together, the second what a person comes back for. Events that take
-    something back are seen but never predicted.
+    The first teaches what goes together, the second what a person comes back for (a first visit has no
+    such lesson). Events that take something back are seen but never predicted.
     """
     width = windows.ordinals_BW.shape[1]
     places_W = np.arange(width)
@@ -185,8 +189,7 @@ def pairs_of(windows: Windows) -> Pairs:
     begins = np.maximum.accumulate(begins, axis=1)
     rows, places = np.nonzero(is_target)
     visits = begins[rows, places]
-    # a visit that began before the window is not known to begin at its first event
-    is_return = (visits < places) & ((visits > 0) | windows.from_start_B[rows])
+    is_return = (visits < places) & (visits > 0)
     rows_P = np.concatenate([rows, rows[is_return]])
     states_P = np.concatenate([places, visits[is_return]])
     events_P = np.concatenate([places, places[is_return]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -29,11 +31,18 @@ class TrainerSettings(ServingSettings):
 
     dense_rate: float = Field(2e-3, gt=0, description="learning rate of towers and projections")
     row_rate: float = Field(5e-3, gt=0, description="learning rate of items' own rows")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of sequence inputs left out while learning")
-    uniform_negatives: int = Field(256, ge=1, description="shared negatives drawn evenly from all items")
-    popular_negatives: int = Field(256, ge=1, description="shared negatives drawn by decayed popularity")
-    batch_windows: int = Field(16, ge=1, description="fresh sequences a step")
+    optimiser: Literal["adam", "rmsprop"] = Field("adam", description="how gradients become moves")
+    habit: bool = Field(True, description="let the sum of what was seen go straight into what is wanted")
+    dropout: float = Field(0.2, ge=0, lt=1, description="share of the user tower's activations left out in learning")
+    input_dropout: float = Field(0.2, ge=0, lt=1, description="share of the user tower's inputs left out in learning")
+    own_dropout: float = Field(0.0, ge=0, lt=1, description="share of items that a step knows by content alone")
+    reversed_share: float = Field(0.0, ge=0, le=1, description="share of sequences that are read backwards")
+    uniform_negatives: int = Field(512, ge=1, description="shared negatives drawn evenly from items that were ever met")
+    popular_negatives: int = Field(0, ge=0, description="shared negatives drawn by decayed popularity")
+    batch_targets: int = Field(256, ge=1, description="fresh events to predict a step")
+    passes: int = Field(1, ge=1, description="times that a slice's sequences are gone through")
     replay_windows: int = Field(8_000, ge=1, description="sequences kept for replay")
+    replay_share: float = Field(1.0, ge=0, description="replayed sequences a step for each fresh one")
     least_replay: int = Field(16, ge=0, description="replayed sequences a step, at least")
     query_steps: int = Field(2, ge=0, description="steps of the query tower a slice that has something to teach it")
     evaluated_people: int = Field(64, ge=0, description="people a slice whose next items are predicted first")

@@ -52,5 +52,10 @@ def shop() -> Shop:
 @pytest.fixture
 def settings() -> TrainerSettings:
     return TrainerSettings(
-        dimension=16, max_length=10, text_width=16, uniform_negatives=32, popular_negatives=32, row_rate=0.02
+        dimension=16,
+        max_length=10,
+        text_width=16,
+        uniform_negatives=32,
+        popular_negatives=32,
+        row_rate=0.02,
     )

@@ -1,0 +1,160 @@
+"""One step of the item and user towers: what was seen, what followed, and what did not.
+
+B windows, L length, P pairs, D width, R distinct items of a step, S negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from headrace.model.losses import sampled_softmax
+from headrace.model.towers import Towers, UserTower, event_gaps
+from headrace.trainer.catalogue import Catalogue
+from headrace.trainer.negatives import Negatives
+from headrace.trainer.optimisers import DenseOptimiser, RowTable
+from headrace.trainer.sequences import Pairs, Windows, pairs_of
+from headrace.trainer.settings import TrainerSettings
+
+# what comes first of all says little beside what follows something
+_FIRST_WEIGHT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step did: the items that it was about (their rows moved), pairs, mean loss."""
+
+    touched: NDArray[np.int64]
+    examples: int
+    loss: float
+    is_taken: bool
+
+
+class TowerLearner:
+    """The item and user towers with the items' own rows and the optimisers' state of both.
+
+    What moves when: a step moves the rows of the items that its windows saw or predicted, and every dense
+    weight of the item and user towers; rows of negatives stay (they have lessons of their own, and moving
+    them would send most of the catalogue at every slice). The text encoder never moves.
+    """
+
+    def __init__(self, towers: Towers, catalogue: Catalogue, settings: TrainerSettings) -> None:
+        self._towers = towers
+        self._catalogue = catalogue
+        self._settings = settings
+        self.rows = RowTable(towers.shape.dimension, settings.row_rate, settings.optimiser)
+        self.dense = DenseOptimiser(_moving(towers), settings.dense_rate, settings.optimiser)
+        for module in towers.user.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = settings.dropout
+
+    def item_vectors(self, ordinals: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors as they are now: content plus the item's own row."""
+        with torch.no_grad():
+            vectors = self._towers.item(self._catalogue.content(ordinals), self.rows.rows(ordinals))
+        return np.asarray(vectors.numpy(), dtype=np.float32)
+
+    def user_vectors(self, windows: Windows, waits_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
+        places = windows.ordinals_BW[:, :-1].astype(np.int64)
+        vectors = self.item_vectors(places.ravel()).reshape(*places.shape, -1)
+        return person_vectors(self._towers.user, windows, vectors, waits_B)
+
+    def step(self, windows: Windows, negatives: Negatives, rng: np.random.Generator, rate: float = 1.0) -> Step:
+        """Learns from windows; `rate` scales both learning rates. Nothing moves when a gradient is not finite."""
+        pairs = pairs_of(windows)
+        if not len(pairs):
+            return Step(np.empty(0, np.int64), 0, 0.0, is_taken=True)
+        longest = max(int(pairs.states_P.max()), 1)
+        seen_BL = windows.ordinals_BW[:, :longest].astype(np.int64)
+        ordinals, at = np.unique(
+            np.concatenate([seen_BL.ravel(), pairs.targets_P, negatives.ordinals_S]), return_inverse=True
+        )
+        seen_at, target_at, negative_at = np.split(at, [seen_BL.size, seen_BL.size + len(pairs)])
+        own_RD = self.rows.rows(ordinals).requires_grad_()
+        vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(len(ordinals), rng))
+        seen_BLD = functional.embedding(torch.from_numpy(seen_at.reshape(seen_BL.shape)), vectors_RD)
+        loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, negatives)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert own_RD.grad is not None
+        gradients_RD = own_RD.grad.numpy()
+        if not (np.isfinite(gradients_RD).all() and self.dense.step(rate)):
+            return Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
+        is_lesson = np.zeros(len(ordinals), np.bool_)
+        is_lesson[np.concatenate([seen_at[_is_seen(windows, longest)], target_at])] = True
+        self.rows.step(ordinals[is_lesson], gradients_RD[is_lesson], rate)
+        return Step(ordinals[is_lesson], len(pairs), float(loss.detach()), is_taken=True)
+
+    def _shown(self, count: int, rng: np.random.Generator) -> Tensor:
+        """R × 1: 0 for items that this step knows by their content alone."""
+        return torch.from_numpy((rng.random((count, 1)) >= self._settings.own_dropout).astype(np.float32))
+
+    def _loss(
+        self,
+        windows: Windows,
+        pairs: Pairs,
+        seen_BLD: Tensor,
+        vectors_RD: Tensor,
+        target_at: NDArray[np.int64],
+        negative_at: NDArray[np.int64],
+        negatives: Negatives,
+    ) -> Tensor:
+        self._towers.user.train()
+        seen_BLD = functional.dropout(seen_BLD, self._settings.input_dropout)
+        states = _states(self._towers.user, windows, seen_BLD)
+        chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
+        wants_PD = self._towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P))
+        losses_P = sampled_softmax(
+            wants_PD,
+            functional.embedding(torch.from_numpy(target_at), vectors_RD),
+            functional.embedding(torch.from_numpy(negative_at), vectors_RD),
+            positive_ids_P=torch.from_numpy(pairs.targets_P),
+            negative_ids_S=torch.from_numpy(negatives.ordinals_S),
+            positive_log_q_P=torch.from_numpy(negatives.log_q_N[pairs.targets_P]),
+            negative_log_q_S=torch.from_numpy(negatives.log_q_N[negatives.ordinals_S]),
+        )
+        weights_P = torch.from_numpy(np.where(pairs.states_P > 0, 1.0, _FIRST_WEIGHT).astype(np.float32))
+        return (losses_P * weights_P).sum() / weights_P.sum()
+
+
+def person_vectors(
+    user: UserTower, windows: Windows, vectors_BLD: NDArray[np.float32], waits_B: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """B × D: what people want, a wait (gap bucket) after the last event of their windows."""
+    user.eval()
+    with torch.no_grad():
+        states = _states(user, windows, torch.from_numpy(vectors_BLD))
+        last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
+        return np.asarray(user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
+
+
+def state_vectors(user: UserTower, windows: Windows, pairs: Pairs, vectors_BLD: NDArray[np.float32]) -> Tensor:
+    """P × D: what people wanted at each pair's state."""
+    user.eval()
+    with torch.no_grad():
+        states = _states(user, windows, torch.from_numpy(vectors_BLD))
+        chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
+        return user.wants(chosen_PD, torch.from_numpy(pairs.waits_P))
+
+
+def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
+    length = vectors_BLD.shape[1]
+    return user(  # type: ignore[no-any-return]
+        vectors_BLD,
+        torch.from_numpy(windows.event_types_BW[:, :length].astype(np.int64)),
+        torch.from_numpy(windows.channels_BW[:, :length].astype(np.int64)),
+        torch.from_numpy(event_gaps(windows.times_us_BW[:, :length])),
+    )
+
+
+def _is_seen(windows: Windows, longest: int) -> NDArray[np.bool_]:
+    return np.asarray((np.arange(longest) < windows.lengths_B[:, None]).ravel())
+
+
+def _moving(towers: Towers) -> nn.Module:
+    return nn.ModuleDict({"item": towers.item, "user": towers.user})
