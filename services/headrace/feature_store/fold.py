@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.catalogue import Catalogue, describe
 from headrace.feature_store.columns import Columns
-from headrace.feature_store.covisitation import Covisitation
 from headrace.feature_store.decay import DecayedCounts
 from headrace.feature_store.entities import Entities
 from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
@@ -28,6 +27,7 @@ from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_samp
 from headrace.feature_store.visits import Visit, Visits
 from headrace.feature_store.windows import WIDTH, WindowedCounts
 from headrace.model.candidates import RECENT_ITEMS
+from headrace.model.covisitation import Covisitation, moments_back
 from headrace.model.events import COUNTED_CODES, EventCode
 from headrace.model.history import is_customer, recent_distinct
 from headrace.model.items import COLUMN, DECAY_COLUMNS, WINDOW_COLUMNS, Items, hours
@@ -135,8 +135,7 @@ class State:
         visit = self._visit(act, user)
         if visit.group is not None:
             visit.group.label(act.ordinals, act.code, self.items)
-        before, new = visit.touch(act.ordinals)
-        self.changed_items.append(self._covisitation.add(before, new, act.time_us) if new else np.array(act.ordinals))
+        self._pair(visit, act)
         rows = self.entities.rows_of(user, act.ordinals)
         ordinals = np.array(act.ordinals)
         self.windows.add(rows, _KIND[act.code], act.time_us, self.now_us)
@@ -144,6 +143,15 @@ class State:
         if act.code == _PURCHASE:
             self._mark(visit, user, ordinals, act.time_us)
         self._refresh(ordinals, rows[: len(ordinals)])
+
+    def _pair(self, visit: Visit, act: UserAct) -> None:
+        """Counts what is new in a visit as going together with what it held before."""
+        changed = np.array(act.ordinals)
+        if new := visit.new_among(act.ordinals):
+            moments = moments_back(visit.recent_us, act.time_us)
+            changed = self._covisitation.add(visit.recent, moments, new, act.time_us)
+        visit.touch(act.ordinals, act.time_us)
+        self.changed_items.append(changed)
 
     def _mark(self, visit: Visit, user: int, ordinals: NDArray[np.int64], time_us: int) -> None:
         """Counts a purchase by who made it."""
@@ -160,7 +168,7 @@ class State:
         visit = self._visits.of(user)
         if visit is None:
             group = self._group(act.user_key, user)
-            visit = Visit(act.user_key, self.now_us, [], group, not self.histories.has_bought_any(user))
+            visit = Visit(act.user_key, self.now_us, [], [], group, not self.histories.has_bought_any(user))
             self._visits.begin(user, visit)
         self._visits.touch(user, self.now_us)
         return visit

@@ -11,32 +11,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.feature_store.columns import Columns, packed, unpacked
-from headrace.feature_store.covisitation import PAIRED
 from headrace.feature_store.histories import history_of
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup
 from headrace.model.candidates import RECENT_ITEMS, Person
+from headrace.model.covisitation import PAIRED
 from headrace.model.history import VISIT_GAP_US, recent_distinct
 from headrace.model.items import DECAY_FEATURES, ITEM_FEATURES, NEIGHBOURS
 
 
 @dataclass(slots=True)
 class Visit:
-    """One person's visit. `recent` holds the last 20 distinct items; `group` is None when it isn't sampled."""
+    """One person's visit. `group` is None when it isn't sampled."""
 
     user_key: str
     last_us: int
+    # the last 20 distinct items, and when each was touched last
     recent: list[int]
+    recent_us: list[int]
     group: OpenGroup | None
     # the person had bought nothing before it
     is_first: bool = False
 
-    def touch(self, ordinals: list[int]) -> tuple[list[int], list[int]]:
-        """Takes items in; (the recent ones before, those of `ordinals` that are new among them)."""
-        before = self.recent
-        new = [ordinal for ordinal in ordinals if ordinal not in before]
+    def new_among(self, ordinals: list[int]) -> list[int]:
+        """Those of `ordinals` that are not among the recent ones."""
+        return [ordinal for ordinal in ordinals if ordinal not in self.recent]
+
+    def touch(self, ordinals: list[int], time_us: int) -> None:
+        """Makes `ordinals` the most recent."""
         again = set(ordinals)
-        self.recent = ([ordinal for ordinal in before if ordinal not in again] + ordinals)[-PAIRED:]
-        return before, new
+        kept = [(at, us) for at, us in zip(self.recent, self.recent_us, strict=True) if at not in again]
+        self.recent = ([at for at, _ in kept] + ordinals)[-PAIRED:]
+        self.recent_us = ([us for _, us in kept] + [time_us] * len(ordinals))[-PAIRED:]
 
 
 class Visits:
@@ -90,7 +95,12 @@ class Visits:
             header: dict[str, Any] = json.loads(text)
             group = None if header["group"] is None else groups.next(header["group"], header["user_key"])
             self._open[header["user"]] = Visit(
-                header["user_key"], header["last_us"], header["recent"], group, header["is_first"]
+                header["user_key"],
+                header["last_us"],
+                header["recent"],
+                header["recent_us"],
+                group,
+                header["is_first"],
             )
 
 
@@ -137,6 +147,7 @@ def _header(user: int, visit: Visit) -> dict[str, object]:
         "user_key": visit.user_key,
         "last_us": visit.last_us,
         "recent": visit.recent,
+        "recent_us": visit.recent_us,
         "is_first": visit.is_first,
         "group": group
         and {

@@ -1,0 +1,119 @@
+"""What counting alone says comes next: seen along with, chosen before, popular.
+
+B windows, P states, E entries, N items, K sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.model.covisitation import Covisitation
+from headrace.model.items import NEIGHBOURS, NO_NEIGHBOUR
+from headrace.trainer.arrays import Arrays
+from headrace.trainer.sequences import Grown, Windows
+
+# the last events that count, and how much less each older one does
+_RECENT = 20
+_AGE_DECAY = 0.7
+_LAST_DECAY = 0.3
+_HALF_LIFE_DAYS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """A distribution over items for each of P states, as entries (state, ordinal, share); absent ones are 0."""
+
+    states_E: NDArray[np.int64]
+    ordinals_E: NDArray[np.int64]
+    shares_E: NDArray[np.float64]
+
+    def of(self, targets_P: NDArray[np.int64]) -> NDArray[np.float64]:
+        """P: each state's share of its own target."""
+        hits = self.ordinals_E == targets_P[self.states_E]
+        return np.bincount(self.states_E[hits], self.shares_E[hits], minlength=len(targets_P)).astype(np.float64)
+
+
+class Counted:
+    """Pairs of items that the same people chose, and forecasts from them."""
+
+    names = ("covisitation", "covisitation_last", "own")
+
+    def __init__(self) -> None:
+        self._pairs = Covisitation(_HALF_LIFE_DAYS)
+        self._count = 0
+
+    def grow(self, count: int) -> None:
+        self._pairs.grow(count)
+        self._count = max(self._count, count)
+
+    def add(self, people: Sequence[Grown]) -> None:
+        """Counts what people did in a slice with the 20 events before it."""
+        if not people:
+            return
+        starts = [max(0, person.old - _RECENT) for person in people]
+        parts = list(zip(people, starts, strict=True))
+        self._pairs.add_visits(
+            np.concatenate([person.ordinals[start:] for person, start in parts]).astype(np.int64),
+            np.repeat(np.arange(len(people)), [len(person) - start for person, start in parts]),
+            np.concatenate([person.times_us[start:] for person, start in parts]),
+            np.concatenate([np.arange(start, len(person)) >= person.old for person, start in parts]),
+        )
+
+    def forecasts(
+        self, windows: Windows, rows_P: NDArray[np.int64], states_P: NDArray[np.int64]
+    ) -> tuple[Shares, Shares, Shares]:
+        """The sources of `names` for states of windows (a window's row, and how many of its events were seen)."""
+        states_E, ordinals_E, ages_E = _seen(windows, rows_P, states_P)
+        near_E, last_E = _AGE_DECAY**ages_E, _LAST_DECAY**ages_E
+        count = len(rows_P)
+        return (
+            self._along(states_E, ordinals_E, near_E, count),
+            self._along(states_E, ordinals_E, last_E, count),
+            _shares(states_E, ordinals_E, near_E, count),
+        )
+
+    def _along(
+        self, states_E: NDArray[np.int64], ordinals_E: NDArray[np.int64], weights_E: NDArray[np.floating[Any]], count: int
+    ) -> Shares:
+        distinct, at = np.unique(ordinals_E, return_inverse=True)
+        others_DK, shares_DK = self._pairs.neighbours(distinct)
+        shares_DK = shares_DK / np.maximum(shares_DK.sum(axis=1, keepdims=True), 1e-30)
+        others_EK, shares_EK = others_DK[at], shares_DK[at] * weights_E[:, None]
+        kept = (others_EK != NO_NEIGHBOUR) & (shares_EK > 0)
+        states_EK = np.repeat(states_E[:, None], NEIGHBOURS, axis=1)
+        return _shares(states_EK[kept], others_EK[kept].astype(np.int64), shares_EK[kept], count)
+
+    def arrays(self) -> Arrays:
+        return {**self._pairs.columns(self._count), "count": np.array([self._count])}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._count = int(arrays["count"][0])
+        self._pairs.restore(arrays)
+        self._pairs.grow(self._count)
+
+
+def _seen(
+    windows: Windows, rows_P: NDArray[np.int64], states_P: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The last events that each state had seen: (state, ordinal, age), age 0 for the newest."""
+    ages = np.arange(_RECENT)
+    places_PA = states_P[:, None] - 1 - ages
+    state, age = np.nonzero(places_PA >= 0)
+    ordinals = windows.ordinals_BW[rows_P[state], places_PA[state, age]].astype(np.int64)
+    return state, ordinals, age
+
+
+def _shares(
+    states_E: NDArray[np.int64], ordinals_E: NDArray[np.int64], weights_E: NDArray[np.floating[Any]], count: int
+) -> Shares:
+    """Entries of one state and item added up, and each state's to 1."""
+    keys, inverse = np.unique(states_E << 32 | ordinals_E, return_inverse=True)
+    sums = np.bincount(inverse, weights_E, minlength=len(keys))
+    states = keys >> 32
+    totals_P = np.bincount(states, sums, minlength=count)
+    return Shares(states, keys & 0xFFFFFFFF, sums / totals_P[states])

@@ -1,0 +1,120 @@
+"""Where the item that really came next stood among all items: by the towers, by counting, by their blend.
+
+P states, N items, D width, K sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from headrace.model.blend import Blend
+from headrace.trainer.arrays import Arrays
+from headrace.trainer.counted import Counted, Shares
+from headrace.trainer.sequences import Pairs, Windows
+
+SOURCES = ("vector", *Counted.names, "popularity")
+# one, two, three or four, more events seen
+_CONTEXT_STARTS = np.array([2, 3, 5])
+_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Ranks from 1 of what came next, and what each source had said of it."""
+
+    ranks_P: NDArray[np.int64]
+    vector_ranks_P: NDArray[np.int64]
+    counted_ranks_P: NDArray[np.int64]
+    chances_PK: NDArray[np.float64]
+    contexts_P: NDArray[np.int64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outcomes]) -> Outcomes:
+        names = ("ranks_P", "vector_ranks_P", "counted_ranks_P", "chances_PK", "contexts_P")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+class Forecaster:
+    """Blends the towers' forecast with the counts', and learns how much to believe each."""
+
+    def __init__(self) -> None:
+        self.blend = Blend(len(_CONTEXT_STARTS) + 1, len(SOURCES))
+
+    def outcomes(
+        self,
+        windows: Windows,
+        pairs: Pairs,
+        wants_PD: NDArray[np.float32],
+        items_ND: NDArray[np.float32],
+        counted: Counted,
+        popularity_N: NDArray[np.float64],
+    ) -> Outcomes:
+        """How each pair's target was foreseen. Items of which `items_ND` has no row can not be foreseen."""
+        popular_N = popularity_N[: len(items_ND)] / max(float(popularity_N[: len(items_ND)].sum()), 1e-9)
+        items = torch.from_numpy(items_ND)
+        parts = []
+        for start in range(0, len(pairs), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            chances_PN = torch.softmax(torch.from_numpy(wants_PD[part]) @ items.T, dim=1).numpy()
+            forecasts = counted.forecasts(windows, pairs.rows_P[part], pairs.states_P[part])
+            parts.append(self._part(chances_PN, forecasts, popular_N, pairs.targets_P[part], pairs.states_P[part]))
+        return Outcomes.joined(parts)
+
+    def _part(
+        self,
+        chances_PN: NDArray[np.float32],
+        forecasts: Sequence[Shares],
+        popular_N: NDArray[np.float64],
+        targets_P: NDArray[np.int64],
+        states_P: NDArray[np.int64],
+    ) -> Outcomes:
+        contexts_P = np.searchsorted(_CONTEXT_STARTS, states_P, side="right")
+        every = np.arange(len(targets_P))
+        said: list[NDArray[Any]] = [chances_PN[every, targets_P], *(shares.of(targets_P) for shares in forecasts), popular_N[targets_P]]
+        weights_PK = self.blend.weights_CK[contexts_P]
+        vector_ranks = _ranks(chances_PN, targets_P)
+        mixed_PN = _mixed(chances_PN * weights_PK[:, :1].astype(np.float32), forecasts, weights_PK, popular_N)
+        counted_PN = _mixed(np.zeros_like(chances_PN), forecasts, weights_PK, popular_N)
+        return Outcomes(
+            _ranks(mixed_PN, targets_P), vector_ranks, _ranks(counted_PN, targets_P), np.stack(said, axis=1), contexts_P
+        )
+
+    def learn(self, outcomes: Outcomes) -> None:
+        self.blend.learn(outcomes.chances_PK, outcomes.contexts_P)
+
+    def arrays(self) -> Arrays:
+        return self.blend.arrays()
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.blend.restore(arrays)
+
+
+def _mixed(
+    begun_PN: NDArray[np.float32],
+    forecasts: Sequence[Shares],
+    weights_PK: NDArray[np.float64],
+    popular_N: NDArray[np.float64],
+) -> NDArray[np.float32]:
+    begun_PN += np.outer(weights_PK[:, -1], popular_N).astype(np.float32)
+    for source, shares in enumerate(forecasts, start=1):
+        weights_E = weights_PK[shares.states_E, source] * shares.shares_E
+        known = shares.ordinals_E < begun_PN.shape[1]
+        # an entry a state and item, so nothing is added twice
+        begun_PN[shares.states_E[known], shares.ordinals_E[known]] += weights_E[known].astype(np.float32)
+    return begun_PN
+
+
+def _ranks(scores_PN: NDArray[np.float32], targets_P: NDArray[np.int64]) -> NDArray[np.int64]:
+    own_P1 = scores_PN[np.arange(len(targets_P)), targets_P][:, None]
+    ahead_P = (scores_PN > own_P1).sum(axis=1)
+    # equal scores go by ordinal
+    ties = np.flatnonzero((scores_PN == own_P1).sum(axis=1) > 1)
+    for state in ties:
+        ahead_P[state] += int((scores_PN[state, : targets_P[state]] == own_P1[state]).sum())
+    return np.asarray(ahead_P + 1, dtype=np.int64)
