@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from headrace.model.items import Items
+from headrace.model.text.pretrained import Pretrained
 from headrace.ranker.admission import Admission
 from headrace.ranker.answer import Tokens
 from headrace.ranker.answering import Answering
@@ -60,6 +61,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             loader,
             retry_s=settings.retry_s,
             vectors_wait_s=settings.vectors_wait_s,
+            find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,
         )
         impressions = await _impressions(settings, common, background, stack)
         stack.push_async_callback(background.stop)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA, candidate_features
 from headrace.model.history import History
 from headrace.model.serving_model import PARTS, ModelError, ServingModel
+from headrace.model.text.encoder import FindEncoder, no_encoder
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feeds import VectorFeed
 from headrace.ranker.following import followed
@@ -80,6 +81,7 @@ class Releases:
         *,
         retry_s: float,
         vectors_wait_s: float,
+        find_encoder: FindEncoder = no_encoder,
     ) -> None:
         self.current: Served | None = None
         self.refused = Refusal()
@@ -89,6 +91,7 @@ class Releases:
         self._pool = pool
         self._retry_s = retry_s
         self._vectors_wait_s = vectors_wait_s
+        self._find_encoder = find_encoder
         self._wanted: ServingPlan | None = None
         self._changed = asyncio.Event()
         self._feeds: dict[str, tuple[VectorFeed, asyncio.Task[None]]] = {}
@@ -146,7 +149,7 @@ class Releases:
         _check_manifest(manifest)
         feed = self._feed(manifest.space, group)
         parts = await self._fetched(manifest)
-        model = await self._in_pool(lambda: _loaded(manifest, parts))
+        model = await self._in_pool(lambda: _loaded(manifest, parts, self._find_encoder))
         await self._await_vectors(manifest, feed)
         await self._in_pool(lambda: _warm(model, feed.vectors, self._catalogue))
         self.current = Served(manifest.release, model, feed.vectors)
@@ -201,9 +204,9 @@ def _check_manifest(manifest: ReleaseManifest) -> None:
         raise RefusedError(f"the release lacks {', '.join(missing)}")
 
 
-def _loaded(manifest: ReleaseManifest, parts: dict[str, bytes]) -> ServingModel:
+def _loaded(manifest: ReleaseManifest, parts: dict[str, bytes], find_encoder: FindEncoder) -> ServingModel:
     try:
-        model = ServingModel.load(parts)
+        model = ServingModel.load(parts, find_encoder)
         model.check_golden()
     except ModelError as error:
         raise RefusedError(str(error)) from error

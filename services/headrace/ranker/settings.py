@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from headrace.model.text.weights import UPSTREAM_SHA256
 from headrace.runtime.settings import ServingSettings
 
 
@@ -35,6 +38,11 @@ class RankerSettings(ServingSettings):
 
     retry_s: float = Field(0.3, gt=0, description="pause before a lost peer is tried again")
     vectors_wait_s: float = Field(5.0, gt=0, description="time a release waits for its vectors before it says so")
+
+    text_folder: Path | None = Field(
+        None, description="files of the text encoder that a release may need; none: the installed package"
+    )
+    text_digest: str = Field(UPSTREAM_SHA256, pattern="^[0-9a-f]{64}$", description="SHA-256 of text_folder's weights")
 
     log_impressions: bool = Field(True, description="append what was shown to the event log")
     impression_interval_s: float = Field(0.2, gt=0, description="seconds between appends of impressions")

@@ -19,6 +19,7 @@ from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.lineage import Lineage
@@ -36,6 +37,8 @@ from headrace.trainer.settings import TrainerSettings
 async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The trainer over the embedded event log; at the end it writes a checkpoint."""
     torch.set_num_threads(1)
+    # first of all: nothing is to be opened when it cannot be had
+    encoder = pretrained_encoder(settings)
     folder = common.data_dir / "trainer"
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension)
     registry = open_registry(settings.registry_url or f"sqlite:///{(folder / 'registry.db').absolute()}")
@@ -46,7 +49,7 @@ async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIte
     )
     event_log = SqliteEventLog(common.data_dir / "events.db")
     index, feature_store = open_channel(settings.index_address), open_channel(settings.feature_store_address)
-    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"))
+    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder)
     board = PlanBoard(registry.plan())
     publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
     learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)

@@ -13,36 +13,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from headrace.model.text import HashedNgramEncoder
+from headrace.model.text.encoder import TextEncoder
 from headrace.model.towers import CATEGORY_LEVELS, ItemContent, TowerShape
 from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
+from headrace.trainer.catalogue_text import CatalogueText, FittedText, FrozenText
 from headrace.trainer.records import Product
 
-# a text encoder fitted on this many titles is never fitted again
-_ENOUGH_TITLES = 2_000
-_REFIT_GROWTH = 4
 _SEPARATOR = ">"
 
 
 class Catalogue:
     """Content columns by ordinal; grows as ordinals appear, in products or in events.
 
-    The text encoder is fitted on the first titles, and again each time that their number has grown
-    fourfold until 2,000 are there; each fit is turned onto the one before. From then on it is frozen.
+    Texts go through `encoder`, or through n-grams fitted to them when there is none.
     """
 
-    def __init__(self, shape: TowerShape, seed: int) -> None:
+    def __init__(self, shape: TowerShape, seed: int, encoder: TextEncoder | None = None) -> None:
         self._shape = shape
-        self._seed = seed
         self.count = 0
-        self.encoder = HashedNgramEncoder.fit([], shape.text_width, seed)
-        self._fitted_titles = 0
+        self._text: CatalogueText = FittedText(shape.text_width, seed) if encoder is None else FrozenText(encoder)
         self._texts: dict[int, str] = {}
         self._text_NT = np.zeros((0, shape.text_width), np.float32)
         self._brand_N = np.zeros(0, np.int32)
         self._category_NC = np.zeros((0, CATEGORY_LEVELS), np.int32)
         self._price_N = np.zeros(0, np.int32)
         self._deleted_N = np.zeros(0, np.bool_)
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """What texts go through; queries are to go through the same."""
+        return self._text.encoder
 
     def grow(self, count: int) -> None:
         """Makes items up to `count` exist; nothing is known of new ones.
@@ -53,7 +53,7 @@ class Catalogue:
             return
         self._text_NT = grown(self._text_NT, count)
         for ordinal in range(self.count, count):
-            self._text_NT[ordinal] = _random_direction(self._shape.text_width, self._seed, ordinal)
+            self._text_NT[ordinal] = _random_direction(self._shape.text_width, ordinal)
         self._brand_N = grown(self._brand_N, count)
         self._category_NC = grown(self._category_NC, count)
         self._price_N = grown(self._price_N, count)
@@ -75,21 +75,15 @@ class Catalogue:
     def _learn_titles(self, products: Iterable[Product]) -> bool:
         described = {product.ordinal: product.text for product in products if not product.deleted}
         changed = {at: text for at, text in described.items() if self._texts.get(at) != text}
-        is_frozen = self._fitted_titles >= _ENOUGH_TITLES
-        known = [] if is_frozen else list(self._texts.values())
+        refit = self._text.wants_refit(len(self._texts) + sum(at not in self._texts for at in changed))
+        known = list(self._texts.values()) if refit else []
         self._texts |= changed
-        refit = not is_frozen and len(self._texts) >= max(1, _REFIT_GROWTH * self._fitted_titles)
         if refit:
-            self._refit(known)
+            self._text.refit(list(self._texts.values()), known)
             changed = self._texts
         if changed:
             self._text_NT[list(changed)] = self.encoder.encode(list(changed.values()))
         return refit
-
-    def _refit(self, known: Sequence[str]) -> None:
-        encoder = HashedNgramEncoder.fit(list(self._texts.values()), self._shape.text_width, self._seed)
-        self.encoder = encoder.aligned_to(self.encoder, known) if known else encoder
-        self._fitted_titles = len(self._texts)
 
     def _set(self, product: Product) -> None:
         at = product.ordinal
@@ -136,10 +130,7 @@ class Catalogue:
             "price_N": self._price_N[: self.count],
             "deleted_N": self._deleted_N[: self.count],
             "texts": packed_json([list(self._texts), list(self._texts.values())]),
-            "fitted_titles": np.array([self._fitted_titles]),
-            "weights_V": self.encoder.weights_V,
-            "projection_VT": self.encoder.projection_VT,
-        }
+        } | self._text.arrays()
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._text_NT = arrays["text_NT"].copy()
@@ -148,13 +139,12 @@ class Catalogue:
         self._price_N = arrays["price_N"].copy()
         self._deleted_N = arrays["deleted_N"].copy()
         self._texts = dict(zip(*unpacked_json(arrays["texts"]), strict=True))
-        self._fitted_titles = int(arrays["fitted_titles"][0])
-        self.encoder = HashedNgramEncoder(arrays["weights_V"].copy(), arrays["projection_VT"].copy())
+        self._text.restore(arrays)
         self.count = len(self._brand_N)
 
 
-def _random_direction(width: int, seed: int, ordinal: int) -> NDArray[np.float32]:
-    numbers = np.random.default_rng((seed, ordinal)).standard_normal(width)
+def _random_direction(width: int, ordinal: int) -> NDArray[np.float32]:
+    numbers = np.random.default_rng(ordinal).standard_normal(width)
     return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
 

@@ -78,7 +78,11 @@ class Counted:
         )
 
     def _along(
-        self, states_E: NDArray[np.int64], ordinals_E: NDArray[np.int64], weights_E: NDArray[np.floating[Any]], count: int
+        self,
+        states_E: NDArray[np.int64],
+        ordinals_E: NDArray[np.int64],
+        weights_E: NDArray[np.floating[Any]],
+        count: int,
     ) -> Shares:
         distinct, at = np.unique(ordinals_E, return_inverse=True)
         others_DK, shares_DK = self._pairs.neighbours(distinct)

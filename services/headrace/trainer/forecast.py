@@ -76,7 +76,11 @@ class Forecaster:
     ) -> Outcomes:
         contexts_P = np.searchsorted(_CONTEXT_STARTS, states_P, side="right")
         every = np.arange(len(targets_P))
-        said: list[NDArray[Any]] = [chances_PN[every, targets_P], *(shares.of(targets_P) for shares in forecasts), popular_N[targets_P]]
+        said: list[NDArray[Any]] = [
+            chances_PN[every, targets_P],
+            *(shares.of(targets_P) for shares in forecasts),
+            popular_N[targets_P],
+        ]
         weights_PK = self.blend.weights_CK[contexts_P]
         vector_ranks = _ranks(chances_PN, targets_P)
         mixed_PN = _mixed(chances_PN * weights_PK[:, :1].astype(np.float32), forecasts, weights_PK, popular_N)

@@ -10,7 +10,7 @@ B windows, D width, N items, Q queries.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.model.losses import in_batch_softmax
+from headrace.model.text.encoder import TextEncoder
 from headrace.model.towers import Towers, TowerShape, gap_buckets
 from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
 from headrace.trainer.batches import batches, some_reversed
@@ -73,12 +74,13 @@ class Learner:
     Deltas that it answers are to be noted in `sent` by whoever makes them durable, before anything else is learned.
     """
 
-    def __init__(self, settings: TrainerSettings) -> None:
+    def __init__(self, settings: TrainerSettings, encoder: TextEncoder | None = None) -> None:
         self._settings = settings
-        self.shape = tower_shape(settings)
+        shape = tower_shape(settings)
+        self.shape = shape if encoder is None else replace(shape, text_width=encoder.width)
         torch.manual_seed(settings.seed)
         self.towers = Towers(self.shape)
-        self.catalogue = Catalogue(self.shape, settings.seed)
+        self.catalogue = Catalogue(self.shape, settings.seed, encoder)
         self.sent = Sent(self.shape.dimension)
         self.prequential = Prequential()
         self._tower = TowerLearner(self.towers, self.catalogue, settings)

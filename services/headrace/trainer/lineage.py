@@ -11,9 +11,11 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from headrace.model.candidates import FEATURE_SCHEMA
+from headrace.model.text import ngrams
+from headrace.model.text.encoder import EncoderName, TextEncoder
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.trainer.arrays import Kept, gathered, scatter
 from headrace.trainer.checkpoint import Checkpoints
@@ -72,8 +74,14 @@ class Lineage:
     `standing` and `look` may be read from any thread.
     """
 
-    def __init__(self, settings: TrainerSettings, delta_log: DeltaLog, checkpoints: Checkpoints) -> None:
-        self.learner = Learner(settings)
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        delta_log: DeltaLog,
+        checkpoints: Checkpoints,
+        encoder: TextEncoder | None = None,
+    ) -> None:
+        self.learner = Learner(settings, encoder)
         self.ranker = RankerLearner(settings)
         self._settings = settings
         self._impressions = ImpressionJoin(settings.impression_window_s, settings.pending_impressions)
@@ -92,6 +100,8 @@ class Lineage:
         """Brings back the newest checkpoint; the journal entries that must be learned again, in order."""
         checkpoint = self._checkpoints.newest()
         if checkpoint is not None:
+            # before a pre-trained encoder could be chosen, it was always the fitted one
+            self._check_encoder(EncoderName(**checkpoint.facts.get("text_encoder", {"kind": ngrams.KIND})))
             self._check_form(checkpoint.facts["form"])
             standing = Standing(**checkpoint.facts["standing"], checkpoint_entry=checkpoint.entry)
             parts = self._parts
@@ -104,13 +114,20 @@ class Lineage:
                 self.standing = replace(standing, checkpoint_offset=standing.offset)
         return self._delta_log.journal(self.standing.entry)
 
+    def _check_encoder(self, kept: EncoderName) -> None:
+        chosen = self.learner.catalogue.encoder.name
+        if kept != chosen:
+            raise FailedPreconditionError(
+                f"the checkpoint was learned over the text encoder {kept}, the settings choose {chosen}"
+            )
+
     def _check_form(self, form: dict[str, int]) -> None:
         if form != self._form():
             raise FailedPreconditionError(f"the checkpoint has sizes {form}, the settings say {self._form()}")
 
     def _form(self) -> dict[str, int]:
         names = ("dimension", "blocks", "heads", "max_length", "text_width")
-        return {name: getattr(self._settings, name) for name in names}
+        return {name: getattr(self.learner.shape, name) for name in names}
 
     def relearn(self, entry: Entry, records: Slice) -> bool:
         """Learns a journalled slice once more; whether it came out as it did then."""
@@ -161,7 +178,8 @@ class Lineage:
         """Keeps the state; journal entries that no kept checkpoint needs are dropped."""
         standing = self.standing
         kept = {name: getattr(standing, name) for name in _KEPT_FACTS}
-        facts = {"form": self._form(), "feature_schema": FEATURE_SCHEMA, "standing": kept}
+        encoder = asdict(self.learner.catalogue.encoder.name)
+        facts = {"form": self._form(), "text_encoder": encoder, "feature_schema": FEATURE_SCHEMA, "standing": kept}
         self._checkpoints.save(standing.entry, facts, gathered(self._parts))
         self._delta_log.forget_journal(self._checkpoints.oldest_entry())
         self.standing = replace(standing, checkpoint_entry=standing.entry, checkpoint_offset=standing.offset)

@@ -79,7 +79,8 @@ def checked_parts(space: str, learner: Learner, ranker: RankerLearner) -> dict[s
         ranker=ranker.averaged,
         encoder=learner.catalogue.encoder,
     )
-    ServingModel.load(parts).check_golden()
+    # the encoder that it names is the one at hand
+    ServingModel.load(parts, lambda _: learner.catalogue.encoder).check_golden()
     return parts
 
 

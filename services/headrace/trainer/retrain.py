@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_arrays
 from headrace.runtime.atomic import write_atomically
 from headrace.runtime.errors import NotFoundError
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.learner import Learner
 from headrace.trainer.ranker_learner import RankerLearner
 from headrace.trainer.records import Slice, slice_of
@@ -67,7 +68,7 @@ def retrain(
         raise NotFoundError(f"no event log at {events_db}")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    learner = Learner(settings)
+    learner = Learner(settings, pretrained_encoder(settings))
     windows, offset = asyncio.run(_gathered(events_db, learner, settings))
     losses: list[float] = []
     examples = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from headrace.model.text.weights import UPSTREAM_SHA256
 from headrace.runtime.settings import ServingSettings
 
 
@@ -27,7 +29,12 @@ class TrainerSettings(ServingSettings):
     blocks: int = Field(1, ge=1, le=8, description="Transformer blocks of the user tower")
     heads: int = Field(1, ge=1, le=16, description="attention heads of the user tower")
     max_length: int = Field(50, ge=1, le=500, description="events that the user tower sees")
-    text_width: int = Field(64, ge=4, le=1024, description="width of text vectors")
+    text_encoder: Literal["ngrams", "minilm"] = Field(
+        "ngrams", description="reads texts: n-grams fitted to the shop's titles, or a pre-trained Transformer"
+    )
+    text_width: int = Field(64, ge=4, le=1024, description="width of text vectors by n-grams; minilm has its own")
+    text_folder: Path | None = Field(None, description="files of the minilm encoder; none: the installed package")
+    text_digest: str = Field(UPSTREAM_SHA256, pattern="^[0-9a-f]{64}$", description="SHA-256 of text_folder's weights")
 
     dense_rate: float = Field(2e-3, gt=0, description="learning rate of towers and projections")
     row_rate: float = Field(5e-3, gt=0, description="learning rate of items' own rows")

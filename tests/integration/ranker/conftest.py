@@ -22,7 +22,7 @@ from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from headrace.model.items import COLUMN, ITEM_FEATURES, NEIGHBOURS, NO_NEIGHBOUR, Items, hours
 from headrace.model.ranker_network import RankerNetwork, RankerShape
 from headrace.model.serving_model import parts_of
-from headrace.model.text import HashedNgramEncoder
+from headrace.model.text.ngrams import HashedNgramEncoder
 from headrace.model.towers import Towers, TowerShape
 from headrace.ranker.__main__ import compose
 from headrace.ranker.settings import RankerSettings

@@ -120,6 +120,24 @@ async def test_a_manifest_without_a_part_is_refused(full_shop, make):
     assert "golden.safetensors" in await refused(full_shop, "bad")
 
 
+def _towers(text_width: int, make) -> Towers:
+    shape = TowerShape(make.dimension, max_length=8, text_width=text_width, brand_buckets=8, category_buckets=8)
+    return Towers(shape)
+
+
+async def test_a_release_that_needs_a_text_encoder_that_is_not_here_is_refused(full_shop, make, lengths):
+    parts = make.model_parts(seed=1, towers=_towers(lengths.width, make), encoder=lengths)
+    await full_shop.registry.serve(full_shop.registry.release("bad", parts, delta_sequence=60))
+    assert f"lengths {'0' * 64} is needed" in await refused(full_shop, "bad")
+
+
+async def test_a_release_that_needs_the_packaged_text_encoder_is_served_by_it(full_shop, make, minilm):
+    parts = make.model_parts(seed=1, towers=_towers(minilm.width, make), encoder=minilm)
+    await full_shop.registry.serve(full_shop.registry.release("r-2", parts, delta_sequence=60))
+    await full_shop.until(lambda status: status.release == "r-2")
+    assert (await full_shop.search("red mug")).results
+
+
 async def test_after_a_refusal_a_good_release_is_taken(full_shop, make):
     manifest = full_shop.registry.release("bad", make.model_parts(seed=1), delta_sequence=60)
     manifest.feature_schema = "of tomorrow"

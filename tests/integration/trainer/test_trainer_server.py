@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from headrace.model.history import History
-from headrace.model.serving_model import PARTS, ServingModel
+from headrace.model.serving_model import PARTS, TEXT_PART, ServingModel
+from headrace.runtime.errors import FailedPreconditionError
 from headrace.v1 import trainer_pb2
 
 
@@ -33,7 +34,7 @@ async def test_the_parts_of_a_release_make_a_model(suite) -> None:
         parts = {part.name: await _fetched(stub, release.release, part.name) for part in release.parts}
     model = ServingModel.load({name: data for name, (data, _) in parts.items()})
     model.check_golden()
-    assert set(parts) == set(PARTS)
+    assert set(parts) == {*PARTS, TEXT_PART}
     assert (release.release, release.parent, model.space) == ("r-000001", "", release.space)
     assert all(hashlib.sha256(data).hexdigest() == sha256 for data, sha256 in parts.values())
     assert model.user_vector(History.empty(), np.empty((0, 8), np.float32), 0).shape == (release.dimension,)
@@ -44,6 +45,20 @@ async def _fetched(stub, release: str, part: str) -> tuple[bytes, str]:
     assert all(len(chunk.data) <= 1 << 20 for chunk in chunks)
     assert [chunk.sha256 for chunk in chunks[:-1]] == [""] * (len(chunks) - 1)
     return b"".join(chunk.data for chunk in chunks), chunks[-1].sha256
+
+
+async def test_a_trainer_over_the_packaged_text_encoder_names_it_in_its_releases(suite, minilm) -> None:
+    await suite.write([*suite.products(), *suite.visits(10)])
+    async with suite.trainer(text_encoder="minilm") as stub:
+        await suite.learned(stub)
+        release = (await stub.ListReleases(trainer_pb2.ListReleasesRequest())).releases[0]
+    assert {part.name for part in release.parts} == set(PARTS)
+
+
+async def test_a_trainer_whose_text_encoder_is_not_there_does_not_start(suite, tmp_path) -> None:
+    with pytest.raises(FailedPreconditionError, match="lacks config"):
+        async with suite.trainer(text_encoder="minilm", text_folder=tmp_path / "nowhere"):
+            pass
 
 
 async def test_the_plan_is_sent_now_and_at_every_change(suite) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from headrace.model.serving_model import PARTS, ServingModel
+from headrace.model.serving_model import PARTS, TEXT_PART, ServingModel
 from headrace.runtime.errors import NotFoundError
 from headrace.trainer.retrain import Progress, retrain
 from headrace.v1 import trainer_pb2
@@ -42,7 +42,7 @@ async def test_retraining_writes_the_parts_of_a_release(suite, tmp_path: Path) -
     said: list[Progress] = []
     out = tmp_path / "retrained"
     report = _retrained(suite, out, said)
-    model = ServingModel.load({name: (out / name).read_bytes() for name in PARTS})
+    model = ServingModel.load({name: (out / name).read_bytes() for name in (*PARTS, TEXT_PART)})
     model.check_golden()
     vectors = load_file(out / "vectors.safetensors")
     assert (report.items, report.epochs, [progress.epoch for progress in said]) == (20, 3, [1, 2, 3])

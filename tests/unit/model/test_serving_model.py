@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from safetensors.torch import load, save
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from headrace.model.history import History
 from headrace.model.ranker_network import RankerNetwork, RankerShape
-from headrace.model.serving_model import PARTS, ModelError, ServingModel, parts_of
-from headrace.model.text import HashedNgramEncoder
+from headrace.model.serving_model import FORMAT, PARTS, TEXT_PART, ModelError, ServingModel, parts_of
+from headrace.model.text.encoder import EncoderName, TextEncoder
+from headrace.model.text.ngrams import HashedNgramEncoder
 from headrace.model.towers import Towers, TowerShape
 
 SHAPE = TowerShape(dimension=8, max_length=4, text_width=8)
@@ -46,7 +48,7 @@ def _history(length: int) -> tuple[History, np.ndarray]:
 def test_a_model_comes_back_from_its_parts(parts: dict[str, bytes]) -> None:
     model = ServingModel.load(parts)
     model.check_golden()
-    assert set(parts) == set(PARTS)
+    assert set(parts) == {*PARTS, TEXT_PART}
     assert (model.dimension, model.space, model.feature_schema) == (8, "main", FEATURE_SCHEMA)
 
 
@@ -127,13 +129,14 @@ def test_a_weight_of_another_shape_is_refused(parts: dict[str, bytes]) -> None:
         ServingModel.load(parts | {"towers.safetensors": save(towers)})
 
 
-def test_another_format_is_refused(parts: dict[str, bytes]) -> None:
-    config = json.loads(parts["config.json"]) | {"format": 99}
-    with pytest.raises(ModelError, match="format 99"):
+@pytest.mark.parametrize("number", [1, 99])
+def test_another_format_is_refused(parts: dict[str, bytes], number: int) -> None:
+    config = json.loads(parts["config.json"]) | {"format": number}
+    with pytest.raises(ModelError, match=f"format {number}"):
         ServingModel.load(parts | {"config.json": json.dumps(config).encode()})
 
 
-@pytest.mark.parametrize("name", [*PARTS])
+@pytest.mark.parametrize("name", [*PARTS, TEXT_PART])
 def test_bytes_that_are_no_part_are_refused(parts: dict[str, bytes], name: str) -> None:
     with pytest.raises(ModelError, match=name.replace(".", r"\.")):
         ServingModel.load(parts | {name: b"nonsense"})
@@ -164,3 +167,62 @@ def test_weights_that_are_not_finite_are_not_published() -> None:
 def test_another_number_of_features_is_refused(parts: dict[str, bytes]) -> None:
     with pytest.raises(ModelError, match="takes"):
         ServingModel.load(parts).scores(np.zeros((1, 2), np.float32))
+
+
+def test_a_release_without_its_fitted_encoder_is_refused(parts: dict[str, bytes]) -> None:
+    with pytest.raises(ModelError, match=r"missing parts: text\.safetensors"):
+        ServingModel.load({name: data for name, data in parts.items() if name != TEXT_PART})
+
+
+def _named_parts(encoder: TextEncoder) -> dict[str, bytes]:
+    torch.manual_seed(1)
+    return parts_of(
+        space="main",
+        feature_schema=FEATURE_SCHEMA,
+        towers=Towers(replace(SHAPE, text_width=encoder.width)),
+        ranker=RankerNetwork(RankerShape(len(CANDIDATE_FEATURES))),
+        encoder=encoder,
+    )
+
+
+def test_a_pre_trained_encoder_is_only_named_in_the_parts(lengths: TextEncoder) -> None:
+    parts = _named_parts(lengths)
+    config = json.loads(parts["config.json"])
+    assert set(parts) == set(PARTS)
+    assert (config["format"], config["text"]) == (FORMAT, {"kind": "lengths", "digest": "0" * 64})
+
+
+def test_a_named_encoder_is_asked_for_by_its_name(lengths: TextEncoder) -> None:
+    asked: list[EncoderName] = []
+
+    def find(name: EncoderName) -> TextEncoder:
+        asked.append(name)
+        return lengths
+
+    model = ServingModel.load(_named_parts(lengths), find)
+    model.check_golden()
+    assert asked == [lengths.name]
+    assert model.query_vectors(["mug"]).any()
+
+
+def test_a_release_whose_encoder_is_not_here_is_refused(lengths: TextEncoder) -> None:
+    with pytest.raises(ModelError, match=f"lengths {'0' * 64} is needed"):
+        ServingModel.load(_named_parts(lengths))
+
+
+def test_an_encoder_of_another_width_is_refused(lengths: TextEncoder) -> None:
+    with pytest.raises(ModelError, match="gives 16 numbers, the towers take 2"):
+        ServingModel.load(_named_parts(lengths), lambda _: HashedNgramEncoder.fit([], 16, 1))
+
+
+def test_a_named_encoder_that_reads_otherwise_fails_the_golden_examples(lengths: TextEncoder) -> None:
+    parts = _named_parts(lengths)
+    lengths.encode = lambda texts: np.tile(np.float32([0, -1]), (len(texts), 1))
+    with pytest.raises(ModelError, match="golden query_vectors"):
+        ServingModel.load(parts, lambda _: lengths).check_golden()
+
+
+def test_the_packaged_encoder_serves_a_release(minilm: TextEncoder) -> None:
+    model = ServingModel.load(_named_parts(minilm), lambda _: minilm)
+    model.check_golden()
+    assert model.query_vectors(["red mug"]).shape == (1, 8)

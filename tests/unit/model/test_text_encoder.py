@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from headrace.model.text import HashedNgramEncoder
+from headrace.model.text.ngrams import HashedNgramEncoder
 
 TITLES = ["red ceramic mug", "blue ceramic mug", "wooden garden chair", "steel garden chair", "bird house"]
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from headrace.model.text.cache import CachedEncoder
+from headrace.model.text.encoder import TextEncoder
 from headrace.model.towers import TowerShape
+from headrace.runtime.errors import FailedPreconditionError
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.trainer.catalogue import Catalogue, category_buckets, price_bucket
+from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.deltas import Deltas, Sent
 from headrace.trainer.popularity import Popularity
 from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import SearchPairs, pseudo_queries
 from headrace.trainer.records import Product, Searched, slice_of
 from headrace.trainer.sequences import Grown
+from headrace.trainer.settings import TrainerSettings
 from headrace.v1 import common_pb2, log_pb2
 
 _DAY = 86_400_000_000
@@ -89,6 +96,44 @@ def test_a_restored_catalogue_is_the_same() -> None:
     assert (copy.count, copy.text_of(3), copy.text_of(1)) == (4, "bird house", "")
     assert copy.described().tolist() == [0, 3]
     np.testing.assert_array_equal(copy.encoder.encode(["mug"]), catalogue.encoder.encode(["mug"]))
+
+
+def test_a_frozen_encoder_is_never_fitted_and_reads_each_new_text_once(lengths: TextEncoder) -> None:
+    catalogue = Catalogue(TowerShape(text_width=lengths.width), 1, CachedEncoder(lengths))
+    assert catalogue.fold([_product(0, "red mug")]).tolist() == [0]
+    changed = catalogue.fold([_product(0, "red mug", 2.0), _product(1, "bird house"), _product(2, "red mug")])
+    assert changed.tolist() == [0, 1, 2]
+    assert lengths.encoded == ["red mug", "bird house"]
+    vectors = catalogue.text_vectors(np.array([0, 1, 2]))
+    np.testing.assert_array_equal(vectors[0], vectors[2])
+
+
+def test_a_catalogue_over_a_frozen_encoder_is_restored_without_reading_again(lengths: TextEncoder) -> None:
+    catalogue, copy = (Catalogue(TowerShape(text_width=lengths.width), 1, lengths) for _ in range(2))
+    catalogue.fold([_product(0, "red mug"), _product(3, "bird house")])
+    copy.restore(catalogue.arrays())
+    assert lengths.encoded == ["red mug", "bird house"]
+    everything = np.arange(4)
+    np.testing.assert_array_equal(copy.text_vectors(everything), catalogue.text_vectors(everything))
+
+
+def test_a_catalogue_reads_by_the_packaged_encoder(minilm: TextEncoder) -> None:
+    catalogue = Catalogue(TowerShape(text_width=minilm.width), 1, minilm)
+    catalogue.fold([_product(0, "sofa"), _product(1, "couch"), _product(2, "lamp")])
+    sofa, couch, lamp = catalogue.text_vectors(np.arange(3))
+    assert sofa @ couch > sofa @ lamp + 0.2
+
+
+def test_the_settings_choose_the_encoder(tmp_path: Path) -> None:
+    assert pretrained_encoder(TrainerSettings()) is None
+    with pytest.raises(FailedPreconditionError, match=r"lacks config\.json"):
+        pretrained_encoder(TrainerSettings(text_encoder="minilm", text_folder=tmp_path))
+
+
+def test_the_packaged_encoder_can_be_chosen(minilm: TextEncoder) -> None:
+    encoder = pretrained_encoder(TrainerSettings(text_encoder="minilm"))
+    assert encoder is not None
+    assert encoder.name == minilm.name
 
 
 def test_categories_share_the_buckets_of_their_parents() -> None:

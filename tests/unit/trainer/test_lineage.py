@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.model.candidates import FEATURE_SCHEMA
+from headrace.model.text.encoder import TextEncoder
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
@@ -117,6 +118,34 @@ def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path, settings: Traine
     other = Lineage(settings.model_copy(update={"blocks": 2}), delta_log, Checkpoints(tmp_path / "checkpoints"))
     with pytest.raises(FailedPreconditionError, match="blocks"):
         other.load()
+    delta_log.close()
+
+
+def test_a_checkpoint_over_another_text_encoder_is_refused(
+    tmp_path: Path, settings: TrainerSettings, shop: object, lengths: TextEncoder
+) -> None:
+    lineage, delta_log = _lineage(tmp_path, settings)
+    lineage.learn(_slices(shop, 1)[0])
+    lineage.checkpoint()
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    with pytest.raises(FailedPreconditionError, match="over the text encoder ngrams, the settings choose lengths 0"):
+        Lineage(settings, delta_log, checkpoints, lengths).load()
+    delta_log.close()
+
+
+def test_a_lineage_over_a_pre_trained_encoder_finds_its_state_again(
+    tmp_path: Path, settings: TrainerSettings, shop: object, lengths: TextEncoder
+) -> None:
+    slices = _slices(shop, 2)
+    delta_log = DeltaLog(tmp_path / "deltas.db", "main", settings.dimension)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    lineage = Lineage(settings, delta_log, checkpoints, lengths)
+    lineage.learn(slices[0])
+    lineage.checkpoint()
+    lineage.learn(slices[1])
+    again = Lineage(settings, delta_log, checkpoints, lengths)
+    assert all(again.relearn(entry, slices[1]) for entry in again.load())
+    assert again.look().digest == lineage.look().digest
     delta_log.close()
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from headrace.model.serving_model import PARTS
+from headrace.model.text.encoder import TextEncoder
 from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.atomic import sha256
 from headrace.runtime.errors import CorruptDataError, NotFoundError
@@ -85,3 +87,10 @@ def test_parts_are_written_once_and_read_with_their_checksum(
     (tmp_path / "artifacts" / "releases" / "r-000001" / "config.json").write_bytes(b"{}")
     with pytest.raises(CorruptDataError):
         releases.read(release, "config.json")
+
+
+def test_a_release_over_a_pre_trained_encoder_carries_no_text_weights(
+    settings: TrainerSettings, lengths: TextEncoder
+) -> None:
+    parts = checked_parts("main-1", Learner(settings, lengths), RankerLearner(settings))
+    assert set(parts) == set(PARTS)

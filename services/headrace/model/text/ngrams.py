@@ -1,4 +1,4 @@
-"""Text as vectors: a frozen encoder, so that a text's vector never changes within a space.
+"""Hashed n-grams under a truncated SVD: an encoder fitted to the shop's own titles.
 
 Q texts, T width, V hash buckets.
 """
@@ -9,28 +9,19 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from headrace.model.text.encoder import EncoderName
+
+KIND = "ngrams"
 _BUCKETS = 1 << 14
 _NGRAMS = (3, 4, 5)
 _WORD_WEIGHT = 2.0
 _WORDS = re.compile(r"[^\W_]+")
 _POWER_ITERATIONS = 2
-
-
-class TextEncoder(Protocol):
-    """Maps texts to vectors of `width` numbers, of length 1 (or 0 for a text without a known part)."""
-
-    @property
-    def width(self) -> int: ...
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Q × T."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +35,10 @@ class HashedNgramEncoder:
 
     weights_V: NDArray[np.float32]
     projection_VT: NDArray[np.float32]
+
+    @property
+    def name(self) -> EncoderName:
+        return EncoderName(KIND)
 
     @property
     def width(self) -> int:
