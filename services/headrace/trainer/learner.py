@@ -23,7 +23,9 @@ from headrace.model.towers import Towers, TowerShape, gap_buckets
 from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
 from headrace.trainer.batches import batches, some_reversed
 from headrace.trainer.catalogue import Catalogue
+from headrace.trainer.counted import Counted
 from headrace.trainer.deltas import Deltas, Sent
+from headrace.trainer.forecast import Forecaster, Outcomes
 from headrace.trainer.negatives import Negatives, drawn_negatives
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.popularity import Popularity
@@ -31,7 +33,7 @@ from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import Lesson, SearchPairs, pseudo_queries
 from headrace.trainer.records import Product, Slice
 from headrace.trainer.replay import Reservoir
-from headrace.trainer.sequences import Sequences, Windows, windows_of
+from headrace.trainer.sequences import Pairs, Sequences, Windows, pairs_of, windows_of
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.tower_learner import Step, TowerLearner
 
@@ -89,6 +91,8 @@ class Learner:
         self._reservoir = Reservoir(settings.replay_windows, self.shape.max_length + 1)
         self._popularity = Popularity()
         self._searches = SearchPairs()
+        self._counted = Counted()
+        self._forecaster = Forecaster()
         self._parts: dict[str, Kept] = {
             "towers": TowerWeights(self.towers),
             "catalogue": self.catalogue,
@@ -101,6 +105,8 @@ class Learner:
             "reservoir": self._reservoir,
             "popularity": self._popularity,
             "searches": self._searches,
+            "counted": self._counted,
+            "forecaster": self._forecaster,
         }
 
     def arrays(self) -> Arrays:
@@ -125,6 +131,8 @@ class Learner:
         people = self._sequences.fold(events)
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
+        self._weigh_sources(windows, rng)
+        self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)
         steps = self._learn_windows(windows, rng)
         self._reservoir.add(windows, rng)
@@ -142,7 +150,9 @@ class Learner:
         self._grow()
         self._popularity.add(events.ordinals, events.times_us)
         self._searches.fold(records.searches, events)
-        return windows_of(self._sequences.fold(events), self.shape.max_length)
+        people = self._sequences.fold(events)
+        self._counted.add(people)
+        return windows_of(people, self.shape.max_length)
 
     def retrain(self, windows: Windows, epochs: int) -> Iterator[Learned]:
         """Passes over windows in random orders, nothing evaluated first; the rate falls to a tenth over all of them."""
@@ -176,8 +186,21 @@ class Learner:
         """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
         return self._tower.user_vectors(windows, waits_B)
 
+    def foresee(self, windows: Windows, pairs: Pairs, known: int) -> Outcomes:
+        """Where each pair's target stands among the first `known` items, before anything is learned from it."""
+        items_ND = self.item_vectors(np.arange(known))
+        wants = self._tower.wants(windows, pairs)
+        return self._forecaster.outcomes(windows, pairs, wants, items_ND, self._counted, self._popularity.counts(known))
+
+    def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> None:
+        """Holds every source against what came next, so that the blend believes those that knew."""
+        pairs = pairs_of(windows).followed()
+        pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
+        if len(pairs):
+            self._forecaster.learn(self.foresee(windows, pairs, self.catalogue.count))
+
     def _grow(self) -> None:
-        for part in (self._tower.rows, self.sent, self._popularity):
+        for part in (self._tower.rows, self.sent, self._popularity, self._counted):
             part.grow(self.catalogue.count)
 
     def _moved(self, ordinals: NDArray[np.int64]) -> Deltas:

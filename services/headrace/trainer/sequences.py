@@ -144,9 +144,25 @@ class Pairs:
     states_P: NDArray[np.int64]
     targets_P: NDArray[np.int64]
     waits_P: NDArray[np.int64]  # gap buckets
+    # what followed at once, not what a later visit began with
+    is_next_P: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.rows_P)
+
+    def at(self, chosen: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(
+            self.rows_P[chosen],
+            self.states_P[chosen],
+            self.targets_P[chosen],
+            self.waits_P[chosen],
+            self.is_next_P[chosen],
+        )
+
+    def followed(self) -> Pairs:
+        """What came next after at least one event."""
+        return self.at(self.is_next_P & (self.states_P > 0))
 
 
 def windows_of(people: Sequence[Grown], length: int) -> Windows:
@@ -196,4 +212,5 @@ def pairs_of(windows: Windows) -> Pairs:
     times = windows.times_us_BW
     gaps_P = times[rows_P, events_P] - times[rows_P, np.maximum(states_P - 1, 0)]
     waits_P = np.where(states_P > 0, gap_buckets(gaps_P), 0)
-    return Pairs(rows_P, states_P, windows.ordinals_BW[rows_P, events_P].astype(np.int64), waits_P)
+    targets_P = windows.ordinals_BW[rows_P, events_P].astype(np.int64)
+    return Pairs(rows_P, states_P, targets_P, waits_P, np.arange(len(rows_P)) < len(rows))

@@ -65,6 +65,17 @@ class TowerLearner:
         vectors = self.item_vectors(places.ravel()).reshape(*places.shape, -1)
         return person_vectors(self._towers.user, windows, vectors, waits_B)
 
+    def wants(self, windows: Windows, pairs: Pairs) -> NDArray[np.float32]:
+        """P × D: what people wanted at each pair's state."""
+        longest = max(int(pairs.states_P.max(initial=0)), 1)
+        seen = windows.ordinals_BW[:, :longest].astype(np.int64)
+        vectors = torch.from_numpy(self.item_vectors(seen.ravel()).reshape(*seen.shape, -1))
+        self._towers.user.eval()
+        with torch.no_grad():
+            states = _states(self._towers.user, windows, vectors)
+            chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
+            return np.asarray(self._towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
+
     def step(self, windows: Windows, negatives: Negatives, rng: np.random.Generator, rate: float = 1.0) -> Step:
         """Learns from windows; `rate` scales both learning rates. Nothing moves when a gradient is not finite."""
         pairs = pairs_of(windows)
@@ -87,7 +98,8 @@ class TowerLearner:
             return Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
         is_lesson = np.zeros(len(ordinals), np.bool_)
         is_lesson[np.concatenate([seen_at[_is_seen(windows, longest)], target_at])] = True
-        self.rows.step(ordinals[is_lesson], gradients_RD[is_lesson], rate)
+        moves = np.ones(len(ordinals), np.bool_) if self._settings.negatives_move else is_lesson
+        self.rows.step(ordinals[moves], gradients_RD[moves], rate)
         return Step(ordinals[is_lesson], len(pairs), float(loss.detach()), is_taken=True)
 
     def _shown(self, count: int, rng: np.random.Generator) -> Tensor:
@@ -131,15 +143,6 @@ def person_vectors(
         states = _states(user, windows, torch.from_numpy(vectors_BLD))
         last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
         return np.asarray(user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
-
-
-def state_vectors(user: UserTower, windows: Windows, pairs: Pairs, vectors_BLD: NDArray[np.float32]) -> Tensor:
-    """P × D: what people wanted at each pair's state."""
-    user.eval()
-    with torch.no_grad():
-        states = _states(user, windows, torch.from_numpy(vectors_BLD))
-        chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
-        return user.wants(chosen_PD, torch.from_numpy(pairs.waits_P))
 
 
 def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
