@@ -83,9 +83,7 @@ class Ader:
         known, period = self.known_before(number), self.periods[number]
         kept = period.items < known
         order = np.argsort(period.sessions[kept], kind="stable")
-        items, sessions, times = (
-            column[kept][order] for column in (period.items, period.sessions, period.times_us)
-        )
+        items, sessions, times = (column[kept][order] for column in (period.items, period.sessions, period.times_us))
         bounds = np.flatnonzero(np.diff(sessions)) + 1
         parts = zip(np.split(items, bounds), np.split(times, bounds), strict=True)
         people = [_session(items, times) for items, times in parts if len(items) > 1]

@@ -35,7 +35,7 @@ from headrace.trainer.records import Product, Slice
 from headrace.trainer.replay import Reservoir
 from headrace.trainer.sequences import Pairs, Sequences, Windows, pairs_of, windows_of
 from headrace.trainer.settings import TrainerSettings
-from headrace.trainer.tower_learner import Step, TowerLearner
+from headrace.trainer.tower_learner import Held, Step, TowerLearner
 
 _QUERY_BATCH = 64
 _QUERY_RATE = 2e-3
@@ -122,8 +122,11 @@ class Learner:
         self._grow()
         return self._moved(changed)
 
-    def learn(self, records: Slice, number: int) -> Learned:
-        """Evaluates and then learns the events of slice `number`; products must have been learned before."""
+    def learn(self, records: Slice, number: int, passes: int | None = None) -> Learned:
+        """Evaluates and then learns the events of slice `number`; products must have been learned before.
+
+        `passes` stands in for the settings' own: a first slice of months wants more than one of a second.
+        """
         rng = self._seeded(number)
         events = records.events
         self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
@@ -134,7 +137,7 @@ class Learner:
         self._weigh_sources(windows, rng)
         self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)
-        steps = self._learn_windows(windows, rng)
+        steps = self._learn_windows(windows, passes or self._settings.passes, rng)
         self._reservoir.add(windows, rng)
         new_pairs = self._searches.fold(records.searches, events)
         if new_pairs or records.products:
@@ -142,8 +145,11 @@ class Learner:
         touched = np.unique(np.concatenate([np.empty(0, np.int64), *(step.touched for step in steps)]))
         return _learned(steps, self._moved(touched))
 
-    def gather(self, records: Slice) -> Windows:
-        """Takes in a slice without learning from it; the windows that would have taught."""
+    def gather(self, records: Slice, is_tested: bool = False) -> Windows:
+        """Takes in a slice without teaching the towers; the windows that would have taught.
+
+        `is_tested`: the blend learns from what the sources had said of it.
+        """
         self.catalogue.fold(records.products)
         events = records.events
         self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
@@ -151,8 +157,11 @@ class Learner:
         self._popularity.add(events.ordinals, events.times_us)
         self._searches.fold(records.searches, events)
         people = self._sequences.fold(events)
+        windows = windows_of(people, self.shape.max_length)
+        if is_tested:
+            self._weigh_sources(windows, np.random.default_rng(self._settings.seed))
         self._counted.add(people)
-        return windows_of(people, self.shape.max_length)
+        return windows
 
     def retrain(self, windows: Windows, epochs: int) -> Iterator[Learned]:
         """Passes over windows in random orders, nothing evaluated first; the rate falls to a tenth over all of them."""
@@ -217,15 +226,18 @@ class Learner:
         scores = self.user_vectors(windows, waits) @ items_ND.T
         self.prequential.score(trials, scores, self._popularity.counts(self.catalogue.count))
 
-    def _learn_windows(self, windows: Windows, rng: np.random.Generator) -> list[Step]:
+    def _learn_windows(self, windows: Windows, passes: int, rng: np.random.Generator) -> list[Step]:
         """Some passes over new windows, each step beside as many old ones; the rate falls within a long slice."""
         steps: list[Step] = []
-        expected = max(1, self._settings.passes * windows.targets() // self._settings.batch_targets)
-        for _ in range(self._settings.passes):
+        teacher = self._tower.teacher() if self._settings.distillation and len(self._reservoir) else None
+        expected = max(1, passes * windows.targets() // self._settings.batch_targets)
+        for _ in range(passes):
             for batch in batches(windows, self._settings.batch_targets, rng):
                 fresh = batch.joined(self._replayed(batch, rng))
                 turned = some_reversed(fresh, self._settings.reversed_share, rng)
-                steps.append(self._tower.step(turned, self._negatives(rng), rng, self._rate(len(steps), expected)))
+                lesson = Held(teacher, len(batch)) if teacher is not None else None
+                rate = self._rate(len(steps), expected)
+                steps.append(self._tower.step(turned, self._negatives(rng), rng, rate, lesson))
         return steps
 
     def _replayed(self, fresh: Windows, rng: np.random.Generator) -> Windows:

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.numpy import save as save_arrays
 
@@ -91,8 +90,7 @@ async def _gathered(events_db: Path, learner: Learner, settings: TrainerSettings
             offset = records.until
     finally:
         await log.close()
-    columns = zip(*(part.columns() for part in windows), strict=True)
-    return Windows(*(np.concatenate(column) for column in columns)), offset
+    return Windows.concatenated(windows), offset
 
 
 async def _slices(log: SqliteEventLog) -> AsyncIterator[Slice]:

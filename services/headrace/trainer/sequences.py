@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from headrace.model.events import COUNTED_CODES
 from headrace.model.history import VISIT_GAP_US
-from headrace.model.towers import gap_buckets
+from headrace.model.towers import event_gaps, gap_buckets
 from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
 from headrace.trainer.records import Events
 
@@ -109,8 +111,21 @@ class Windows:
             np.zeros(rows, np.bool_),
         )
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[Windows]) -> Windows:
+        """All windows of at least one part, in order."""
+        return cls(*(np.concatenate(columns) for columns in zip(*(part.columns() for part in parts), strict=True)))
+
     def __len__(self) -> int:
         return len(self.lengths_B)
+
+    def codes(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Event types, channels and gaps of the first `length` events, as the user tower reads them."""
+        return (
+            torch.from_numpy(self.event_types_BW[:, :length].astype(np.int64)),
+            torch.from_numpy(self.channels_BW[:, :length].astype(np.int64)),
+            torch.from_numpy(event_gaps(self.times_us_BW[:, :length])),
+        )
 
     def targets(self) -> int:
         """Events to be predicted."""
@@ -132,8 +147,7 @@ class Windows:
         return Windows(*(column[rows] for column in self.columns()))
 
     def joined(self, other: Windows) -> Windows:
-        pairs = zip(self.columns(), other.columns(), strict=True)
-        return Windows(*(np.concatenate([mine, theirs]) for mine, theirs in pairs))
+        return Windows.concatenated([self, other])
 
 
 @dataclass(frozen=True, slots=True)

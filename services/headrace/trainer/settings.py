@@ -51,6 +51,7 @@ class TrainerSettings(ServingSettings):
     passes: int = Field(1, ge=1, description="times that a slice's sequences are gone through")
     replay_windows: int = Field(8_000, ge=1, description="sequences kept for replay")
     replay_share: float = Field(1.0, ge=0, description="replayed sequences a step for each fresh one")
+    distillation: float = Field(0.0, ge=0, description="how strongly replayed sequences are held to the towers before")
     least_replay: int = Field(16, ge=0, description="replayed sequences a step, at least")
     query_steps: int = Field(2, ge=0, description="steps of the query tower a slice that has something to teach it")
     evaluated_states: int = Field(256, ge=0, description="events a slice by which the sources' blend is learned")

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from headrace.model.losses import sampled_softmax
-from headrace.model.towers import Towers, UserTower, event_gaps
+from headrace.model.towers import Towers, UserTower
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.negatives import Negatives
 from headrace.trainer.optimisers import DenseOptimiser, RowTable
 from headrace.trainer.sequences import Pairs, Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.teacher import Teacher, divergence
 
 # what comes first of all says little beside what follows something
 _FIRST_WEIGHT = 0.2
@@ -33,6 +34,14 @@ class Step:
     examples: int
     loss: float
     is_taken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Windows from `first_row` on are replayed, and held to what the teacher says of them."""
+
+    teacher: Teacher
+    first_row: int
 
 
 class TowerLearner:
@@ -76,7 +85,18 @@ class TowerLearner:
             chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
             return np.asarray(self._towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
 
-    def step(self, windows: Windows, negatives: Negatives, rng: np.random.Generator, rate: float = 1.0) -> Step:
+    def teacher(self) -> Teacher:
+        """The towers as they are, to be held to later."""
+        return Teacher(self._towers.user, self.item_vectors(np.arange(self._catalogue.count)))
+
+    def step(
+        self,
+        windows: Windows,
+        negatives: Negatives,
+        rng: np.random.Generator,
+        rate: float = 1.0,
+        lesson: Held | None = None,
+    ) -> Step:
         """Learns from windows; `rate` scales both learning rates. Nothing moves when a gradient is not finite."""
         pairs = pairs_of(windows)
         if not len(pairs):
@@ -90,7 +110,7 @@ class TowerLearner:
         own_RD = self.rows.rows(ordinals).requires_grad_()
         vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(len(ordinals), rng))
         seen_BLD = functional.embedding(torch.from_numpy(seen_at.reshape(seen_BL.shape)), vectors_RD)
-        loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, negatives)
+        loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, negatives, lesson)
         loss.backward()  # type: ignore[no-untyped-call]
         assert own_RD.grad is not None
         gradients_RD = own_RD.grad.numpy()
@@ -115,23 +135,35 @@ class TowerLearner:
         target_at: NDArray[np.int64],
         negative_at: NDArray[np.int64],
         negatives: Negatives,
+        lesson: Held | None,
     ) -> Tensor:
         self._towers.user.train()
         seen_BLD = functional.dropout(seen_BLD, self._settings.input_dropout)
         states = _states(self._towers.user, windows, seen_BLD)
         chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
         wants_PD = self._towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P))
+        negatives_SD = functional.embedding(torch.from_numpy(negative_at), vectors_RD)
         losses_P = sampled_softmax(
             wants_PD,
             functional.embedding(torch.from_numpy(target_at), vectors_RD),
-            functional.embedding(torch.from_numpy(negative_at), vectors_RD),
+            negatives_SD,
             positive_ids_P=torch.from_numpy(pairs.targets_P),
             negative_ids_S=torch.from_numpy(negatives.ordinals_S),
             positive_log_q_P=torch.from_numpy(negatives.log_q_N[pairs.targets_P]),
             negative_log_q_S=torch.from_numpy(negatives.log_q_N[negatives.ordinals_S]),
         )
         weights_P = torch.from_numpy(np.where(pairs.states_P > 0, 1.0, _FIRST_WEIGHT).astype(np.float32))
-        return (losses_P * weights_P).sum() / weights_P.sum()
+        loss = (losses_P * weights_P).sum() / weights_P.sum()
+        if lesson is None:
+            return loss
+        return loss + self._settings.distillation * self._held(
+            lesson, windows, pairs, wants_PD @ negatives_SD.T, negatives
+        )
+
+    def _held(self, lesson: Held, windows: Windows, pairs: Pairs, scores_PS: Tensor, negatives: Negatives) -> Tensor:
+        old_P = pairs.rows_P >= lesson.first_row
+        said = lesson.teacher.log_shares(windows, pairs.at(old_P), negatives.ordinals_S)
+        return divergence(said, scores_PS[torch.from_numpy(old_P)]).sum() / len(pairs)
 
 
 def person_vectors(
@@ -146,13 +178,7 @@ def person_vectors(
 
 
 def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
-    length = vectors_BLD.shape[1]
-    return user(  # type: ignore[no-any-return]
-        vectors_BLD,
-        torch.from_numpy(windows.event_types_BW[:, :length].astype(np.int64)),
-        torch.from_numpy(windows.channels_BW[:, :length].astype(np.int64)),
-        torch.from_numpy(event_gaps(windows.times_us_BW[:, :length])),
-    )
+    return user(vectors_BLD, *windows.codes(vectors_BLD.shape[1]))  # type: ignore[no-any-return]
 
 
 def _is_seen(windows: Windows, longest: int) -> NDArray[np.bool_]:

@@ -1,0 +1,347 @@
+"""Does learning as events come keep up with training again from nothing, at a fraction of its cost?
+
+ADER's protocol (benchmarks/ader.py) on DIGINETICA (weeks) or YOOCHOOSE (days), with the trainer's own learner.
+`python -m benchmarks.continual --data diginetica|yoochoose [--folder FOLDER] [--seeds N] [--seed N] [--quick]
+[--plots FOLDER] --json PATH`. Finished parts are kept beside PATH (`PATH.parts`) and not run again.
+
+Methods, each over the same test clicks:
+- counts: co-visitation, own choices and popularity as the blend weighs them, no tower
+- static: the towers learn period 0 and no more; finetune: each period alone, nothing replayed
+- replay: the towers, each period beside as much replayed; headrace: the same blended with the counts
+- retrain: fresh towers over all periods so far; retrain_blended: with the same counts and weights as headrace
+- distil: replay that is also held to what the towers said before
+
+recall_at_20 … are percentages, means over clicks, then over periods. train_seconds are CPU seconds on one thread;
+examples are (what was seen, what followed) pairs that were learned from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.ader import LAST_TUNING, Ader
+from benchmarks.continual_plots import draw
+from benchmarks.results import Bar, Result
+from headrace.datasets.source import data_folder
+from headrace.runtime.errors import NotFoundError
+from headrace.trainer.forecast import Outcomes
+from headrace.trainer.learner import Learner
+from headrace.trainer.sequences import Windows, pairs_of
+from headrace.trainer.settings import TrainerSettings
+
+Row = dict[str, object]
+
+PASSES, FIRST_PASSES, EPOCHS = 3, 12, 16
+SETTINGS: Mapping[str, object] = {
+    "dropout": 0.3,
+    "input_dropout": 0.3,
+    "habit": False,
+    "reversed_share": 0.5,
+    "uniform_negatives": 2048,
+    "dense_rate": 1.5e-3,
+    "row_rate": 0.01,
+    "passes": PASSES,
+    "replay_windows": 400_000,
+    "evaluated_people": 0,
+    "evaluated_states": 4096,
+}
+# the incremental ways to learn, and which of an outcome's ranks each reports
+INCREMENTAL: Mapping[str, Mapping[str, object]] = {
+    "headrace": {},
+    "static": {},
+    "finetune": {"replay_share": 0.0, "least_replay": 0},
+    "distil": {"distillation": 1.0},
+}
+RETRAINED_FROM = 8
+# sessions of each period by which forgetting is told
+GAUGED = 1_500
+# of a period, when the last part is held out
+_PARTS = 20
+_SESSIONS_AT_ONCE = 2_000
+_PUBLISHED = {"diginetica": "DIGINETICA", "yoochoose": "YOOCHOOSE"}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A part of the work that is kept when it is done. `period` is 0 for a run through all of them."""
+
+    method: str
+    seed: int
+    period: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.method}/{self.seed}/{self.period}"
+
+
+def learner_of(method: str, seed: int) -> Learner:
+    changes = dict(SETTINGS) | dict(INCREMENTAL.get(method, {})) | {"seed": seed}
+    return Learner(TrainerSettings(**changes))  # type: ignore[arg-type]
+
+
+def measured(unit: Unit, name: str, folder: Path, last: int) -> list[Row]:
+    """The rows of one unit; runs in a process of its own."""
+    torch.set_num_threads(1)
+    data = Ader.read(name, folder / "ader")
+    rows = _retrained(data, unit) if unit.period else _incremental(data, unit, last)
+    return [{"data": name, "seed": unit.seed} | row for row in rows]
+
+
+def _incremental(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
+    learner, gauge = learner_of(unit.method, unit.seed), Gauge(data)
+    for period in range(1, last + 1):
+        is_learned = period == 1 or unit.method != "static"
+        seconds, examples = _update(learner, data, period) if is_learned else (0.0, 0)
+        cost: Row = {"train_seconds": round(seconds, 1), "examples": examples}
+        gauge.note_learned(learner, period - 1)
+        windows, known = data.test_windows(period)
+        outcomes = foreseen(learner, windows, known)
+        gauge.note_fresh(learner, period)
+        for method, ranks in _reported(unit.method, outcomes):
+            yield {"method": method, "period": period} | quality(ranks) | cost
+    yield {"method": unit.method, "period": 0} | gauge.forgetting(learner, last)
+
+
+def _update(learner: Learner, data: Ader, period: int) -> tuple[float, int]:
+    begun = time.process_time()
+    examples = 0
+    for records in data.periods[period - 1].slices(1):
+        learned = learner.learn(records, period, FIRST_PASSES if period == 1 else None)
+        learner.sent.note(learned.deltas)
+        examples += learned.examples
+    return time.process_time() - begun, examples
+
+
+def _retrained(data: Ader, unit: Unit) -> Iterator[Row]:
+    """Fresh towers over everything but the newest period's last part, by which the blend is learned."""
+    learner = learner_of("retrain", unit.seed)
+    *slices, tail = [part for number in range(unit.period) for part in data.periods[number].slices(_PARTS)]
+    windows = Windows.concatenated([learner.gather(records) for records in slices])
+    begun = time.process_time()
+    examples = sum(learned.examples for learned in learner.retrain(windows, EPOCHS))
+    cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
+    learner.gather(tail, is_tested=True)
+    test, known = data.test_windows(unit.period)
+    outcomes = foreseen(learner, test, known)
+    for method, ranks in (("retrain", outcomes.vector_ranks_P), ("retrain_blended", outcomes.ranks_P)):
+        yield {"method": method, "period": unit.period} | quality(ranks) | cost
+
+
+def _reported(method: str, outcomes: Outcomes) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    if method == "headrace":
+        yield "counts", outcomes.counted_ranks_P
+        yield "replay", outcomes.vector_ranks_P
+        yield "headrace", outcomes.ranks_P
+    else:
+        yield method, outcomes.vector_ranks_P
+
+
+def foreseen(learner: Learner, windows: Windows, known: int) -> Outcomes:
+    parts = []
+    for start in range(0, len(windows), _SESSIONS_AT_ONCE):
+        part = windows.at(np.arange(start, min(start + _SESSIONS_AT_ONCE, len(windows))))
+        parts.append(learner.foresee(part, pairs_of(part).followed(), known))
+    return Outcomes.joined(parts)
+
+
+def quality(ranks: NDArray[np.int64]) -> Row:
+    """Percentages over clicks."""
+    gains = np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)
+    return {
+        "recall_at_20": 100 * float((ranks <= 20).mean()),
+        "mrr_at_20": 100 * float(np.where(ranks <= 20, 1 / ranks, 0).mean()),
+        "recall_at_10": 100 * float((ranks <= 10).mean()),
+        "mrr_at_10": 100 * float(np.where(ranks <= 10, 1 / ranks, 0).mean()),
+        "ndcg_at_10": 100 * float(gains.mean()),
+        "clicks": len(ranks),
+    }
+
+
+class Gauge:
+    """What the towers recall of each period before they learned it, just after, and at the end."""
+
+    def __init__(self, data: Ader) -> None:
+        self._data = data
+        self._fresh: dict[int, float] = {}
+        self._learned: dict[int, float] = {}
+
+    def note_fresh(self, learner: Learner, period: int) -> None:
+        self._fresh[period] = self._recall(learner, period)
+
+    def note_learned(self, learner: Learner, period: int) -> None:
+        if period:
+            self._learned[period] = self._recall(learner, period)
+
+    def forgetting(self, learner: Learner, last: int) -> Row:
+        """Points of recall@20: gained on a period by learning it, and lost again by the end, over all but the last."""
+        periods = [period for period in self._learned if period < last]
+        gains = [self._learned[period] - self._fresh[period] for period in periods]
+        losses = [self._learned[period] - self._recall(learner, period) for period in periods]
+        return {"gain_on_new": float(np.mean(gains)), "loss_on_old": float(np.mean(losses))} if periods else {}
+
+    def _recall(self, learner: Learner, period: int) -> float:
+        windows, known = self._data.test_windows(period)
+        chosen = np.random.default_rng(period).permutation(len(windows))[:GAUGED]
+        ranks = foreseen(learner, windows.at(np.sort(chosen)), known).vector_ranks_P
+        return 100 * float((ranks <= 20).mean())
+
+
+def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[int]) -> list[Unit]:
+    """Every part of the work, the longest first."""
+    rivals = [Unit("retrain", seed, period) for period in sorted(retrained, reverse=True) for seed in seeds]
+    return rivals + [Unit(method, seed) for method in methods for seed in seeds]
+
+
+def run_all(units: Sequence[Unit], name: str, folder: Path, last: int, parts: Path) -> list[Row]:
+    """Rows of all units; those that `parts` holds already are not run again."""
+    done: dict[str, list[Row]] = {}
+    if parts.exists():
+        done = {part["key"]: part["rows"] for part in map(json.loads, parts.read_text().splitlines())}
+    missing = [unit for unit in units if unit.key not in done]
+    spawned = multiprocessing.get_context("spawn")
+    with Progress(console=Console(stderr=True)) as progress, ProcessPoolExecutor(2, mp_context=spawned) as pool:
+        task = progress.add_task(name, total=len(units), completed=len(units) - len(missing))
+        futures = {pool.submit(measured, unit, name, folder, last): unit for unit in missing}
+        for future in as_completed(futures):
+            unit = futures[future]
+            done[unit.key] = future.result()
+            with parts.open("a") as file:
+                file.write(json.dumps({"key": unit.key, "rows": done[unit.key]}) + "\n")
+            progress.update(task, advance=1, description=f"{name} {unit.key}")
+    return [row for unit in units for row in done[unit.key]]
+
+
+def summarised(rows: Sequence[Row]) -> list[Row]:
+    """A row a method: means over periods, then over seeds, with the spread over seeds."""
+    by_method: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["period"]:
+            by_method[str(row["method"])][int(str(row["seed"]))].append(row)
+    return [_summary(method, seeds) for method, seeds in by_method.items()]
+
+
+_MEASURES = ("recall_at_20", "mrr_at_20", "recall_at_10", "mrr_at_10", "ndcg_at_10")
+
+
+def _summary(method: str, seeds: Mapping[int, Sequence[Row]]) -> Row:
+    periods = sorted({int(str(row["period"])) for rows in seeds.values() for row in rows})
+    summary: Row = {"method": method, "periods": f"{periods[0]}..{periods[-1]}", "of_periods": len(periods)}
+    for name in _MEASURES:
+        means = [float(np.mean([_number(row, name) for row in rows])) for rows in seeds.values()]
+        summary |= {name: round(float(np.mean(means)), 3), f"{name}_spread": round(float(np.std(means)), 3)}
+    late = [[row for row in rows if _number(row, "period") > LAST_TUNING] for rows in seeds.values()]
+    if all(late):
+        summary["recall_at_20_held_out"] = round(_mean(row for rows in late for row in rows), 3)
+    for name in ("train_seconds", "examples"):
+        summary[name] = round(float(np.mean([sum(_number(row, name) for row in rows) for rows in seeds.values()])), 1)
+    return summary
+
+
+def _number(row: Row, name: str) -> float:
+    return float(str(row[name]))
+
+
+def _mean(rows: Iterable[Row], name: str = "recall_at_20") -> float:
+    return float(np.mean([_number(row, name) for row in rows]))
+
+
+def bars_of(name: str, rows: Sequence[Row], published: Mapping[str, Sequence[float]], last: int) -> list[Bar]:
+    ours = [row for row in rows if row["method"] == "headrace" and row["period"]]
+    recall, reciprocal = _mean(ours), _mean(ours, "mrr_at_20")
+    if name == "diginetica":
+        bars = [Bar.at_least("R@20, mean of periods", 53.0, recall), Bar.at_least("MRR@20", 19.3, reciprocal)]
+    else:
+        best = {
+            m: max(_published(published, name, m, rival, last) for rival in ("ADER", "Joint")) for m in _RIVAL_NAMES
+        }
+        bars = [
+            Bar.at_least("R@20, best published + 0.5", round(best["Recall@20"] + 0.5, 2), recall),
+            Bar.at_least("MRR@20, best published", round(best["MRR@20"], 2), reciprocal),
+        ]
+    return bars + _cost_bars(rows) + _forgetting_bars(rows)
+
+
+_RIVAL_MEASURES = ("Recall@20", "MRR@20")
+
+
+def _published(published: Mapping[str, Sequence[float]], name: str, measure: str, rival: str, last: int) -> float:
+    return float(np.mean(published[f"{_PUBLISHED[name]}|{measure}|{rival}"][:last]))
+
+
+def _cost_bars(rows: Sequence[Row]) -> list[Bar]:
+    rivals = {(row["seed"], row["period"]): row for row in rows if row["method"] == "retrain_blended"}
+    ours = {(row["seed"], row["period"]): row for row in rows if row["method"] == "headrace" and row["period"]}
+    paired = [(ours[key], rival) for key, rival in rivals.items() if key in ours]
+    if not paired:
+        return []
+    shares = {name: [_number(our, name) / _number(rival, name) for our, rival in paired] for name in _COSTS}
+    gaps = [_number(our, "recall_at_20") - _number(rival, "recall_at_20") for our, rival in paired]
+    return [
+        *(Bar.at_most(f"update's {name}, greatest share of retraining's", 0.1, max(shares[name])) for name in _COSTS),
+        Bar.at_least("R@20 against retraining, paired mean", 0.0, float(np.mean(gaps))),
+    ]
+
+
+_COSTS = ("train_seconds", "examples")
+
+
+def _forgetting_bars(rows: Sequence[Row]) -> list[Bar]:
+    methods = ("headrace", "finetune")
+    told = {method: [r for r in rows if r["method"] == method and "loss_on_old" in r] for method in methods}
+    if not all(told.values()):
+        return []
+    loss, gain = ({m: _mean(told[m], name) for m in told} for name in ("loss_on_old", "gain_on_new"))
+    return [
+        Bar.at_most("loss on old periods, share of finetune's", round(1 / 3, 4), loss["headrace"] / loss["finetune"]),
+        Bar.at_least("gain on new periods, share of finetune's", 0.95, gain["headrace"] / gain["finetune"]),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=list(_PUBLISHED), required=True)
+    parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
+    parser.add_argument("--seed", type=int, default=20, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--retrained", default="8,12,16", help="periods before which all is trained anew")
+    parser.add_argument("--quick", action="store_true", help="two periods, one seed, no retraining")
+    parser.add_argument("--plots", type=Path, help="folder for the figures")
+    parser.add_argument("--json", type=Path, required=True)
+    arguments = parser.parse_args()
+    folder = data_folder(arguments.folder)
+    if folder is None:
+        raise NotFoundError("name the data sets' folder with --folder or HEADRACE_DATA")
+    published = json.loads((folder / "ader" / "published_per_period.json").read_text())
+    last = 2 if arguments.quick else len(Ader.read(arguments.data, folder / "ader").periods) - 1
+    seeds = [arguments.seed + number for number in range(1 if arguments.quick else arguments.seeds)]
+    retrained = [] if arguments.quick else [int(text) for text in arguments.retrained.split(",") if int(text) <= last]
+    parts = arguments.json.with_suffix(".parts")
+    parts.parent.mkdir(parents=True, exist_ok=True)
+    rows = run_all(units_of(seeds, list(INCREMENTAL), retrained), arguments.data, folder, last, parts)
+    Result(
+        f"continual_{arguments.data}",
+        {**SETTINGS, "first_passes": FIRST_PASSES, "epochs": EPOCHS, "tuned_on": f"periods 1..{LAST_TUNING}"},
+        seeds,
+        [*({"data": arguments.data} | row for row in summarised(rows)), *rows],
+        bars_of(arguments.data, rows, published, last),
+    ).write(arguments.json)
+    if arguments.plots:
+        draw(arguments.data, rows, published, arguments.plots)
+
+
+if __name__ == "__main__":
+    main()
