@@ -266,7 +266,7 @@ def bars_of(name: str, rows: Sequence[Row], published: Mapping[str, Sequence[flo
         bars = [Bar.at_least("R@20, mean of periods", 53.0, recall), Bar.at_least("MRR@20", 19.3, reciprocal)]
     else:
         best = {
-            m: max(_published(published, name, m, rival, last) for rival in ("ADER", "Joint")) for m in _RIVAL_NAMES
+            m: max(_published(published, name, m, rival, last) for rival in ("ADER", "Joint")) for m in _RIVAL_MEASURES
         }
         bars = [
             Bar.at_least("R@20, best published + 0.5", round(best["Recall@20"] + 0.5, 2), recall),
