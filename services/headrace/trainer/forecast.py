@@ -54,8 +54,12 @@ class Forecaster:
         items_ND: NDArray[np.float32],
         counted: Counted,
         popularity_N: NDArray[np.float64],
+        is_new_only: bool = False,
     ) -> Outcomes:
-        """How each pair's target was foreseen. Items of which `items_ND` has no row can not be foreseen."""
+        """How each pair's target was foreseen. Items of which `items_ND` has no row can not be foreseen.
+
+        `is_new_only`: nothing that a state had seen is ranked.
+        """
         popular_N = popularity_N[: len(items_ND)] / max(float(popularity_N[: len(items_ND)].sum()), 1e-9)
         items = torch.from_numpy(items_ND)
         parts = []
@@ -63,7 +67,10 @@ class Forecaster:
             part = slice(start, start + _AT_ONCE)
             chances_PN = torch.softmax(torch.from_numpy(wants_PD[part]) @ items.T, dim=1).numpy()
             forecasts = counted.forecasts(windows, pairs.rows_P[part], pairs.states_P[part])
-            parts.append(self._part(chances_PN, forecasts, popular_N, pairs.targets_P[part], pairs.states_P[part]))
+            seen = _seen_by(windows, pairs.at(np.arange(len(pairs))[part])) if is_new_only else None
+            parts.append(
+                self._part(chances_PN, forecasts, popular_N, pairs.targets_P[part], pairs.states_P[part], seen)
+            )
         return Outcomes.joined(parts)
 
     def _part(
@@ -73,6 +80,7 @@ class Forecaster:
         popular_N: NDArray[np.float64],
         targets_P: NDArray[np.int64],
         states_P: NDArray[np.int64],
+        seen: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
     ) -> Outcomes:
         contexts_P = np.searchsorted(_CONTEXT_STARTS, states_P, side="right")
         every = np.arange(len(targets_P))
@@ -82,12 +90,13 @@ class Forecaster:
             popular_N[targets_P],
         ]
         weights_PK = self.blend.weights_CK[contexts_P]
-        vector_ranks = _ranks(chances_PN, targets_P)
         mixed_PN = _mixed(chances_PN * weights_PK[:, :1].astype(np.float32), forecasts, weights_PK, popular_N)
         counted_PN = _mixed(np.zeros_like(chances_PN), forecasts, weights_PK, popular_N)
-        return Outcomes(
-            _ranks(mixed_PN, targets_P), vector_ranks, _ranks(counted_PN, targets_P), np.stack(said, axis=1), contexts_P
-        )
+        if seen is not None:
+            for scores_PN in (mixed_PN, chances_PN, counted_PN):
+                scores_PN[seen] = -1.0
+        mixed, vector, counted = (_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, chances_PN, counted_PN))
+        return Outcomes(mixed, vector, counted, np.stack(said, axis=1), contexts_P)
 
     def learn(self, outcomes: Outcomes) -> None:
         self.blend.learn(outcomes.chances_PK, outcomes.contexts_P)
@@ -97,6 +106,13 @@ class Forecaster:
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.blend.restore(arrays)
+
+
+def _seen_by(windows: Windows, pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Entries (state, ordinal) of everything that each state had seen."""
+    width = windows.ordinals_BW.shape[1]
+    states, places = np.nonzero(np.arange(width) < pairs.states_P[:, None])
+    return states, windows.ordinals_BW[pairs.rows_P[states], places].astype(np.int64)
 
 
 def _mixed(

@@ -195,18 +195,24 @@ class Learner:
         """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
         return self._tower.user_vectors(windows, waits_B)
 
-    def foresee(self, windows: Windows, pairs: Pairs, known: int) -> Outcomes:
-        """Where each pair's target stands among the first `known` items, before anything is learned from it."""
-        items_ND = self.item_vectors(np.arange(known))
-        wants = self._tower.wants(windows, pairs)
-        return self._forecaster.outcomes(windows, pairs, wants, items_ND, self._counted, self._popularity.counts(known))
+    def foresee(self, windows: Windows, pairs: Pairs, known: int, is_new_only: bool = False) -> Outcomes:
+        """Where each pair's target stands among the first `known` items, before anything is learned from it.
+
+        `is_new_only`: among those of them that were not seen before it.
+        """
+        items_ND, wants_PD = self.item_vectors(np.arange(known)), self._tower.wants(windows, pairs)
+        popularity_N = self._popularity.counts(known)
+        return self._forecaster.outcomes(windows, pairs, wants_PD, items_ND, self._counted, popularity_N, is_new_only)
+
+    def weigh_sources(self, outcomes: Outcomes) -> None:
+        """Takes in what every source had said of what came next, so that the blend believes those that knew."""
+        self._forecaster.learn(outcomes)
 
     def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> None:
-        """Holds every source against what came next, so that the blend believes those that knew."""
         pairs = pairs_of(windows).followed()
         pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
         if len(pairs):
-            self._forecaster.learn(self.foresee(windows, pairs, self.catalogue.count))
+            self.weigh_sources(self.foresee(windows, pairs, self.catalogue.count))
 
     def _grow(self) -> None:
         for part in (self._tower.rows, self.sent, self._popularity, self._counted):
