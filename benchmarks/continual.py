@@ -19,31 +19,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from benchmarks.ader import LAST_TUNING, Ader
 from benchmarks.continual_plots import draw
 from benchmarks.results import Bar, Result
-from headrace.datasets.source import data_folder
-from headrace.runtime.errors import NotFoundError
+from benchmarks.seeds import number
+from benchmarks.units import Row, Unit, required_folder, run_units
 from headrace.trainer.forecast import Outcomes
 from headrace.trainer.learner import Learner
 from headrace.trainer.sequences import Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
-
-Row = dict[str, object]
 
 PASSES, FIRST_PASSES, EPOCHS = 3, 12, 16
 SETTINGS: Mapping[str, object] = {
@@ -73,19 +66,6 @@ GAUGED = 1_500
 _PARTS = 20
 _SESSIONS_AT_ONCE = 2_000
 _PUBLISHED = {"diginetica": "DIGINETICA", "yoochoose": "YOOCHOOSE"}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A part of the work that is kept when it is done. `period` is 0 for a run through all of them."""
-
-    method: str
-    seed: int
-    period: int = 0
-
-    @property
-    def key(self) -> str:
-        return f"{self.method}/{self.seed}/{self.period}"
 
 
 def learner_of(method: str, seed: int) -> Learner:
@@ -206,25 +186,6 @@ def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[i
     return rivals + [Unit(method, seed) for method in methods for seed in seeds]
 
 
-def run_all(units: Sequence[Unit], name: str, folder: Path, last: int, parts: Path) -> list[Row]:
-    """Rows of all units; those that `parts` holds already are not run again."""
-    done: dict[str, list[Row]] = {}
-    if parts.exists():
-        done = {part["key"]: part["rows"] for part in map(json.loads, parts.read_text().splitlines())}
-    missing = [unit for unit in units if unit.key not in done]
-    spawned = multiprocessing.get_context("spawn")
-    with Progress(console=Console(stderr=True)) as progress, ProcessPoolExecutor(2, mp_context=spawned) as pool:
-        task = progress.add_task(name, total=len(units), completed=len(units) - len(missing))
-        futures = {pool.submit(measured, unit, name, folder, last): unit for unit in missing}
-        for future in as_completed(futures):
-            unit = futures[future]
-            done[unit.key] = future.result()
-            with parts.open("a") as file:
-                file.write(json.dumps({"key": unit.key, "rows": done[unit.key]}) + "\n")
-            progress.update(task, advance=1, description=f"{name} {unit.key}")
-    return [row for unit in units for row in done[unit.key]]
-
-
 def summarised(rows: Sequence[Row]) -> list[Row]:
     """A row a method: means over periods, then over seeds, with the spread over seeds."""
     by_method: dict[str, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
@@ -241,22 +202,18 @@ def _summary(method: str, seeds: Mapping[int, Sequence[Row]]) -> Row:
     periods = sorted({int(str(row["period"])) for rows in seeds.values() for row in rows})
     summary: Row = {"method": method, "periods": f"{periods[0]}..{periods[-1]}", "of_periods": len(periods)}
     for name in _MEASURES:
-        means = [float(np.mean([_number(row, name) for row in rows])) for rows in seeds.values()]
+        means = [float(np.mean([number(row, name) for row in rows])) for rows in seeds.values()]
         summary |= {name: round(float(np.mean(means)), 3), f"{name}_spread": round(float(np.std(means)), 3)}
-    late = [[row for row in rows if _number(row, "period") > LAST_TUNING] for rows in seeds.values()]
+    late = [[row for row in rows if number(row, "period") > LAST_TUNING] for rows in seeds.values()]
     if all(late):
         summary["recall_at_20_held_out"] = round(_mean(row for rows in late for row in rows), 3)
     for name in ("train_seconds", "examples"):
-        summary[name] = round(float(np.mean([sum(_number(row, name) for row in rows) for rows in seeds.values()])), 1)
+        summary[name] = round(float(np.mean([sum(number(row, name) for row in rows) for rows in seeds.values()])), 1)
     return summary
 
 
-def _number(row: Row, name: str) -> float:
-    return float(str(row[name]))
-
-
 def _mean(rows: Iterable[Row], name: str = "recall_at_20") -> float:
-    return float(np.mean([_number(row, name) for row in rows]))
+    return float(np.mean([number(row, name) for row in rows]))
 
 
 def bars_of(name: str, rows: Sequence[Row], published: Mapping[str, Sequence[float]], last: int) -> list[Bar]:
@@ -288,8 +245,8 @@ def _cost_bars(rows: Sequence[Row]) -> list[Bar]:
     paired = [(ours[key], rival) for key, rival in rivals.items() if key in ours]
     if not paired:
         return []
-    shares = {name: [_number(our, name) / _number(rival, name) for our, rival in paired] for name in _COSTS}
-    gaps = [_number(our, "recall_at_20") - _number(rival, "recall_at_20") for our, rival in paired]
+    shares = {name: [number(our, name) / number(rival, name) for our, rival in paired] for name in _COSTS}
+    gaps = [number(our, "recall_at_20") - number(rival, "recall_at_20") for our, rival in paired]
     return [
         *(Bar.at_most(f"update's {name}, greatest share of retraining's", 0.1, max(shares[name])) for name in _COSTS),
         Bar.at_least("R@20 against retraining, paired mean", 0.0, float(np.mean(gaps))),
@@ -322,16 +279,13 @@ def main() -> None:
     parser.add_argument("--plots", type=Path, help="folder for the figures")
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
-    folder = data_folder(arguments.folder)
-    if folder is None:
-        raise NotFoundError("name the data sets' folder with --folder or HEADRACE_DATA")
+    folder = required_folder(arguments.folder)
     published = json.loads((folder / "ader" / "published_per_period.json").read_text())
     last = 2 if arguments.quick else len(Ader.read(arguments.data, folder / "ader").periods) - 1
     seeds = [arguments.seed + number for number in range(1 if arguments.quick else arguments.seeds)]
     retrained = [] if arguments.quick else [int(text) for text in arguments.retrained.split(",") if int(text) <= last]
-    parts = arguments.json.with_suffix(".parts")
-    parts.parent.mkdir(parents=True, exist_ok=True)
-    rows = run_all(units_of(seeds, list(INCREMENTAL), retrained), arguments.data, folder, last, parts)
+    units = units_of(seeds, list(INCREMENTAL), retrained)
+    rows = run_units(units, measured, (arguments.data, folder, last), arguments.json.with_suffix(".parts"))
     Result(
         f"continual_{arguments.data}",
         {**SETTINGS, "first_passes": FIRST_PASSES, "epochs": EPOCHS, "tuned_on": f"periods 1..{LAST_TUNING}"},

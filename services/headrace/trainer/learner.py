@@ -122,6 +122,11 @@ class Learner:
         self._grow()
         return self._moved(changed)
 
+    def know(self, count: int) -> None:
+        """Makes `count` items exist, of which nothing is known but that they are different ones."""
+        self.catalogue.grow(count)
+        self._grow()
+
     def learn(self, records: Slice, number: int, passes: int | None = None) -> Learned:
         """Evaluates and then learns the events of slice `number`; products must have been learned before.
 
@@ -129,8 +134,7 @@ class Learner:
         """
         rng = self._seeded(number)
         events = records.events
-        self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
-        self._grow()
+        self.know(int(events.ordinals.max()) + 1 if len(events) else 0)
         people = self._sequences.fold(events)
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
@@ -152,8 +156,7 @@ class Learner:
         """
         self.catalogue.fold(records.products)
         events = records.events
-        self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
-        self._grow()
+        self.know(int(events.ordinals.max()) + 1 if len(events) else 0)
         self._popularity.add(events.ordinals, events.times_us)
         self._searches.fold(records.searches, events)
         people = self._sequences.fold(events)
