@@ -22,6 +22,8 @@ SOURCES = ("vector", *Counted.names, "popularity")
 # one, two, three or four, more events seen
 _CONTEXT_STARTS = np.array([2, 3, 5])
 _AT_ONCE = 1024
+# places of a list
+LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,14 @@ class Forecaster:
         return Outcomes(mixed, vector, counted, np.stack(said, axis=1), contexts_P)
 
     def learn(self, outcomes: Outcomes) -> None:
-        self.blend.learn(outcomes.chances_PK, outcomes.contexts_P)
+        """Learns the blend from outcomes that a list could have held: how the far tail is ordered helps nobody.
+
+        (With all outcomes the towers, which alone say something of every item, are believed too much: on
+        click sessions 0.25 points of MRR@20 less at the same recall.)
+        """
+        best_P = np.minimum(np.minimum(outcomes.ranks_P, outcomes.vector_ranks_P), outcomes.counted_ranks_P)
+        listed_P = best_P <= LISTED
+        self.blend.learn(outcomes.chances_PK[listed_P], outcomes.contexts_P[listed_P])
 
     def arrays(self) -> Arrays:
         return self.blend.arrays()
