@@ -28,8 +28,9 @@ LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Ranks from 1 of what came next, and what each source had said of it."""
+    """What came next, its ranks from 1, and what each source had said of it."""
 
+    targets_P: NDArray[np.int64]
     ranks_P: NDArray[np.int64]
     vector_ranks_P: NDArray[np.int64]
     counted_ranks_P: NDArray[np.int64]
@@ -38,7 +39,7 @@ class Outcomes:
 
     @classmethod
     def joined(cls, parts: Sequence[Outcomes]) -> Outcomes:
-        names = ("ranks_P", "vector_ranks_P", "counted_ranks_P", "chances_PK", "contexts_P")
+        names = ("targets_P", "ranks_P", "vector_ranks_P", "counted_ranks_P", "chances_PK", "contexts_P")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -98,7 +99,7 @@ class Forecaster:
             for scores_PN in (mixed_PN, chances_PN, counted_PN):
                 scores_PN[seen] = -1.0
         mixed, vector, counted = (_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, chances_PN, counted_PN))
-        return Outcomes(mixed, vector, counted, np.stack(said, axis=1), contexts_P)
+        return Outcomes(targets_P, mixed, vector, counted, np.stack(said, axis=1), contexts_P)
 
     def learn(self, outcomes: Outcomes) -> None:
         """Learns the blend from outcomes that a list could have held: how the far tail is ordered helps nobody.

@@ -55,6 +55,8 @@ class Learned:
     examples: int
     loss: float
     skipped_steps: int
+    # how some of the slice's events were foreseen before anything was learned from it
+    outcomes: Outcomes | None = None
 
 
 class TowerWeights:
@@ -138,7 +140,7 @@ class Learner:
         people = self._sequences.fold(events)
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
-        self._weigh_sources(windows, rng)
+        outcomes = self._weigh_sources(windows, rng)
         self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)
         steps = self._learn_windows(windows, passes or self._settings.passes, rng)
@@ -147,7 +149,7 @@ class Learner:
         if new_pairs or records.products:
             self._learn_queries(rng)
         touched = np.unique(np.concatenate([np.empty(0, np.int64), *(step.touched for step in steps)]))
-        return _learned(steps, self._moved(touched))
+        return replace(_learned(steps, self._moved(touched)), outcomes=outcomes)
 
     def gather(self, records: Slice, is_tested: bool = False) -> Windows:
         """Takes in a slice without teaching the towers; the windows that would have taught.
@@ -211,11 +213,14 @@ class Learner:
         """Takes in what every source had said of what came next, so that the blend believes those that knew."""
         self._forecaster.learn(outcomes)
 
-    def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> None:
+    def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> Outcomes | None:
         pairs = pairs_of(windows).followed()
         pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
-        if len(pairs):
-            self.weigh_sources(self.foresee(windows, pairs, self.catalogue.count))
+        if not len(pairs):
+            return None
+        outcomes = self.foresee(windows, pairs, self.catalogue.count)
+        self.weigh_sources(outcomes)
+        return outcomes
 
     def _grow(self) -> None:
         for part in (self._tower.rows, self.sent, self._popularity, self._counted):
