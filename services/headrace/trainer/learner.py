@@ -31,7 +31,7 @@ from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.popularity import Popularity
 from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import Lesson, SearchPairs, pseudo_queries
-from headrace.trainer.records import Product, Slice
+from headrace.trainer.records import Events, Product, Slice
 from headrace.trainer.replay import Reservoir
 from headrace.trainer.sequences import Pairs, Sequences, Windows, pairs_of, windows_of
 from headrace.trainer.settings import TrainerSettings
@@ -107,6 +107,7 @@ class Learner:
             "searches": self._searches,
             "counted": self._counted,
             "forecaster": self._forecaster,
+            "admission": self._tower.admission,
         }
 
     def arrays(self) -> Arrays:
@@ -132,6 +133,7 @@ class Learner:
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
         self._weigh_sources(windows, rng)
+        expired = self._meet(events)
         self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)
         steps = self._learn_windows(windows, rng)
@@ -139,7 +141,7 @@ class Learner:
         new_pairs = self._searches.fold(records.searches, events)
         if new_pairs or records.products:
             self._learn_queries(rng)
-        touched = np.unique(np.concatenate([np.empty(0, np.int64), *(step.touched for step in steps)]))
+        touched = np.unique(np.concatenate([expired, *(step.touched for step in steps)]))
         return _learned(steps, self._moved(touched))
 
     def gather(self, records: Slice) -> Windows:
@@ -150,6 +152,7 @@ class Learner:
         self._grow()
         self._popularity.add(events.ordinals, events.times_us)
         self._searches.fold(records.searches, events)
+        self._meet(events)
         people = self._sequences.fold(events)
         self._counted.add(people)
         return windows_of(people, self.shape.max_length)
@@ -192,6 +195,13 @@ class Learner:
         wants = self._tower.wants(windows, pairs)
         return self._forecaster.outcomes(windows, pairs, wants, items_ND, self._counted, self._popularity.counts(known))
 
+    def _meet(self, events: Events) -> NDArray[np.int64]:
+        """Counts the items of events as met; those whose rows went back to zero, since they were not for too long."""
+        self._tower.admission.meet(events.ordinals, events.times_us)
+        expired = self._tower.admission.expire()
+        self._tower.rows.forget(expired)
+        return expired
+
     def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> None:
         """Holds every source against what came next, so that the blend believes those that knew."""
         pairs = pairs_of(windows).followed()
@@ -200,7 +210,7 @@ class Learner:
             self._forecaster.learn(self.foresee(windows, pairs, self.catalogue.count))
 
     def _grow(self) -> None:
-        for part in (self._tower.rows, self.sent, self._popularity, self._counted):
+        for part in (self._tower.rows, self._tower.admission, self.sent, self._popularity, self._counted):
             part.grow(self.catalogue.count)
 
     def _moved(self, ordinals: NDArray[np.int64]) -> Deltas:

@@ -56,6 +56,11 @@ class TrainerSettings(ServingSettings):
     evaluated_states: int = Field(256, ge=0, description="events a slice by which the sources' blend is learned")
     evaluated_people: int = Field(64, ge=0, description="people a slice whose next items are predicted first")
 
+    admit_after: int = Field(1, ge=1, description="events of an item before it has a row of its own")
+    expire_days: float = Field(
+        0.0, ge=0, description="days of log time without an event after which an item's row is zero again; 0: never"
+    )
+
     slice_every_s: float = Field(0.4, gt=0, description="live: seconds that a slice gathers events")
     slice_events: int = Field(1_000, ge=1, description="live: a slice is learned at once when this many wait")
     catch_up_slice_events: int = Field(4_000, ge=1, description="records a slice while behind")
