@@ -31,6 +31,7 @@ from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.popularity import Popularity
 from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import Lesson, SearchPairs, pseudo_queries
+from headrace.trainer.rate_control import RateControl, forecast_loss
 from headrace.trainer.records import Events, Product, Slice
 from headrace.trainer.replay import Reservoir
 from headrace.trainer.sequences import Pairs, Sequences, Windows, pairs_of, windows_of
@@ -93,6 +94,7 @@ class Learner:
         self._searches = SearchPairs()
         self._counted = Counted()
         self._forecaster = Forecaster()
+        self.rate_control = RateControl(settings)
         self._parts: dict[str, Kept] = {
             "towers": TowerWeights(self.towers),
             "catalogue": self.catalogue,
@@ -108,6 +110,7 @@ class Learner:
             "counted": self._counted,
             "forecaster": self._forecaster,
             "admission": self._tower.admission,
+            "rate_control": self.rate_control,
         }
 
     def arrays(self) -> Arrays:
@@ -203,11 +206,13 @@ class Learner:
         return expired
 
     def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> None:
-        """Holds every source against what came next, so that the blend believes those that knew."""
+        """Holds every source against what came next: the blend believes those that knew, the rate minds the towers."""
         pairs = pairs_of(windows).followed()
         pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
         if len(pairs):
-            self._forecaster.learn(self.foresee(windows, pairs, self.catalogue.count))
+            outcomes = self.foresee(windows, pairs, self.catalogue.count)
+            self.rate_control.note(forecast_loss(outcomes))
+            self._forecaster.learn(outcomes)
 
     def _grow(self) -> None:
         for part in (self._tower.rows, self._tower.admission, self.sent, self._popularity, self._counted):
@@ -243,10 +248,11 @@ class Learner:
         return self._reservoir.sample(wanted, rng)
 
     def _rate(self, step: int, expected: int) -> float:
-        """A live slice of a few steps takes the whole rate; a long one ends at a tenth of it."""
+        """A live slice of a few steps takes the whole rate of now; a long one ends at a tenth of it."""
+        whole = self.rate_control.multiplier
         if expected < _LONG_SLICE:
-            return 1.0
-        return 1.0 - (1.0 - _LAST_RATE) * min(1.0, step / expected)
+            return whole
+        return whole * (1.0 - (1.0 - _LAST_RATE) * min(1.0, step / expected))
 
     def _negatives(self, rng: np.random.Generator) -> Negatives:
         counts_N = self._popularity.counts(self.catalogue.count)

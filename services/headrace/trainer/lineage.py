@@ -54,6 +54,10 @@ class Standing:
     checkpoint_offset: int = 0
     quality: tuple[Quality, ...] = ()
     overall: Quality | None = None
+    # what the learning rates are multiplied by, and changes for the worse so far
+    rate: float = 1.0
+    drifts: int = 0
+    wants_rotation: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +250,9 @@ class Lineage:
             last_sequence=self._delta_log.last_sequence,
             quality=tuple(self.learner.prequential.by_week()),
             overall=self.learner.prequential.overall(),
+            rate=self.learner.rate_control.multiplier,
+            drifts=self.learner.rate_control.drifts,
+            wants_rotation=self.learner.rate_control.wants_rotation,
         )
 
 

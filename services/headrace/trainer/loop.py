@@ -22,7 +22,7 @@ from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.delta_log import DeltaLog, Entry
-from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage
+from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage, Standing
 from headrace.trainer.past_towers import TowerHistory
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.records import Slice, slice_of
@@ -39,6 +39,11 @@ _learn_lag = histogram("headrace.trainer.learn.lag", "ms", "from a record's appe
 _duration = histogram("headrace.trainer.slice.duration", "ms", "time to learn a slice")
 _learned = counter("headrace.trainer.records", "{record}", "log records learned")
 _recall = histogram("headrace.trainer.prequential.recall", "1", "recall@20 of the current week before learning from it")
+_rate = histogram("headrace.trainer.rate", "1", "what the learning rates are multiplied by, after each slice")
+_drifts = counter("headrace.trainer.drifts", "{change}", "changes for the worse in how slices are foreseen")
+_rotations = counter(
+    "headrace.trainer.rotations.wanted", "{rotation}", "times that changes began to ask for a new space"
+)
 
 _POLL_S = 0.03
 _WAIT_S = 0.5
@@ -152,12 +157,14 @@ class LearningLoop:
 
     async def _learn(self, records: Sequence[LoggedRecord]) -> None:
         begun = time.perf_counter()
-        after, until = self._lineage.standing.offset, records[-1].offset
+        before = self._lineage.standing
+        after, until = before.offset, records[-1].offset
         await self._work(lambda: self._learn_slice(records, after, until))
         self._on_deltas()
         _duration.record((time.perf_counter() - begun) * 1e3)
         _learned.add(len(records))
         self._measure_lag(records)
+        _measure_rate(before, self._lineage.standing)
 
     def _learn_slice(self, records: Sequence[LoggedRecord], after: int, until: int) -> None:
         self._traced(slice_of(records, after, until), self._lineage.learn)
@@ -261,6 +268,16 @@ class LearningLoop:
 
     async def _work(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _measure_rate(before: Standing, now: Standing) -> None:
+    _rate.record(now.rate)
+    if now.drifts > before.drifts:
+        _drifts.add(now.drifts - before.drifts)
+        log.warning("drifted", extra={"offset": now.offset, "drifts": now.drifts, "rate": now.rate})
+    if now.wants_rotation and not before.wants_rotation:
+        _rotations.add(1)
+        log.warning("rotation_wanted", extra={"offset": now.offset, "drifts": now.drifts})
 
 
 def _one_thread() -> None:
