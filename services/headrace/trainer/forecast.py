@@ -82,11 +82,15 @@ class Forecaster:
             popular_N[targets_P],
         ]
         weights_PK = self.blend.weights_CK[contexts_P]
-        vector_ranks = _ranks(chances_PN, targets_P)
+        vector_ranks = target_ranks(chances_PN, targets_P)
         mixed_PN = _mixed(chances_PN * weights_PK[:, :1].astype(np.float32), forecasts, weights_PK, popular_N)
         counted_PN = _mixed(np.zeros_like(chances_PN), forecasts, weights_PK, popular_N)
         return Outcomes(
-            _ranks(mixed_PN, targets_P), vector_ranks, _ranks(counted_PN, targets_P), np.stack(said, axis=1), contexts_P
+            target_ranks(mixed_PN, targets_P),
+            vector_ranks,
+            target_ranks(counted_PN, targets_P),
+            np.stack(said, axis=1),
+            contexts_P,
         )
 
     def learn(self, outcomes: Outcomes) -> None:
@@ -114,7 +118,8 @@ def _mixed(
     return begun_PN
 
 
-def _ranks(scores_PN: NDArray[np.float32], targets_P: NDArray[np.int64]) -> NDArray[np.int64]:
+def target_ranks(scores_PN: NDArray[np.float32], targets_P: NDArray[np.int64]) -> NDArray[np.int64]:
+    """P: where each row's own target stands, from 1; equal scores go by ordinal."""
     own_P1 = scores_PN[np.arange(len(targets_P)), targets_P][:, None]
     ahead_P = (scores_PN > own_P1).sum(axis=1)
     # equal scores go by ordinal

@@ -26,6 +26,7 @@ from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.counted import Counted
 from headrace.trainer.deltas import Deltas, Sent
 from headrace.trainer.forecast import Forecaster, Outcomes
+from headrace.trainer.gauge import Gauge, Reading
 from headrace.trainer.negatives import Negatives, drawn_negatives
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.popularity import Popularity
@@ -46,6 +47,8 @@ _KEPT_EVENTS = 100
 # steps from which on the rate falls within a slice, and what it falls to
 _LONG_SLICE = 40
 _LAST_RATE = 0.1
+# sets the gauge's draws apart from those of learning, which must not change with the gauge
+_GAUGE_DRAWS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class Learner:
         self._counted = Counted()
         self._forecaster = Forecaster()
         self.rate_control = RateControl(settings)
+        self.gauge = Gauge(settings.gauge_windows, settings.gauge_stretches, self.shape.max_length + 1)
         self._parts: dict[str, Kept] = {
             "towers": TowerWeights(self.towers),
             "catalogue": self.catalogue,
@@ -111,6 +115,7 @@ class Learner:
             "forecaster": self._forecaster,
             "admission": self._tower.admission,
             "rate_control": self.rate_control,
+            "gauge": self.gauge,
         }
 
     def arrays(self) -> Arrays:
@@ -141,6 +146,7 @@ class Learner:
         self._popularity.add(events.ordinals, events.times_us)
         steps = self._learn_windows(windows, rng)
         self._reservoir.add(windows, rng)
+        self.gauge.add(windows, np.random.default_rng((self._settings.seed, number, _GAUGE_DRAWS)))
         new_pairs = self._searches.fold(records.searches, events)
         if new_pairs or records.products:
             self._learn_queries(rng)
@@ -197,6 +203,12 @@ class Learner:
         items_ND = self.item_vectors(np.arange(known))
         wants = self._tower.wants(windows, pairs)
         return self._forecaster.outcomes(windows, pairs, wants, items_ND, self._counted, self._popularity.counts(known))
+
+    def measure(self) -> Reading | None:
+        """What the towers foresee now of the gauge's old windows; None before there are any."""
+        if not len(self.gauge):
+            return None
+        return self.gauge.measure(self._tower.wants, self.item_vectors(np.arange(self.catalogue.count)))
 
     def _meet(self, events: Events) -> NDArray[np.int64]:
         """Counts the items of events as met; those whose rows went back to zero, since they were not for too long."""

@@ -22,6 +22,7 @@ from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.delta_log import DeltaLog, Entry
+from headrace.trainer.gauge import Reading
 from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage, Standing
 from headrace.trainer.past_towers import TowerHistory
 from headrace.trainer.plan_board import PlanBoard
@@ -39,6 +40,7 @@ _learn_lag = histogram("headrace.trainer.learn.lag", "ms", "from a record's appe
 _duration = histogram("headrace.trainer.slice.duration", "ms", "time to learn a slice")
 _learned = counter("headrace.trainer.records", "{record}", "log records learned")
 _recall = histogram("headrace.trainer.prequential.recall", "1", "recall@20 of the current week before learning from it")
+_gauge = histogram("headrace.trainer.gauge.recall", "1", "recall@20 of the frozen sample at a publish, by period")
 _rate = histogram("headrace.trainer.rate", "1", "what the learning rates are multiplied by, after each slice")
 _drifts = counter("headrace.trainer.drifts", "{change}", "changes for the worse in how slices are foreseen")
 _rotations = counter(
@@ -213,6 +215,8 @@ class LearningLoop:
             log.info("published", extra={"release": plan.stable.name, "offset": plan.stable.log_offset})
         if quality := self._lineage.standing.quality:
             _recall.record(quality[-1].recall)
+        if reading := self._lineage.standing.gauge:
+            _measure_gauge(reading)
 
     def _write_release(self) -> ServingPlan:
         standing = self._lineage.standing
@@ -229,7 +233,7 @@ class LearningLoop:
             shown |= {"recall_at_20": quality.recall, "mrr_at_20": quality.reciprocal_rank}
             shown |= {"popularity_recall_at_20": quality.popularity_recall}
             shown |= {"personal_recall_at_20": quality.personal_recall}
-        return shown
+        return shown | (standing.gauge.metrics() if standing.gauge else {})
 
     async def _save_when_due(self) -> None:
         factor = _BUSY_FACTOR if self._is_behind else 1
@@ -278,6 +282,13 @@ def _measure_rate(before: Standing, now: Standing) -> None:
     if now.wants_rotation and not before.wants_rotation:
         _rotations.add(1)
         log.warning("rotation_wanted", extra={"offset": now.offset, "drifts": now.drifts})
+
+
+def _measure_gauge(reading: Reading) -> None:
+    metrics = reading.metrics()
+    for period in ("new", "old", "old_fresh"):
+        if (name := f"{period}_recall_at_20") in metrics:
+            _gauge.record(metrics[name], {"period": period})
 
 
 def _one_thread() -> None:

@@ -66,6 +66,8 @@ class TrainerSettings(ServingSettings):
     )
     rotation_drifts: int = Field(3, ge=1, description="changes for the worse that ask for a new space of vectors")
     rotation_window_slices: int = Field(1_000, ge=1, description="slices within which they must come")
+    gauge_windows: int = Field(64, ge=0, description="old sequences kept of each stretch for the gauge; 0: no gauge")
+    gauge_stretches: int = Field(16, ge=2, description="stretches of log time that the gauge looks back on, at most")
     admit_after: int = Field(1, ge=1, description="events of an item before it has a row of its own")
     expire_days: float = Field(
         0.0, ge=0, description="days of log time without an event after which an item's row is zero again; 0: never"
