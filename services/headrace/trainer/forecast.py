@@ -98,7 +98,9 @@ class Forecaster:
         if seen is not None:
             for scores_PN in (mixed_PN, chances_PN, counted_PN):
                 scores_PN[seen] = -1.0
-        mixed, vector, counted = (_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, chances_PN, counted_PN))
+        mixed, vector, counted = (
+            target_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, chances_PN, counted_PN)
+        )
         return Outcomes(targets_P, mixed, vector, counted, np.stack(said, axis=1), contexts_P)
 
     def learn(self, outcomes: Outcomes) -> None:
@@ -140,7 +142,8 @@ def _mixed(
     return begun_PN
 
 
-def _ranks(scores_PN: NDArray[np.float32], targets_P: NDArray[np.int64]) -> NDArray[np.int64]:
+def target_ranks(scores_PN: NDArray[np.float32], targets_P: NDArray[np.int64]) -> NDArray[np.int64]:
+    """P: where each row's own target stands, from 1; equal scores go by ordinal."""
     own_P1 = scores_PN[np.arange(len(targets_P)), targets_P][:, None]
     ahead_P = (scores_PN > own_P1).sum(axis=1)
     # equal scores go by ordinal

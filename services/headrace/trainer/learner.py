@@ -26,12 +26,14 @@ from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.counted import Counted
 from headrace.trainer.deltas import Deltas, Sent
 from headrace.trainer.forecast import Forecaster, Outcomes
+from headrace.trainer.gauge import Gauge, Reading
 from headrace.trainer.negatives import Negatives, drawn_negatives
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.popularity import Popularity
 from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import Lesson, SearchPairs, pseudo_queries
-from headrace.trainer.records import Product, Slice
+from headrace.trainer.rate_control import RateControl, forecast_loss
+from headrace.trainer.records import Events, Product, Slice
 from headrace.trainer.replay import Reservoir
 from headrace.trainer.sequences import Pairs, Sequences, Windows, pairs_of, windows_of
 from headrace.trainer.settings import TrainerSettings
@@ -45,6 +47,8 @@ _KEPT_EVENTS = 100
 # steps from which on the rate falls within a slice, and what it falls to
 _LONG_SLICE = 40
 _LAST_RATE = 0.1
+# sets the gauge's draws apart from those of learning, which must not change with the gauge
+_GAUGE_DRAWS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Learner:
         self._searches = SearchPairs()
         self._counted = Counted()
         self._forecaster = Forecaster()
+        self.rate_control = RateControl(settings)
+        self.gauge = Gauge(settings.gauge_windows, settings.gauge_stretches, self.shape.max_length + 1)
         self._parts: dict[str, Kept] = {
             "towers": TowerWeights(self.towers),
             "catalogue": self.catalogue,
@@ -109,6 +115,9 @@ class Learner:
             "searches": self._searches,
             "counted": self._counted,
             "forecaster": self._forecaster,
+            "admission": self._tower.admission,
+            "rate_control": self.rate_control,
+            "gauge": self.gauge,
         }
 
     def arrays(self) -> Arrays:
@@ -141,14 +150,16 @@ class Learner:
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
         outcomes = self._weigh_sources(windows, rng)
+        expired = self._meet(events)
         self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)
         steps = self._learn_windows(windows, passes or self._settings.passes, rng)
         self._reservoir.add(windows, rng)
+        self.gauge.add(windows, np.random.default_rng((self._settings.seed, number, _GAUGE_DRAWS)))
         new_pairs = self._searches.fold(records.searches, events)
         if new_pairs or records.products:
             self._learn_queries(rng)
-        touched = np.unique(np.concatenate([np.empty(0, np.int64), *(step.touched for step in steps)]))
+        touched = np.unique(np.concatenate([expired, *(step.touched for step in steps)]))
         return replace(_learned(steps, self._moved(touched)), outcomes=outcomes)
 
     def gather(self, records: Slice, is_tested: bool = False) -> Windows:
@@ -161,6 +172,7 @@ class Learner:
         self.know(int(events.ordinals.max()) + 1 if len(events) else 0)
         self._popularity.add(events.ordinals, events.times_us)
         self._searches.fold(records.searches, events)
+        self._meet(events)
         people = self._sequences.fold(events)
         windows = windows_of(people, self.shape.max_length)
         if is_tested:
@@ -213,17 +225,31 @@ class Learner:
         """Takes in what every source had said of what came next, so that the blend believes those that knew."""
         self._forecaster.learn(outcomes)
 
+    def measure(self) -> Reading | None:
+        """What the towers foresee now of the gauge's old windows; None before there are any."""
+        if not len(self.gauge):
+            return None
+        return self.gauge.measure(self._tower.wants, self.item_vectors(np.arange(self.catalogue.count)))
+
+    def _meet(self, events: Events) -> NDArray[np.int64]:
+        """Counts the items of events as met; those whose rows went back to zero, since they were not for too long."""
+        self._tower.admission.meet(events.ordinals, events.times_us)
+        expired = self._tower.admission.expire()
+        self._tower.rows.forget(expired)
+        return expired
+
     def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> Outcomes | None:
         pairs = pairs_of(windows).followed()
         pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
         if not len(pairs):
             return None
         outcomes = self.foresee(windows, pairs, self.catalogue.count)
+        self.rate_control.note(forecast_loss(outcomes))
         self.weigh_sources(outcomes)
         return outcomes
 
     def _grow(self) -> None:
-        for part in (self._tower.rows, self.sent, self._popularity, self._counted):
+        for part in (self._tower.rows, self._tower.admission, self.sent, self._popularity, self._counted):
             part.grow(self.catalogue.count)
 
     def _moved(self, ordinals: NDArray[np.int64]) -> Deltas:
@@ -259,10 +285,11 @@ class Learner:
         return self._reservoir.sample(wanted, rng)
 
     def _rate(self, step: int, expected: int) -> float:
-        """A live slice of a few steps takes the whole rate; a long one ends at a tenth of it."""
+        """A live slice of a few steps takes the whole rate of now; a long one ends at a tenth of it."""
+        whole = self.rate_control.multiplier
         if expected < _LONG_SLICE:
-            return 1.0
-        return 1.0 - (1.0 - _LAST_RATE) * min(1.0, step / expected)
+            return whole
+        return whole * (1.0 - (1.0 - _LAST_RATE) * min(1.0, step / expected))
 
     def _negatives(self, rng: np.random.Generator) -> Negatives:
         counts_N = self._popularity.counts(self.catalogue.count)

@@ -21,6 +21,7 @@ from headrace.trainer.arrays import Kept, gathered, scatter
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.deltas import Deltas, vectors_digest
+from headrace.trainer.gauge import Reading
 from headrace.trainer.impressions import ImpressionJoin
 from headrace.trainer.learner import Learner
 from headrace.trainer.prequential import Quality
@@ -54,6 +55,12 @@ class Standing:
     checkpoint_offset: int = 0
     quality: tuple[Quality, ...] = ()
     overall: Quality | None = None
+    # what the learning rates are multiplied by, and changes for the worse so far
+    rate: float = 1.0
+    drifts: int = 0
+    wants_rotation: bool = False
+    # as of the newest publish of this process
+    gauge: Reading | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +172,10 @@ class Lineage:
         self.standing = replace(self.standing, train_seconds=self.standing.train_seconds + seconds)
 
     def send_drifted(self) -> int:
-        """Sends every vector that moved since it was sent, whatever moved it; how many."""
+        """Sends every vector that moved since it was sent, whatever moved it, and reads the gauge; how many.
+
+        It goes before each publish. The gauge notes what is fresh, so reading it is part of the journalled act.
+        """
         return self._learn(DRIFT, Slice.empty(self.standing.offset, self.standing.offset))
 
     def learn_rows(self, groups: Groups, complete_offset: int) -> None:
@@ -206,7 +216,17 @@ class Lineage:
             return deltas, replace(self.standing, products_offset=records.until)
         if kind == EVENTS:
             return self._learn_events(records)
-        return self.learner.drifted() if kind == DRIFT else Deltas.empty(self._settings.dimension), self.standing
+        if kind == DRIFT:
+            self._read_gauge()
+            return self.learner.drifted(), self.standing
+        return Deltas.empty(self._settings.dimension), self.standing
+
+    def _read_gauge(self) -> None:
+        begun = time.perf_counter()
+        reading = self.learner.measure()
+        if reading is not None:
+            facts = {"windows": len(self.learner.gauge), "seconds": round(time.perf_counter() - begun, 3)}
+            log.info("gauge_read", extra=facts | reading.metrics())
 
     def _learn_events(self, records: Slice) -> tuple[Deltas, Standing]:
         standing = self.standing
@@ -246,6 +266,10 @@ class Lineage:
             last_sequence=self._delta_log.last_sequence,
             quality=tuple(self.learner.prequential.by_week()),
             overall=self.learner.prequential.overall(),
+            rate=self.learner.rate_control.multiplier,
+            drifts=self.learner.rate_control.drifts,
+            wants_rotation=self.learner.rate_control.wants_rotation,
+            gauge=self.learner.gauge.reading,
         )
 
 

@@ -22,7 +22,8 @@ from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.delta_log import DeltaLog, Entry
-from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage
+from headrace.trainer.gauge import Reading
+from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage, Standing
 from headrace.trainer.past_towers import TowerHistory
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.records import Slice, slice_of
@@ -39,6 +40,12 @@ _learn_lag = histogram("headrace.trainer.learn.lag", "ms", "from a record's appe
 _duration = histogram("headrace.trainer.slice.duration", "ms", "time to learn a slice")
 _learned = counter("headrace.trainer.records", "{record}", "log records learned")
 _recall = histogram("headrace.trainer.prequential.recall", "1", "recall@20 of the current week before learning from it")
+_gauge = histogram("headrace.trainer.gauge.recall", "1", "recall@20 of the frozen sample at a publish, by period")
+_rate = histogram("headrace.trainer.rate", "1", "what the learning rates are multiplied by, after each slice")
+_drifts = counter("headrace.trainer.drifts", "{change}", "changes for the worse in how slices are foreseen")
+_rotations = counter(
+    "headrace.trainer.rotations.wanted", "{rotation}", "times that changes began to ask for a new space"
+)
 
 _POLL_S = 0.03
 _WAIT_S = 0.5
@@ -152,12 +159,14 @@ class LearningLoop:
 
     async def _learn(self, records: Sequence[LoggedRecord]) -> None:
         begun = time.perf_counter()
-        after, until = self._lineage.standing.offset, records[-1].offset
+        before = self._lineage.standing
+        after, until = before.offset, records[-1].offset
         await self._work(lambda: self._learn_slice(records, after, until))
         self._on_deltas()
         _duration.record((time.perf_counter() - begun) * 1e3)
         _learned.add(len(records))
         self._measure_lag(records)
+        _measure_rate(before, self._lineage.standing)
 
     def _learn_slice(self, records: Sequence[LoggedRecord], after: int, until: int) -> None:
         self._traced(slice_of(records, after, until), self._lineage.learn)
@@ -206,6 +215,8 @@ class LearningLoop:
             log.info("published", extra={"release": plan.stable.name, "offset": plan.stable.log_offset})
         if quality := self._lineage.standing.quality:
             _recall.record(quality[-1].recall)
+        if reading := self._lineage.standing.gauge:
+            _measure_gauge(reading)
 
     def _write_release(self) -> ServingPlan:
         standing = self._lineage.standing
@@ -222,7 +233,7 @@ class LearningLoop:
             shown |= {"recall_at_20": quality.recall, "mrr_at_20": quality.reciprocal_rank}
             shown |= {"popularity_recall_at_20": quality.popularity_recall}
             shown |= {"personal_recall_at_20": quality.personal_recall}
-        return shown
+        return shown | (standing.gauge.metrics() if standing.gauge else {})
 
     async def _save_when_due(self) -> None:
         factor = _BUSY_FACTOR if self._is_behind else 1
@@ -261,6 +272,23 @@ class LearningLoop:
 
     async def _work(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _measure_rate(before: Standing, now: Standing) -> None:
+    _rate.record(now.rate)
+    if now.drifts > before.drifts:
+        _drifts.add(now.drifts - before.drifts)
+        log.warning("drifted", extra={"offset": now.offset, "drifts": now.drifts, "rate": now.rate})
+    if now.wants_rotation and not before.wants_rotation:
+        _rotations.add(1)
+        log.warning("rotation_wanted", extra={"offset": now.offset, "drifts": now.drifts})
+
+
+def _measure_gauge(reading: Reading) -> None:
+    metrics = reading.metrics()
+    for period in ("new", "old", "old_fresh"):
+        if (name := f"{period}_recall_at_20") in metrics:
+            _gauge.record(metrics[name], {"period": period})
 
 
 def _one_thread() -> None:

@@ -108,6 +108,11 @@ class RowTable:
         moves = (self._rate * scale / ((1 - self._beta1**steps) * spread)).astype(np.float32)
         self._rows_ND[ordinals] -= moves[:, None] * first
 
+    def forget(self, ordinals: NDArray[np.int64]) -> None:
+        """Makes rows what they began as, with all that was known of their gradients."""
+        for column in (self._rows_ND, self._first_ND, self._second_N, self._steps_N):
+            column[ordinals] = 0
+
     def arrays(self) -> Arrays:
         return {
             "rows_ND": self._rows_ND,

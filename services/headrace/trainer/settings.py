@@ -57,6 +57,23 @@ class TrainerSettings(ServingSettings):
     evaluated_states: int = Field(256, ge=0, description="events a slice by which the sources' blend is learned")
     evaluated_people: int = Field(64, ge=0, description="people a slice whose next items are predicted first")
 
+    drift_rate_boost: float = Field(
+        3.0, ge=1, description="times the towers' learning rates after a change for the worse; 1: as ever"
+    )
+    drift_half_life_slices: float = Field(20.0, gt=0, description="slices in which half of what was boosted is gone")
+    plateau_slices: int = Field(200, ge=1, description="slices of a block; one no better than the best halves the rate")
+    plateau_rate_floor: float = Field(
+        1.0, gt=0, le=1, description="least factor on learning rates when nothing gets better; 1: none"
+    )
+    rotation_drifts: int = Field(3, ge=1, description="changes for the worse that ask for a new space of vectors")
+    rotation_window_slices: int = Field(1_000, ge=1, description="slices within which they must come")
+    gauge_windows: int = Field(64, ge=0, description="old sequences kept of each stretch for the gauge; 0: no gauge")
+    gauge_stretches: int = Field(16, ge=2, description="stretches of log time that the gauge looks back on, at most")
+    admit_after: int = Field(1, ge=1, description="events of an item before it has a row of its own")
+    expire_days: float = Field(
+        0.0, ge=0, description="days of log time without an event after which an item's row is zero again; 0: never"
+    )
+
     slice_every_s: float = Field(0.4, gt=0, description="live: seconds that a slice gathers events")
     slice_events: int = Field(1_000, ge=1, description="live: a slice is learned at once when this many wait")
     catch_up_slice_events: int = Field(4_000, ge=1, description="records a slice while behind")

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from headrace.model.losses import sampled_softmax
 from headrace.model.towers import Towers, UserTower
+from headrace.trainer.admission import Admission
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.negatives import Negatives
 from headrace.trainer.optimisers import DenseOptimiser, RowTable
@@ -49,7 +50,8 @@ class TowerLearner:
 
     What moves when: a step moves the rows of the items that its windows saw or predicted, and every dense
     weight of the item and user towers; rows of negatives stay (they have lessons of their own, and moving
-    them would send most of the catalogue at every slice). The text encoder never moves.
+    them would send most of the catalogue at every slice). A row that is not admitted stays at zero. The text
+    encoder never moves.
     """
 
     def __init__(self, towers: Towers, catalogue: Catalogue, settings: TrainerSettings) -> None:
@@ -57,6 +59,7 @@ class TowerLearner:
         self._catalogue = catalogue
         self._settings = settings
         self.rows = RowTable(towers.shape.dimension, settings.row_rate, settings.optimiser)
+        self.admission = Admission(settings.admit_after, settings.expire_days)
         self.dense = DenseOptimiser(_moving(towers), settings.dense_rate, settings.optimiser)
         for module in towers.user.modules():
             if isinstance(module, nn.Dropout):
@@ -119,6 +122,7 @@ class TowerLearner:
         is_lesson = np.zeros(len(ordinals), np.bool_)
         is_lesson[np.concatenate([seen_at[_is_seen(windows, longest)], target_at])] = True
         moves = np.ones(len(ordinals), np.bool_) if self._settings.negatives_move else is_lesson
+        moves = moves & self.admission.are_admitted(ordinals)
         self.rows.step(ordinals[moves], gradients_RD[moves], rate)
         return Step(ordinals[is_lesson], len(pairs), float(loss.detach()), is_taken=True)
 

@@ -71,9 +71,10 @@ class Suite:
         return self._record("product-change", f"p{ordinal}", _START_US, change.SerializeToString(), traceparent)
 
     def visits(self, people: int, length: int = 4, traceparent: str = "", token: str = "") -> list[Record]:
-        rng = np.random.default_rng(self._written)
+        written = self._written
+        rng = np.random.default_rng(written)
         return [
-            self._view(f"u:{self._written}-{person}", int(ordinal), person * _HOUR_US, traceparent, token)
+            self._view(f"u:{written}-{person}", int(ordinal), person * _HOUR_US, traceparent, token)
             for person in range(people)
             for ordinal in rng.integers(0, 10, length) + 10 * rng.integers(0, 2)
         ]

@@ -40,6 +40,16 @@ async def test_the_parts_of_a_release_make_a_model(suite) -> None:
     assert model.user_vector(History.empty(), np.empty((0, 8), np.float32), 0).shape == (release.dimension,)
 
 
+async def test_a_release_says_how_well_old_events_are_still_foreseen(suite) -> None:
+    await suite.write([*suite.products(), *suite.visits(30)])
+    async with suite.trainer() as stub:
+        await suite.learned(stub)
+        release = (await stub.ListReleases(trainer_pb2.ListReleasesRequest())).releases[0]
+    assert {"old_recall_at_20", "old_mrr_at_20", "new_recall_at_20", "forgetting"} <= release.metrics.keys()
+    # twenty items: each is among the first twenty
+    assert (release.metrics["old_recall_at_20"], release.metrics["forgetting"]) == (1.0, 0.0)
+
+
 async def _fetched(stub, release: str, part: str) -> tuple[bytes, str]:
     chunks = [chunk async for chunk in stub.FetchArtifact(trainer_pb2.FetchArtifactRequest(release=release, part=part))]
     assert all(len(chunk.data) <= 1 << 20 for chunk in chunks)

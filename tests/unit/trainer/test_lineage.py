@@ -75,6 +75,36 @@ def test_a_crash_is_followed_by_the_same_state_and_no_new_delta(
     delta_log.close()
 
 
+@pytest.mark.parametrize("saved", [0, 2])
+def test_a_crash_after_a_publish_leaves_every_part_as_it_was(
+    tmp_path: Path, settings: TrainerSettings, shop: object, saved: int
+) -> None:
+    slices = _slices(shop, 4)
+    chosen = settings.model_copy(update={"gauge_windows": 3, "gauge_stretches": 2, "expire_days": 0.2})
+    lineage, delta_log = _lineage(tmp_path, chosen)
+    for number, records in enumerate(slices):
+        lineage.learn(records)
+        if number != 1:
+            lineage.send_drifted()
+        if number == saved:
+            lineage.checkpoint()
+    delta_log.close()
+
+    again, delta_log = _lineage(tmp_path, chosen)
+    assert all(_recover(again, slices))
+    assert (again.standing.gauge, again.standing.rate) == (lineage.standing.gauge, lineage.standing.rate)
+    assert again.standing.gauge is not None
+    before, after = lineage.learner.arrays(), again.learner.arrays()
+    assert {"gauge.fresh_B", "rate_control.losses", "admission.met_N"} <= before.keys() == after.keys()
+    # arrays that grow by doubling may have more room than was needed
+    for name, value in before.items():
+        shared = min(len(value), len(after[name]))
+        np.testing.assert_array_equal(after[name][:shared], value[:shared], err_msg=name)
+        assert not after[name][shared:].any(), name
+        assert not value[shared:].any(), name
+    delta_log.close()
+
+
 def test_a_state_that_comes_out_otherwise_is_sent(tmp_path: Path, settings: TrainerSettings, shop: object) -> None:
     slices = _slices(shop, 3)
     lineage, delta_log = _lineage(tmp_path, settings)
