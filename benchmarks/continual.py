@@ -43,7 +43,7 @@ from headrace.trainer.records import Slice
 from headrace.trainer.sequences import Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
 
-PASSES, FIRST_PASSES, EPOCHS = 3, 12, 8
+PASSES, FIRST_PASSES, EPOCHS = 4, 12, 12
 SETTINGS: Mapping[str, object] = {
     "dropout": 0.3,
     "input_dropout": 0.3,
@@ -53,7 +53,7 @@ SETTINGS: Mapping[str, object] = {
     "dense_rate": 1.5e-3,
     "row_rate": 0.01,
     "passes": PASSES,
-    "replay_share": 0.5,
+    "replay_share": 0.6,
     "replay_windows": 400_000,
     "evaluated_people": 0,
     "evaluated_states": 8192,
