@@ -39,7 +39,8 @@ def joined(environment: Mapping[str, str]) -> Alone | Distributed:
         return Alone()
     try:
         store, rank, size = next(iter(rendezvous("env://", timeout=_TIMEOUT)))
-        # torchrun's store outlives a restart: without a name of its own, each start meets the addresses of the last
+        # torchrun's store outlives a restart: without a name of its own, each start meets the addresses of the last.
+        # Each torchrun counts its own restarts, so this holds for one machine, as the embedded event log does
         start = PrefixStore(f"start-{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
         dist.init_process_group("gloo", store=start, rank=rank, world_size=size, timeout=_TIMEOUT)
     except RuntimeError as error:

@@ -26,7 +26,7 @@ from headrace.v1 import trainer_pb2, trainer_pb2_grpc
 WORKER = Path(__file__).with_name("learn_worker.py")
 _SLICE = 40
 _LIMIT_S = 60.0
-# gradients are added up in another order: measured 2e-6 for losses and 6e-6 for vectors of length 1
+# gradients are added up in another order: measured 7e-7 for losses around 4, 8e-8 for vectors of length 1
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 _SETTINGS = {
     "HEADRACE_TRAINER_INDEX_ADDRESS": "127.0.0.1:1",
@@ -41,7 +41,7 @@ _SETTINGS = {
     "HEADRACE_TRAINER_CHECKPOINT_EVERY_S": "0.5",
     "HEADRACE_TRAINER_PUBLISH_EVERY_S": "3600",
 }
-_LOSS_TOLERANCE, _VECTOR_TOLERANCE = 1e-4, 1e-3
+_LOSS_TOLERANCE, _VECTOR_TOLERANCE = 1e-5, 1e-5
 
 
 def _free_port() -> int:
