@@ -10,6 +10,10 @@ Methods, each over the same test clicks:
 - replay: the towers, each period beside as much replayed; headrace: the same blended with the counts
 - retrain: fresh towers over all periods so far; retrain_blended: with the same counts and weights as headrace
 - distil: replay that is also held to what the towers said before
+- weekly, hourly: headrace over the last two periods, each tested whole before it is learned, or in 168 parts (24 of
+  a day), each tested and learned in turn; on every click from the second on, new items too (`new_…`: items that no
+  earlier period has, which the published protocol drops). There is no content here: a new item has nothing to be
+  known by before its first click.
 
 recall_at_20 … are percentages, means over clicks, then over periods. train_seconds are CPU seconds on one thread;
 examples are (what was seen, what followed) pairs that were learned from.
@@ -19,33 +23,27 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import Progress
 
 from benchmarks.ader import LAST_TUNING, Ader
 from benchmarks.continual_plots import draw
 from benchmarks.results import Bar, Result
-from headrace.datasets.source import data_folder
-from headrace.runtime.errors import NotFoundError
+from benchmarks.seeds import number
+from benchmarks.units import Row, Unit, required_folder, run_units
 from headrace.trainer.forecast import Outcomes
 from headrace.trainer.learner import Learner
+from headrace.trainer.records import Slice
 from headrace.trainer.sequences import Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
 
-Row = dict[str, object]
-
-PASSES, FIRST_PASSES, EPOCHS = 3, 12, 16
+PASSES, FIRST_PASSES, EPOCHS = 3, 12, 8
 SETTINGS: Mapping[str, object] = {
     "dropout": 0.3,
     "input_dropout": 0.3,
@@ -55,9 +53,10 @@ SETTINGS: Mapping[str, object] = {
     "dense_rate": 1.5e-3,
     "row_rate": 0.01,
     "passes": PASSES,
+    "replay_share": 0.5,
     "replay_windows": 400_000,
     "evaluated_people": 0,
-    "evaluated_states": 4096,
+    "evaluated_states": 8192,
 }
 # the incremental ways to learn, and which of an outcome's ranks each reports
 INCREMENTAL: Mapping[str, Mapping[str, object]] = {
@@ -69,23 +68,11 @@ INCREMENTAL: Mapping[str, Mapping[str, object]] = {
 RETRAINED_FROM = 8
 # sessions of each period by which forgetting is told
 GAUGED = 1_500
+_HOURS = {"diginetica": 168, "yoochoose": 24}
 # of a period, when the last part is held out
 _PARTS = 20
 _SESSIONS_AT_ONCE = 2_000
 _PUBLISHED = {"diginetica": "DIGINETICA", "yoochoose": "YOOCHOOSE"}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A part of the work that is kept when it is done. `period` is 0 for a run through all of them."""
-
-    method: str
-    seed: int
-    period: int = 0
-
-    @property
-    def key(self) -> str:
-        return f"{self.method}/{self.seed}/{self.period}"
 
 
 def learner_of(method: str, seed: int) -> Learner:
@@ -97,7 +84,10 @@ def measured(unit: Unit, name: str, folder: Path, last: int) -> list[Row]:
     """The rows of one unit; runs in a process of its own."""
     torch.set_num_threads(1)
     data = Ader.read(name, folder / "ader")
-    rows = _retrained(data, unit) if unit.period else _incremental(data, unit, last)
+    if unit.method == "hourly":
+        rows = _hourly(data, unit, last)
+    else:
+        rows = _retrained(data, unit) if unit.period else _incremental(data, unit, last)
     return [{"data": name, "seed": unit.seed} | row for row in rows]
 
 
@@ -114,6 +104,28 @@ def _incremental(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
         for method, ranks in _reported(unit.method, outcomes):
             yield {"method": method, "period": period} | quality(ranks) | cost
     yield {"method": unit.method, "period": 0} | gauge.forgetting(learner, last)
+
+
+def _hourly(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
+    first = max(2, last - 1)
+    for method, parts in (("weekly", 1), ("hourly", _HOURS[data.name])):
+        learner = learner_of("headrace", unit.seed)
+        for period in range(1, first + 1):
+            _update(learner, data, period)
+        for period in range(first, last + 1):
+            begun = time.process_time()
+            foreseen = [_tested(learner, records, period) for records in data.periods[period].slices(parts)]
+            cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": 0}
+            outcomes = Outcomes.joined([part for part in foreseen if part is not None])
+            is_new = outcomes.targets_P >= data.known_before(period)
+            new = {f"new_{name}": value for name, value in quality(outcomes.ranks_P[is_new]).items()}
+            yield {"method": method, "period": period} | quality(outcomes.ranks_P) | new | cost
+
+
+def _tested(learner: Learner, records: Slice, number: int) -> Outcomes | None:
+    learned = learner.learn(records, number)
+    learner.sent.note(learned.deltas)
+    return learned.outcomes
 
 
 def _update(learner: Learner, data: Ader, period: int) -> tuple[float, int]:
@@ -201,28 +213,11 @@ class Gauge:
 
 
 def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[int]) -> list[Unit]:
-    """Every part of the work, the longest first."""
+    """Every part of the work, the ones that most depends on first."""
+    ours, others = [m for m in methods if m == "headrace"], [m for m in methods if m not in ("headrace", "retrain")]
     rivals = [Unit("retrain", seed, period) for period in sorted(retrained, reverse=True) for seed in seeds]
-    return rivals + [Unit(method, seed) for method in methods for seed in seeds]
-
-
-def run_all(units: Sequence[Unit], name: str, folder: Path, last: int, parts: Path) -> list[Row]:
-    """Rows of all units; those that `parts` holds already are not run again."""
-    done: dict[str, list[Row]] = {}
-    if parts.exists():
-        done = {part["key"]: part["rows"] for part in map(json.loads, parts.read_text().splitlines())}
-    missing = [unit for unit in units if unit.key not in done]
-    spawned = multiprocessing.get_context("spawn")
-    with Progress(console=Console(stderr=True)) as progress, ProcessPoolExecutor(2, mp_context=spawned) as pool:
-        task = progress.add_task(name, total=len(units), completed=len(units) - len(missing))
-        futures = {pool.submit(measured, unit, name, folder, last): unit for unit in missing}
-        for future in as_completed(futures):
-            unit = futures[future]
-            done[unit.key] = future.result()
-            with parts.open("a") as file:
-                file.write(json.dumps({"key": unit.key, "rows": done[unit.key]}) + "\n")
-            progress.update(task, advance=1, description=f"{name} {unit.key}")
-    return [row for unit in units for row in done[unit.key]]
+    units = [Unit(method, seed) for method in ours for seed in seeds]
+    return units + (rivals if "retrain" in methods else []) + [Unit(m, seed) for m in others for seed in seeds]
 
 
 def summarised(rows: Sequence[Row]) -> list[Row]:
@@ -241,22 +236,18 @@ def _summary(method: str, seeds: Mapping[int, Sequence[Row]]) -> Row:
     periods = sorted({int(str(row["period"])) for rows in seeds.values() for row in rows})
     summary: Row = {"method": method, "periods": f"{periods[0]}..{periods[-1]}", "of_periods": len(periods)}
     for name in _MEASURES:
-        means = [float(np.mean([_number(row, name) for row in rows])) for rows in seeds.values()]
+        means = [float(np.mean([number(row, name) for row in rows])) for rows in seeds.values()]
         summary |= {name: round(float(np.mean(means)), 3), f"{name}_spread": round(float(np.std(means)), 3)}
-    late = [[row for row in rows if _number(row, "period") > LAST_TUNING] for rows in seeds.values()]
+    late = [[row for row in rows if number(row, "period") > LAST_TUNING] for rows in seeds.values()]
     if all(late):
         summary["recall_at_20_held_out"] = round(_mean(row for rows in late for row in rows), 3)
     for name in ("train_seconds", "examples"):
-        summary[name] = round(float(np.mean([sum(_number(row, name) for row in rows) for rows in seeds.values()])), 1)
+        summary[name] = round(float(np.mean([sum(number(row, name) for row in rows) for rows in seeds.values()])), 1)
     return summary
 
 
-def _number(row: Row, name: str) -> float:
-    return float(str(row[name]))
-
-
 def _mean(rows: Iterable[Row], name: str = "recall_at_20") -> float:
-    return float(np.mean([_number(row, name) for row in rows]))
+    return float(np.mean([number(row, name) for row in rows]))
 
 
 def bars_of(name: str, rows: Sequence[Row], published: Mapping[str, Sequence[float]], last: int) -> list[Bar]:
@@ -288,8 +279,8 @@ def _cost_bars(rows: Sequence[Row]) -> list[Bar]:
     paired = [(ours[key], rival) for key, rival in rivals.items() if key in ours]
     if not paired:
         return []
-    shares = {name: [_number(our, name) / _number(rival, name) for our, rival in paired] for name in _COSTS}
-    gaps = [_number(our, "recall_at_20") - _number(rival, "recall_at_20") for our, rival in paired]
+    shares = {name: [number(our, name) / number(rival, name) for our, rival in paired] for name in _COSTS}
+    gaps = [number(our, "recall_at_20") - number(rival, "recall_at_20") for our, rival in paired]
     return [
         *(Bar.at_most(f"update's {name}, greatest share of retraining's", 0.1, max(shares[name])) for name in _COSTS),
         Bar.at_least("R@20 against retraining, paired mean", 0.0, float(np.mean(gaps))),
@@ -317,21 +308,19 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
     parser.add_argument("--seed", type=int, default=20, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", default="headrace,retrain,finetune,static,distil,hourly")
     parser.add_argument("--retrained", default="8,12,16", help="periods before which all is trained anew")
     parser.add_argument("--quick", action="store_true", help="two periods, one seed, no retraining")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
     parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
-    folder = data_folder(arguments.folder)
-    if folder is None:
-        raise NotFoundError("name the data sets' folder with --folder or HEADRACE_DATA")
+    folder = required_folder(arguments.folder)
     published = json.loads((folder / "ader" / "published_per_period.json").read_text())
     last = 2 if arguments.quick else len(Ader.read(arguments.data, folder / "ader").periods) - 1
     seeds = [arguments.seed + number for number in range(1 if arguments.quick else arguments.seeds)]
     retrained = [] if arguments.quick else [int(text) for text in arguments.retrained.split(",") if int(text) <= last]
-    parts = arguments.json.with_suffix(".parts")
-    parts.parent.mkdir(parents=True, exist_ok=True)
-    rows = run_all(units_of(seeds, list(INCREMENTAL), retrained), arguments.data, folder, last, parts)
+    units = units_of(seeds, arguments.methods.split(","), retrained)
+    rows = run_units(units, measured, (arguments.data, folder, last), arguments.json.with_suffix(".parts"))
     Result(
         f"continual_{arguments.data}",
         {**SETTINGS, "first_passes": FIRST_PASSES, "epochs": EPOCHS, "tuned_on": f"periods 1..{LAST_TUNING}"},

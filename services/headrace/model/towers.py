@@ -24,8 +24,9 @@ from torch.nn import functional
 GAP_BUCKETS = 32
 EVENT_CODES = 8
 CHANNELS = 16
-# paths are kept to this many levels
+# paths are kept to this many levels, and products to this many attributes
 CATEGORY_LEVELS = 4
+ATTRIBUTES = 8
 # scores of vectors of length 1 begin within ± 12
 _LOG_TEMPERATURE = math.log(12.0)
 
@@ -42,6 +43,7 @@ class TowerShape:
     brand_buckets: int = 512
     category_buckets: int = 1024
     price_buckets: int = 64
+    attribute_buckets: int = 2048
     # whether the sum of what was seen goes straight into what is wanted
     habit: bool = True
 
@@ -54,6 +56,7 @@ class ItemContent:
     brand_N: Tensor
     category_NC: Tensor  # CATEGORY_LEVELS columns, from the top of the path down
     price_N: Tensor
+    attributes_NA: Tensor  # ATTRIBUTES columns, in no order
 
 
 class ItemTower(nn.Module):
@@ -65,17 +68,22 @@ class ItemTower(nn.Module):
         self.brand = nn.Embedding(shape.brand_buckets, shape.dimension)
         self.category = nn.Embedding(shape.category_buckets, shape.dimension, padding_idx=0)
         self.price = nn.Embedding(shape.price_buckets, shape.dimension)
+        self.attribute = nn.Embedding(shape.attribute_buckets, shape.dimension, padding_idx=0)
         nn.init.normal_(self.text.weight, std=0.6 / shape.dimension**0.5)
         # never the zero vector, which an index refuses
         nn.init.normal_(self.text.bias, std=0.02)
-        for table in (self.brand, self.category, self.price):
+        for table in (self.brand, self.category, self.price, self.attribute):
             nn.init.normal_(table.weight, std=0.02)
+        for table in (self.category, self.attribute):
+            nn.init.zeros_(table.weight[0])
 
     def forward(self, content: ItemContent, own_ND: Tensor) -> Tensor:
         """N × D; `own_ND` are the items' own rows, zeros for items that nothing was learned from."""
         text_ND = self.text(content.text_NT)
         category_ND = self.category(content.category_NC).sum(dim=1)
-        content_ND = text_ND + self.brand(content.brand_N) + category_ND + self.price(content.price_N)
+        attributes_ND = self.attribute(content.attributes_NA).sum(dim=1)
+        named_ND = self.brand(content.brand_N) + category_ND + self.price(content.price_N) + attributes_ND
+        content_ND = text_ND + named_ND
         return functional.normalize(content_ND + own_ND, dim=-1)
 
 

@@ -1,6 +1,6 @@
 """What is known of every item before anybody touches it, folded from product changes.
 
-N items, T text width, C category levels.
+N items, T text width, C category levels, A attributes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.model.text.encoder import TextEncoder
-from headrace.model.towers import CATEGORY_LEVELS, ItemContent, TowerShape
+from headrace.model.towers import ATTRIBUTES, CATEGORY_LEVELS, ItemContent, TowerShape
 from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
 from headrace.trainer.catalogue_text import CatalogueText, FittedText, FrozenText
 from headrace.trainer.records import Product
@@ -37,6 +37,7 @@ class Catalogue:
         self._brand_N = np.zeros(0, np.int32)
         self._category_NC = np.zeros((0, CATEGORY_LEVELS), np.int32)
         self._price_N = np.zeros(0, np.int32)
+        self._attributes_NA = np.zeros((0, ATTRIBUTES), np.int32)
         self._deleted_N = np.zeros(0, np.bool_)
 
     @property
@@ -57,6 +58,7 @@ class Catalogue:
         self._brand_N = grown(self._brand_N, count)
         self._category_NC = grown(self._category_NC, count)
         self._price_N = grown(self._price_N, count)
+        self._attributes_NA = grown(self._attributes_NA, count)
         self._deleted_N = grown(self._deleted_N, count)
         self.count = count
 
@@ -93,6 +95,7 @@ class Catalogue:
         self._brand_N[at] = _bucket(product.brand, self._shape.brand_buckets)
         self._category_NC[at] = category_buckets(product.category, self._shape.category_buckets)
         self._price_N[at] = price_bucket(product.price, self._shape.price_buckets)
+        self._attributes_NA[at] = attribute_buckets(product.attributes, self._shape.attribute_buckets)
 
     def content(self, ordinals: NDArray[np.int64]) -> ItemContent:
         """The content of some items, for the item tower."""
@@ -101,6 +104,7 @@ class Catalogue:
             torch.from_numpy(self._brand_N[ordinals]),
             torch.from_numpy(self._category_NC[ordinals]),
             torch.from_numpy(self._price_N[ordinals]),
+            torch.from_numpy(self._attributes_NA[ordinals]),
         )
 
     def text_vectors(self, ordinals: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -128,6 +132,7 @@ class Catalogue:
             "brand_N": self._brand_N[: self.count],
             "category_NC": self._category_NC[: self.count],
             "price_N": self._price_N[: self.count],
+            "attributes_NA": self._attributes_NA[: self.count],
             "deleted_N": self._deleted_N[: self.count],
             "texts": packed_json([list(self._texts), list(self._texts.values())]),
         } | self._text.arrays()
@@ -137,6 +142,7 @@ class Catalogue:
         self._brand_N = arrays["brand_N"].copy()
         self._category_NC = arrays["category_NC"].copy()
         self._price_N = arrays["price_N"].copy()
+        self._attributes_NA = arrays["attributes_NA"].copy()
         self._deleted_N = arrays["deleted_N"].copy()
         self._texts = dict(zip(*unpacked_json(arrays["texts"]), strict=True))
         self._text.restore(arrays)
@@ -154,6 +160,14 @@ def category_buckets(path: str, buckets: int) -> NDArray[np.int32]:
     found = np.zeros(CATEGORY_LEVELS, np.int32)
     for depth in range(len(levels)):
         found[depth] = _bucket("\x1f".join(levels[: depth + 1]), buckets)
+    return found
+
+
+def attribute_buckets(attributes: Sequence[str], buckets: int) -> NDArray[np.int32]:
+    """A bucket for each of the first few attributes (`name=value`); 0 where there are fewer."""
+    found = np.zeros(ATTRIBUTES, np.int32)
+    for place, attribute in enumerate(attributes[:ATTRIBUTES]):
+        found[place] = _bucket(attribute, buckets)
     return found
 
 

@@ -56,6 +56,8 @@ class Learned:
     examples: int
     loss: float
     skipped_steps: int
+    # how some of the slice's events were foreseen before anything was learned from it
+    outcomes: Outcomes | None = None
 
 
 class TowerWeights:
@@ -126,6 +128,11 @@ class Learner:
         self._grow()
         return self._moved(changed)
 
+    def know(self, count: int) -> None:
+        """Makes `count` items exist, of which nothing is known but that they are different ones."""
+        self.catalogue.grow(count)
+        self._grow()
+
     def learn(self, records: Slice, number: int, passes: int | None = None) -> Learned:
         """Evaluates and then learns the events of slice `number`; products must have been learned before.
 
@@ -133,12 +140,11 @@ class Learner:
         """
         rng = self._seeded(number)
         events = records.events
-        self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
-        self._grow()
+        self.know(int(events.ordinals.max()) + 1 if len(events) else 0)
         people = self._sequences.fold(events)
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
-        self._weigh_sources(windows, rng)
+        outcomes = self._weigh_sources(windows, rng)
         self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)
         steps = self._learn_windows(windows, passes or self._settings.passes, rng)
@@ -147,7 +153,7 @@ class Learner:
         if new_pairs or records.products:
             self._learn_queries(rng)
         touched = np.unique(np.concatenate([np.empty(0, np.int64), *(step.touched for step in steps)]))
-        return _learned(steps, self._moved(touched))
+        return replace(_learned(steps, self._moved(touched)), outcomes=outcomes)
 
     def gather(self, records: Slice, is_tested: bool = False) -> Windows:
         """Takes in a slice without teaching the towers; the windows that would have taught.
@@ -156,8 +162,7 @@ class Learner:
         """
         self.catalogue.fold(records.products)
         events = records.events
-        self.catalogue.grow(int(events.ordinals.max()) + 1 if len(events) else 0)
-        self._grow()
+        self.know(int(events.ordinals.max()) + 1 if len(events) else 0)
         self._popularity.add(events.ordinals, events.times_us)
         self._searches.fold(records.searches, events)
         people = self._sequences.fold(events)
@@ -200,18 +205,27 @@ class Learner:
         """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
         return self._tower.user_vectors(windows, waits_B)
 
-    def foresee(self, windows: Windows, pairs: Pairs, known: int) -> Outcomes:
-        """Where each pair's target stands among the first `known` items, before anything is learned from it."""
-        items_ND = self.item_vectors(np.arange(known))
-        wants = self._tower.wants(windows, pairs)
-        return self._forecaster.outcomes(windows, pairs, wants, items_ND, self._counted, self._popularity.counts(known))
+    def foresee(self, windows: Windows, pairs: Pairs, known: int, is_new_only: bool = False) -> Outcomes:
+        """Where each pair's target stands among the first `known` items, before anything is learned from it.
 
-    def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> None:
-        """Holds every source against what came next, so that the blend believes those that knew."""
+        `is_new_only`: among those of them that were not seen before it.
+        """
+        items_ND, wants_PD = self.item_vectors(np.arange(known)), self._tower.wants(windows, pairs)
+        popularity_N = self._popularity.counts(known)
+        return self._forecaster.outcomes(windows, pairs, wants_PD, items_ND, self._counted, popularity_N, is_new_only)
+
+    def weigh_sources(self, outcomes: Outcomes) -> None:
+        """Takes in what every source had said of what came next, so that the blend believes those that knew."""
+        self._forecaster.learn(outcomes)
+
+    def _weigh_sources(self, windows: Windows, rng: np.random.Generator) -> Outcomes | None:
         pairs = pairs_of(windows).followed()
         pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
-        if len(pairs):
-            self._forecaster.learn(self.foresee(windows, pairs, self.catalogue.count))
+        if not len(pairs):
+            return None
+        outcomes = self.foresee(windows, pairs, self.catalogue.count)
+        self.weigh_sources(outcomes)
+        return outcomes
 
     def _grow(self) -> None:
         for part in (self._tower.rows, self.sent, self._popularity, self._counted):

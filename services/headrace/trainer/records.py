@@ -43,6 +43,8 @@ class Product:
     category: str
     price: float
     deleted: bool
+    # "name=value", by name
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ def _product(offset: int, change: log_pb2.ProductChange) -> Product:
         _first(product.categories),
         product.price_info.price,
         change.deleted,
+        tuple(f"{name}={value}" for name, value in sorted(product.attributes.items())),
     )
 
 

@@ -54,7 +54,11 @@ def test_before_training_a_person_wants_what_they_saw() -> None:
 
 def test_an_item_of_which_nothing_is_known_is_not_the_zero_vector() -> None:
     content = ItemContent(
-        torch.zeros(1, 4), torch.zeros(1, dtype=torch.long), torch.zeros(1, 4, dtype=torch.long), torch.zeros(1).long()
+        torch.zeros(1, 4),
+        torch.zeros(1, dtype=torch.long),
+        torch.zeros(1, 4, dtype=torch.long),
+        torch.zeros(1).long(),
+        torch.zeros(1, 8, dtype=torch.long),
     )
     vectors = _towers().item(content, torch.zeros(1, 8))
     torch.testing.assert_close(torch.linalg.vector_norm(vectors), torch.tensor(1.0))
