@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,29 +34,38 @@ def train(
     Reads DATA_DIR/events.db and changes nothing there; a running suite goes on undisturbed.
 
     \b
-    Example:
+    Examples:
       headrace train --from-scratch
+      torchrun --nproc-per-node 4 --no-python headrace train --from-scratch
     """
     if not from_scratch:
         raise InvalidRequestError.of("train", "say --from-scratch; learning as it comes is `headrace up`")
     events_db = data_dir / "events.db"
     if not events_db.is_file():
         raise NotFoundError(f"no event log at {events_db}: name the suite's folder with --data-dir")
-    _print(_retrained(events_db, out or data_dir / "retrained", epochs, quiet=as_json), as_json)
+    report = _retrained(events_db, out or data_dir / "retrained", epochs, quiet=as_json)
+    if report is not None:
+        _print(report, as_json)
 
 
-def _retrained(events_db: Path, out_dir: Path, epochs: int, quiet: bool) -> RetrainReport:
+def _retrained(events_db: Path, out_dir: Path, epochs: int, quiet: bool) -> RetrainReport | None:
+    """None in processes of torchrun that only help the first."""
     from headrace.runtime.threads import limit_threads
 
     limit_threads()
+    from headrace.trainer.distributed import joined
     from headrace.trainer.retrain import retrain
 
+    settings, peers = _settings(), joined(os.environ)
+    is_first = peers.rank == 0
+
     def tell(progress: Progress) -> None:
-        if not quiet:
+        if is_first and not quiet:
             told_so_far = f"epoch {progress.epoch} of {progress.epochs}: loss {progress.loss:.4f}"
             typer.echo(f"{told_so_far}, {progress.seconds:.0f} s", err=True)
 
-    return retrain(events_db, out_dir, _settings(), epochs=epochs, on_progress=tell)
+    report = retrain(events_db, out_dir, settings, epochs=epochs, on_progress=tell, peers=peers)
+    return report if is_first else None
 
 
 def _settings() -> TrainerSettings:

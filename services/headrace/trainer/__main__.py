@@ -1,7 +1,11 @@
-"""Runs the trainer: `python -m headrace.trainer`."""
+"""Runs the trainer: `python -m headrace.trainer`, or several that learn together: `torchrun … -m headrace.trainer`."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
+import signal
 import sys
 
 from headrace.runtime.threads import limit_threads
@@ -10,6 +14,7 @@ limit_threads()
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import torch
 
@@ -17,13 +22,17 @@ from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.logs import configure_logs
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
+from headrace.trainer.distributed import Distributed, joined
+from headrace.trainer.follower import Follower
 from headrace.trainer.lineage import Lineage
 from headrace.trainer.loop import LearningLoop
+from headrace.trainer.peers import PeerError, Peers
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.publisher import Publisher
 from headrace.trainer.registry import open_registry
@@ -32,9 +41,13 @@ from headrace.trainer.rows import RowSource
 from headrace.trainer.server import TrainerServicer
 from headrace.trainer.settings import TrainerSettings
 
+log = logging.getLogger(__name__)
+
 
 @asynccontextmanager
-async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIterator[Parts]:
+async def compose(
+    settings: TrainerSettings, common: CommonSettings, peers: Peers | None = None
+) -> AsyncIterator[Parts]:
     """The trainer over the embedded event log; at the end it writes a checkpoint."""
     torch.set_num_threads(1)
     # first of all: nothing is to be opened when it cannot be had
@@ -49,7 +62,7 @@ async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIte
     )
     event_log = SqliteEventLog(common.data_dir / "events.db")
     index, feature_store = open_channel(settings.index_address), open_channel(settings.feature_store_address)
-    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder)
+    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
     board = PlanBoard(registry.plan())
     publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
     learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)
@@ -64,6 +77,7 @@ async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIte
     finally:
         await background.stop()
         await learning.close()
+        lineage.leave()
         for channel in (index, feature_store):
             await channel.close()
         await event_log.close()
@@ -71,10 +85,34 @@ async def compose(settings: TrainerSettings, common: CommonSettings) -> AsyncIte
         delta_log.close()
 
 
+async def follow(settings: TrainerSettings, common: CommonSettings, peers: Distributed) -> None:
+    """A rank above 0: learns along, and stops when rank 0 does, since that needs it until then."""
+    encoder = pretrained_encoder(settings)
+    checkpoints = Checkpoints(common.data_dir / "trainer" / "checkpoints")
+    # rank 0 writes the one that counts
+    no_log = DeltaLog(Path(":memory:"), settings.lineage, settings.dimension)
+    event_log = SqliteEventLog(common.data_dir / "events.db")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, log.info, "stops_with_rank_0")
+    try:
+        await Follower(Lineage(settings, no_log, checkpoints, encoder, peers), peers, event_log).run()
+    finally:
+        await event_log.close()
+        no_log.close()
+
+
 def main() -> int:
     try:
         settings, common = load(TrainerSettings), load(CommonSettings)
-        return run_service("trainer", lambda: compose(settings, common), settings, common)
+        peers = joined(os.environ)
+        if isinstance(peers, Distributed) and peers.rank > 0:
+            configure_logs(f"trainer-{peers.rank}", common.log_level)
+            asyncio.run(follow(settings, common, peers))
+            return 0
+        return run_service("trainer", lambda: compose(settings, common, peers), settings, common)
+    except PeerError as error:
+        log.error("peers_lost", extra={"reason": str(error)})
+        return 1
     except (SettingsError, HeadraceError) as error:
         sys.stderr.write(f"trainer: {error}\n")
         return 2

@@ -58,6 +58,10 @@ class Checkpoints:
                 log.error("checkpoint_unreadable", extra={"checkpoint": manifest.name, "reason": str(error)})
         return None
 
+    def at(self, entry: int) -> Checkpoint:
+        """The checkpoint of an entry. FileNotFoundError: it is not kept; CorruptDataError: it is not whole."""
+        return _read(self._folder / f"{entry:012d}.json")
+
     def oldest_entry(self) -> int:
         """The entry of the oldest checkpoint kept; 0 when there is none."""
         manifests = self._manifests()

@@ -29,6 +29,7 @@ from headrace.trainer.forecast import Forecaster, Outcomes
 from headrace.trainer.gauge import Gauge, Reading
 from headrace.trainer.negatives import Negatives, drawn_negatives
 from headrace.trainer.optimisers import DenseOptimiser
+from headrace.trainer.peers import Alone, Peers
 from headrace.trainer.popularity import Popularity
 from headrace.trainer.prequential import Prequential, Trial, trials_of
 from headrace.trainer.queries import Lesson, SearchPairs, pseudo_queries
@@ -82,8 +83,11 @@ class Learner:
     Deltas that it answers are to be noted in `sent` by whoever makes them durable, before anything else is learned.
     """
 
-    def __init__(self, settings: TrainerSettings, encoder: TextEncoder | None = None) -> None:
+    def __init__(
+        self, settings: TrainerSettings, encoder: TextEncoder | None = None, peers: Peers | None = None
+    ) -> None:
         self._settings = settings
+        self._peers = peers or Alone()
         shape = tower_shape(settings)
         self.shape = shape if encoder is None else replace(shape, text_width=encoder.width)
         torch.manual_seed(settings.seed)
@@ -91,7 +95,7 @@ class Learner:
         self.catalogue = Catalogue(self.shape, settings.seed, encoder)
         self.sent = Sent(self.shape.dimension)
         self.prequential = Prequential()
-        self._tower = TowerLearner(self.towers, self.catalogue, settings)
+        self._tower = TowerLearner(self.towers, self.catalogue, settings, self._peers)
         self._query_optimiser = DenseOptimiser(self.towers.query, _QUERY_RATE)
         self._sequences = Sequences(max(_KEPT_EVENTS, self.shape.max_length))
         self._reservoir = Reservoir(settings.replay_windows, self.shape.max_length + 1)
@@ -197,7 +201,8 @@ class Learner:
 
     def _seeded(self, number: int) -> np.random.Generator:
         rng = np.random.default_rng((self._settings.seed, number))
-        torch.manual_seed(int(rng.integers(1 << 62)))
+        # what torch draws is what a process leaves out of its own share of each step
+        torch.manual_seed(int(rng.integers(1 << 62)) + self._peers.rank)
         return rng
 
     def drifted(self) -> Deltas:

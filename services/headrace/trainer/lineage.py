@@ -17,21 +17,21 @@ from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.model.text import ngrams
 from headrace.model.text.encoder import EncoderName, TextEncoder
 from headrace.runtime.errors import FailedPreconditionError
+from headrace.trainer.acts import BEAT, DRIFT, EVENTS, LOAD, NO_CHECKPOINT, PRODUCTS, RECONCILE, STOP, Act
 from headrace.trainer.arrays import Kept, gathered, scatter
-from headrace.trainer.checkpoint import Checkpoints
+from headrace.trainer.checkpoint import Checkpoint, Checkpoints
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.deltas import Deltas, vectors_digest
 from headrace.trainer.gauge import Reading
 from headrace.trainer.impressions import ImpressionJoin
 from headrace.trainer.learner import Learner
+from headrace.trainer.peers import Alone, PeerError, Peers
 from headrace.trainer.prequential import Quality
 from headrace.trainer.ranker_learner import Groups, RankerLearner
 from headrace.trainer.records import Product, Slice
 from headrace.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
-
-PRODUCTS, EVENTS, DRIFT, RECONCILE = "products", "events", "drift", "reconcile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,10 @@ class Lineage:
         delta_log: DeltaLog,
         checkpoints: Checkpoints,
         encoder: TextEncoder | None = None,
+        peers: Peers | None = None,
     ) -> None:
-        self.learner = Learner(settings, encoder)
+        self._peers = peers or Alone()
+        self.learner = Learner(settings, encoder, self._peers)
         self.ranker = RankerLearner(settings)
         self._settings = settings
         self._impressions = ImpressionJoin(settings.impression_window_s, settings.pending_impressions)
@@ -102,10 +104,44 @@ class Lineage:
         self.standing = Standing()
         # held while what is durable, what is noted as sent and the standing change together
         self._changing = threading.Lock()
+        # false from the beginning of an act to its end: a state that is half learned must not be kept
+        self._is_whole = True
 
     def load(self) -> list[Entry]:
         """Brings back the newest checkpoint; the journal entries that must be learned again, in order."""
         checkpoint = self._checkpoints.newest()
+        self._restore(checkpoint)
+        entry = NO_CHECKPOINT if checkpoint is None else checkpoint.entry
+        self._peers.tell(Act(LOAD, entry=entry))
+        self._peers.agree(lambda: f"loaded {entry}")
+        return self._delta_log.journal(self.standing.entry)
+
+    def follow(self, act: Act, records: Slice) -> None:
+        """Does to this state what rank 0 does to its own; nothing becomes durable here.
+
+        PeerError: it came out otherwise than there.
+        """
+        if act.kind == LOAD:
+            self._restore(None if act.entry == NO_CHECKPOINT else self._checkpoints.at(act.entry))
+            self._peers.agree(lambda: f"loaded {act.entry}")
+        elif act.kind != BEAT:
+            self.relearn(Entry(act.entry, act.kind, act.after, act.until, digest=""), records)
+
+    def beat(self) -> None:
+        """Lets other processes of the learner know that this one is there. PeerError: one of them is not."""
+        self._peers.tell(Act(BEAT))
+
+    def leave(self) -> None:
+        """Lets the other processes of the learner stop; nothing is learned after it."""
+        if not self._is_whole:  # some may wait in the midst of a step: they notice that this process ends
+            return
+        try:
+            self._peers.tell(Act(STOP))
+            self._peers.leave()
+        except PeerError as error:
+            log.warning("peers_lost", extra={"reason": str(error)})
+
+    def _restore(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None:
             # before a pre-trained encoder could be chosen, it was always the fitted one
             self._check_encoder(EncoderName(**checkpoint.facts.get("text_encoder", {"kind": ngrams.KIND})))
@@ -119,7 +155,6 @@ class Lineage:
             with self._changing:
                 scatter(parts, checkpoint.arrays)
                 self.standing = replace(standing, checkpoint_offset=standing.offset)
-        return self._delta_log.journal(self.standing.entry)
 
     def _check_encoder(self, kept: EncoderName) -> None:
         chosen = self.learner.catalogue.encoder.name
@@ -142,6 +177,7 @@ class Lineage:
         with self._changing:
             self.learner.sent.note(deltas)
             self.standing = replace(standing, entry=entry.number)
+            self._is_whole = True
         return deltas.digest() == entry.digest or entry.kind == RECONCILE
 
     def settle(self) -> int:
@@ -185,7 +221,13 @@ class Lineage:
         self._count()
 
     def checkpoint(self) -> None:
-        """Keeps the state; journal entries that no kept checkpoint needs are dropped."""
+        """Keeps the state; journal entries that no kept checkpoint needs are dropped.
+
+        Nothing is kept when an act broke off: what it had changed would be learned twice.
+        """
+        if not self._is_whole:
+            log.error("checkpoint_refused", extra={"reason": "an act of learning broke off"})
+            return
         standing = self.standing
         kept = {name: getattr(standing, name) for name in _KEPT_FACTS}
         encoder = asdict(self.learner.catalogue.encoder.name)
@@ -210,7 +252,17 @@ class Lineage:
         return len(deltas)
 
     def _act(self, kind: str, records: Slice) -> tuple[Deltas, Standing]:
-        """What an entry of this kind sends, and the standing once it is durable."""
+        """What an entry of this kind sends, and the standing once it is durable.
+
+        All processes of the learner do it together. PeerError: one is gone or found something else.
+        """
+        self._is_whole = False
+        self._peers.tell(Act(kind, records.after, records.until, self.standing.entry + 1))
+        deltas, standing = self._acted(kind, records)
+        self._peers.agree(deltas.digest)
+        return deltas, standing
+
+    def _acted(self, kind: str, records: Slice) -> tuple[Deltas, Standing]:
         if kind == PRODUCTS:
             deltas = self.learner.learn_products(self._new_products(records))
             return deltas, replace(self.standing, products_offset=records.until)
@@ -256,6 +308,7 @@ class Lineage:
             )
             self.learner.sent.note(deltas)
             self.standing = replace(standing, entry=entry.number)
+            self._is_whole = True
         self._count()
 
     def _count(self) -> None:

@@ -23,7 +23,8 @@ from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.gauge import Reading
-from headrace.trainer.lineage import EVENTS, PRODUCTS, Lineage, Standing
+from headrace.trainer.lineage import Lineage, Standing
+from headrace.trainer.log_slices import read_slice
 from headrace.trainer.past_towers import TowerHistory
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.records import Slice, slice_of
@@ -98,6 +99,7 @@ class LearningLoop:
             records = await self._next_records()
             if records:
                 await self._learn(records)
+            await self._work(self._lineage.beat)
             await self._publish_when_due()
             await self._save_when_due()
 
@@ -118,15 +120,8 @@ class LearningLoop:
         self._on_deltas()
 
     async def _relearn(self, entry: Entry) -> bool:
-        records: list[LoggedRecord] = []
-        after = entry.after
-        while entry.kind in (PRODUCTS, EVENTS) and after < entry.until:
-            part = await self._log.read(after, limit=min(entry.until - after, 5_000))
-            records += [record for record in part if record.offset <= entry.until]
-            if not part or part[-1].offset >= entry.until:
-                break
-            after = part[-1].offset
-        return await self._work(lambda: self._lineage.relearn(entry, slice_of(records, entry.after, entry.until)))
+        records = await read_slice(self._log, entry.after, entry.until)
+        return await self._work(lambda: self._lineage.relearn(entry, records))
 
     async def _next_records(self) -> Sequence[LoggedRecord]:
         """The records of the next slice, as soon as it is due; none when nothing came for a while.

@@ -5,7 +5,7 @@ N items, D width, R rows of a step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -34,6 +34,16 @@ class DenseOptimiser:
         self._first = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
         self._second = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
 
+    @property
+    def parameters(self) -> Sequence[nn.Parameter]:
+        """All that may move, always in the same order."""
+        return list(self._parameters.values())
+
+    def forget(self) -> None:
+        """Drops the gradients."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
     @torch.no_grad()
     def step(self, scale: float = 1.0) -> bool:
         """Moves every parameter that has a gradient, clipped to a norm of 5 over all, and forgets the gradients.
@@ -45,8 +55,7 @@ class DenseOptimiser:
         moving = [(name, p, p.grad) for name, p in self._parameters.items() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_([p for _, p, _ in moving], _CLIP_NORM)
         if not torch.isfinite(norm):
-            for _, parameter, _ in moving:
-                parameter.grad = None
+            self.forget()
             return False
         self._steps += 1
         rate = self._rate * scale * min(1.0, self._steps / self._warm_up)

@@ -16,6 +16,7 @@ from headrace.runtime.errors import NotFoundError
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.learner import Learner
+from headrace.trainer.peers import Alone, Peers
 from headrace.trainer.ranker_learner import RankerLearner
 from headrace.trainer.records import Slice, slice_of
 from headrace.trainer.releases import checked_parts
@@ -57,17 +58,20 @@ def retrain(
     *,
     epochs: int = EPOCHS,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    peers: Peers | None = None,
 ) -> RetrainReport:
     """Learns the log at `events_db` from nothing and writes the parts of a release into `out_dir`.
 
     Beside the parts stands `vectors.safetensors`: `ordinals` and `vectors` of every item. The ranker
-    network needs the feature store's rows and begins anew. NotFoundError: there is no such log.
+    network needs the feature store's rows and begins anew. Of several `peers`, who all do this, rank 0 writes.
+    NotFoundError: there is no such log.
     """
     if not events_db.is_file():
         raise NotFoundError(f"no event log at {events_db}")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    learner = Learner(settings, pretrained_encoder(settings))
+    peers = peers or Alone()
+    learner = Learner(settings, pretrained_encoder(settings), peers)
     windows, offset = asyncio.run(_gathered(events_db, learner, settings))
     losses: list[float] = []
     examples = 0
@@ -76,7 +80,9 @@ def retrain(
         losses.append(learned.loss)
         examples += learned.examples
         on_progress(Progress(epoch, epochs, learned.loss, time.perf_counter() - begun))
-    _write(out_dir, learner, settings)
+    if peers.rank == 0:
+        _write(out_dir, learner, settings)
+    peers.leave()
     seconds = time.perf_counter() - begun
     return RetrainReport(out_dir, offset, learner.catalogue.count, epochs, examples, tuple(losses), seconds)
 

@@ -26,7 +26,7 @@ class Teacher:
 
     def log_shares(self, windows: Windows, pairs: Pairs, ordinals_S: NDArray[np.int64]) -> Tensor:
         """P × S log-softmax of what this teacher says of the items `ordinals_S` at each pair's state."""
-        longest = max(int(pairs.states_P.max()), 1)
+        longest = max(int(pairs.states_P.max(initial=0)), 1)
         with torch.no_grad():
             seen_BLD = self._rows(windows.ordinals_BW[:, :longest].astype(np.int64))
             states = self._user(seen_BLD, *windows.codes(longest))

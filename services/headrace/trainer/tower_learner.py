@@ -5,7 +5,7 @@ B windows, L length, P pairs, D width, R distinct items of a step, S negatives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from headrace.trainer.admission import Admission
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.negatives import Negatives
 from headrace.trainer.optimisers import DenseOptimiser, RowTable
+from headrace.trainer.peers import Peers
 from headrace.trainer.sequences import Pairs, Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.teacher import Teacher, divergence
@@ -54,8 +55,9 @@ class TowerLearner:
     encoder never moves.
     """
 
-    def __init__(self, towers: Towers, catalogue: Catalogue, settings: TrainerSettings) -> None:
+    def __init__(self, towers: Towers, catalogue: Catalogue, settings: TrainerSettings, peers: Peers) -> None:
         self._towers = towers
+        self._peers = peers
         self._catalogue = catalogue
         self._settings = settings
         self.rows = RowTable(towers.shape.dimension, settings.row_rate, settings.optimiser)
@@ -112,36 +114,52 @@ class TowerLearner:
         seen_at, target_at, negative_at = np.split(at, [seen_BL.size, seen_BL.size + len(pairs)])
         own_RD = self.rows.rows(ordinals).requires_grad_()
         vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(len(ordinals), rng))
-        seen_BLD = functional.embedding(torch.from_numpy(seen_at.reshape(seen_BL.shape)), vectors_RD)
-        loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, negatives, lesson)
-        loss.backward()  # type: ignore[no-untyped-call]
-        assert own_RD.grad is not None
-        gradients_RD = own_RD.grad.numpy()
-        if not (np.isfinite(gradients_RD).all() and self.dense.step(rate)):
+        part = _part(self._peers.share(len(windows)), windows, pairs, seen_at.reshape(seen_BL.shape), target_at)
+        part_loss = self._back_propagated(part, vectors_RD, negative_at, negatives, lesson)
+        part_RD = np.zeros(own_RD.shape, np.float32) if own_RD.grad is None else own_RD.grad.numpy()
+        gradients_RD, loss = self._peers.summed(self.dense.parameters, part_RD, part_loss)
+        if not np.isfinite(gradients_RD).all():
+            self.dense.forget()
+            return Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
+        if not self.dense.step(rate):
             return Step(np.empty(0, np.int64), 0, 0.0, is_taken=False)
         is_lesson = np.zeros(len(ordinals), np.bool_)
         is_lesson[np.concatenate([seen_at[_is_seen(windows, longest)], target_at])] = True
         moves = np.ones(len(ordinals), np.bool_) if self._settings.negatives_move else is_lesson
         moves = moves & self.admission.are_admitted(ordinals)
         self.rows.step(ordinals[moves], gradients_RD[moves], rate)
-        return Step(ordinals[is_lesson], len(pairs), float(loss.detach()), is_taken=True)
+        return Step(ordinals[is_lesson], len(pairs), loss, is_taken=True)
 
     def _shown(self, count: int, rng: np.random.Generator) -> Tensor:
         """R × 1: 0 for items that this step knows by their content alone."""
         return torch.from_numpy((rng.random((count, 1)) >= self._settings.own_dropout).astype(np.float32))
 
+    def _back_propagated(
+        self,
+        part: _Part,
+        vectors_RD: Tensor,
+        negative_at: NDArray[np.int64],
+        negatives: Negatives,
+        lesson: Held | None,
+    ) -> float:
+        """Leaves the gradients of a part's share in the step's mean loss; that share."""
+        if not len(part.pairs):
+            return 0.0
+        loss = self._loss(part, vectors_RD, negative_at, negatives, lesson)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
     def _loss(
         self,
-        windows: Windows,
-        pairs: Pairs,
-        seen_BLD: Tensor,
+        part: _Part,
         vectors_RD: Tensor,
-        target_at: NDArray[np.int64],
         negative_at: NDArray[np.int64],
         negatives: Negatives,
         lesson: Held | None,
     ) -> Tensor:
+        windows, pairs = part.windows, part.pairs
         self._towers.user.train()
+        seen_BLD = functional.embedding(torch.from_numpy(part.seen_at_BL), vectors_RD)
         seen_BLD = functional.dropout(seen_BLD, self._settings.input_dropout)
         states = _states(self._towers.user, windows, seen_BLD)
         chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
@@ -149,25 +167,60 @@ class TowerLearner:
         negatives_SD = functional.embedding(torch.from_numpy(negative_at), vectors_RD)
         losses_P = sampled_softmax(
             wants_PD,
-            functional.embedding(torch.from_numpy(target_at), vectors_RD),
+            functional.embedding(torch.from_numpy(part.target_at), vectors_RD),
             negatives_SD,
             positive_ids_P=torch.from_numpy(pairs.targets_P),
             negative_ids_S=torch.from_numpy(negatives.ordinals_S),
             positive_log_q_P=torch.from_numpy(negatives.log_q_N[pairs.targets_P]),
             negative_log_q_S=torch.from_numpy(negatives.log_q_N[negatives.ordinals_S]),
         )
-        weights_P = torch.from_numpy(np.where(pairs.states_P > 0, 1.0, _FIRST_WEIGHT).astype(np.float32))
-        loss = (losses_P * weights_P).sum() / weights_P.sum()
+        loss = (losses_P * _weights(pairs)).sum() / part.whole_weight
         if lesson is None:
             return loss
-        return loss + self._settings.distillation * self._held(
-            lesson, windows, pairs, wants_PD @ negatives_SD.T, negatives
-        )
+        return loss + self._settings.distillation * self._held(lesson, part, wants_PD @ negatives_SD.T, negatives)
 
-    def _held(self, lesson: Held, windows: Windows, pairs: Pairs, scores_PS: Tensor, negatives: Negatives) -> Tensor:
-        old_P = pairs.rows_P >= lesson.first_row
-        said = lesson.teacher.log_shares(windows, pairs.at(old_P), negatives.ordinals_S)
-        return divergence(said, scores_PS[torch.from_numpy(old_P)]).sum() / len(pairs)
+    def _held(self, lesson: Held, part: _Part, scores_PS: Tensor, negatives: Negatives) -> Tensor:
+        old_P = part.rows_B[part.pairs.rows_P] >= lesson.first_row
+        said = lesson.teacher.log_shares(part.windows, part.pairs.at(old_P), negatives.ordinals_S)
+        return divergence(said, scores_PS[torch.from_numpy(old_P)]).sum() / part.whole_pairs
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some windows of a step with their pairs, and what the step's mean is over."""
+
+    rows_B: NDArray[np.int64]  # which windows of the step
+    windows: Windows
+    pairs: Pairs
+    seen_at_BL: NDArray[np.int64]  # into the step's distinct items
+    target_at: NDArray[np.int64]  # P, likewise
+    whole_weight: Tensor
+    whole_pairs: int
+
+
+def _part(
+    rows_B: NDArray[np.int64],
+    windows: Windows,
+    pairs: Pairs,
+    seen_at_BL: NDArray[np.int64],
+    target_at: NDArray[np.int64],
+) -> _Part:
+    inside_P = np.isin(pairs.rows_P, rows_B)
+    chosen = pairs.at(inside_P)
+    longest = max(int(chosen.states_P.max(initial=0)), 1)
+    return _Part(
+        rows_B,
+        windows.at(rows_B),
+        replace(chosen, rows_P=np.searchsorted(rows_B, chosen.rows_P)),
+        seen_at_BL[rows_B, :longest],
+        target_at[inside_P],
+        _weights(pairs).sum(),
+        len(pairs),
+    )
+
+
+def _weights(pairs: Pairs) -> Tensor:
+    return torch.from_numpy(np.where(pairs.states_P > 0, 1.0, _FIRST_WEIGHT).astype(np.float32))
 
 
 def person_vectors(
