@@ -30,7 +30,7 @@ from headrace.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
 
-PRODUCTS, EVENTS, DRIFT, RECONCILE = "products", "events", "drift", "reconcile"
+PRODUCTS, EVENTS, DRIFT, RECONCILE, ROTATE = "products", "events", "drift", "reconcile", "rotate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +133,7 @@ class Lineage:
         """Learns a journalled slice once more; whether it came out as it did then."""
         deltas, standing = self._act(entry.kind, records)
         with self._changing:
-            self.learner.sent.note(deltas)
-            self.standing = replace(standing, entry=entry.number)
+            self._note(entry, deltas, standing)
         return deltas.digest() == entry.digest or entry.kind == RECONCILE
 
     def settle(self) -> int:
@@ -167,6 +166,16 @@ class Lineage:
     def send_drifted(self) -> int:
         """Sends every vector that moved since it was sent, whatever moved it; how many."""
         return self._learn(DRIFT, Slice.empty(self.standing.offset, self.standing.offset))
+
+    def rotate(self, reason: str) -> str:
+        """Begins a new space that holds every vector, with its journal entry; its name."""
+        standing, nothing = self.standing, Deltas.empty(self._settings.dimension)
+        entry = Entry(standing.entry + 1, ROTATE, standing.offset, standing.offset, nothing.digest())
+        with self._changing:
+            space = self._delta_log.begin_space((), reason, entry)
+            self._note(entry, nothing, standing)
+        self._count()
+        return space
 
     def learn_rows(self, groups: Groups, complete_offset: int) -> None:
         """Learns training rows of the ranker network, all there are up to an offset."""
@@ -234,9 +243,18 @@ class Lineage:
                 traceparent=traceparent,
                 append_time_us=min(records.append_times_us, default=0),
             )
-            self.learner.sent.note(deltas)
-            self.standing = replace(standing, entry=entry.number)
+            self._note(entry, deltas, standing)
         self._count()
+
+    def _note(self, entry: Entry, deltas: Deltas, standing: Standing) -> None:
+        """What follows from an entry that is durable."""
+        self.learner.sent.note(deltas)
+        if entry.kind == DRIFT:
+            # a release of these vectors is written next
+            self.learner.anchor.hold(self.learner.sent.dense())
+        elif entry.kind == ROTATE:
+            self.learner.anchor.free()
+        self.standing = replace(standing, entry=entry.number)
 
     def _count(self) -> None:
         self.standing = replace(

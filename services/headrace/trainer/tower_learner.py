@@ -5,6 +5,7 @@ B windows, L length, P pairs, D width, R distinct items of a step, S negatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch.nn import functional
 
 from headrace.model.losses import sampled_softmax
 from headrace.model.towers import Towers, UserTower
+from headrace.trainer.anchor import Anchor
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.negatives import Negatives
 from headrace.trainer.optimisers import DenseOptimiser, RowTable
@@ -58,6 +60,7 @@ class TowerLearner:
         self._settings = settings
         self.rows = RowTable(towers.shape.dimension, settings.row_rate, settings.optimiser)
         self.dense = DenseOptimiser(_moving(towers), settings.dense_rate, settings.optimiser)
+        self.anchor = Anchor(towers.shape.dimension, settings.anchor)
         for module in towers.user.modules():
             if isinstance(module, nn.Dropout):
                 module.p = settings.dropout
@@ -76,14 +79,7 @@ class TowerLearner:
 
     def wants(self, windows: Windows, pairs: Pairs) -> NDArray[np.float32]:
         """P × D: what people wanted at each pair's state."""
-        longest = max(int(pairs.states_P.max(initial=0)), 1)
-        seen = windows.ordinals_BW[:, :longest].astype(np.int64)
-        vectors = torch.from_numpy(self.item_vectors(seen.ravel()).reshape(*seen.shape, -1))
-        self._towers.user.eval()
-        with torch.no_grad():
-            states = _states(self._towers.user, windows, vectors)
-            chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
-            return np.asarray(self._towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
+        return pair_wants(self._towers.user, windows, pairs, self.item_vectors)
 
     def teacher(self) -> Teacher:
         """The towers as they are, to be held to later."""
@@ -111,7 +107,8 @@ class TowerLearner:
         vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(len(ordinals), rng))
         seen_BLD = functional.embedding(torch.from_numpy(seen_at.reshape(seen_BL.shape)), vectors_RD)
         loss = self._loss(windows, pairs, seen_BLD, vectors_RD, target_at, negative_at, negatives, lesson)
-        loss.backward()  # type: ignore[no-untyped-call]
+        pulled = loss + self.anchor.pull(ordinals, vectors_RD) if self.anchor.is_held else loss
+        pulled.backward()  # type: ignore[no-untyped-call]
         assert own_RD.grad is not None
         gradients_RD = own_RD.grad.numpy()
         if not (np.isfinite(gradients_RD).all() and self.dense.step(rate)):
@@ -175,6 +172,23 @@ def person_vectors(
         states = _states(user, windows, torch.from_numpy(vectors_BLD))
         last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
         return np.asarray(user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
+
+
+def pair_wants(
+    user: UserTower,
+    windows: Windows,
+    pairs: Pairs,
+    item_vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """P × D: what people wanted at each pair's state, by a user tower over the rows that `item_vectors` gives."""
+    longest = max(int(pairs.states_P.max(initial=0)), 1)
+    seen = windows.ordinals_BW[:, :longest].astype(np.int64)
+    vectors = torch.from_numpy(item_vectors(seen.ravel()).reshape(*seen.shape, -1))
+    user.eval()
+    with torch.no_grad():
+        states = _states(user, windows, vectors)
+        chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
+        return np.asarray(user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
 
 
 def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
