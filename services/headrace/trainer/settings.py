@@ -65,7 +65,7 @@ class TrainerSettings(ServingSettings):
     checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between checkpoints")
     publish_every_s: float = Field(30.0, gt=0, description="least seconds between releases")
     keep_releases: int = Field(20, ge=2, description="releases kept, newest first")
-    skew_every_s: float = Field(5.0, gt=0, description="least seconds between measurements of what a release keeps")
+    skew_every_s: float = Field(3.0, gt=0, description="least seconds between measurements of what a release keeps")
     skew_states: int = Field(512, ge=1, description="newest states by which a release is held against newer vectors")
     least_skew: float = Field(
         0.97, ge=0, description="a release follows at once when its recall falls below this share"
