@@ -27,6 +27,8 @@ CHANNELS = 16
 # paths are kept to this many levels, and products to this many attributes
 CATEGORY_LEVELS = 4
 ATTRIBUTES = 8
+# what item vectors are like: those of one space are all of one form
+VECTOR_FORM = "unit length"
 # scores of vectors of length 1 begin within ± 12
 _LOG_TEMPERATURE = math.log(12.0)
 

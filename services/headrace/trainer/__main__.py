@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import HeadraceError
@@ -40,6 +41,7 @@ from headrace.trainer.releases import Releases
 from headrace.trainer.rows import RowSource
 from headrace.trainer.server import TrainerServicer
 from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.space_keeper import SpaceKeeper
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ async def compose(
     # first of all: nothing is to be opened when it cannot be had
     encoder = pretrained_encoder(settings)
     folder = common.data_dir / "trainer"
-    delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension)
+    delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
     registry = open_registry(settings.registry_url or f"sqlite:///{(folder / 'registry.db').absolute()}")
     releases = Releases(
         ArtifactStore(settings.artifacts_url or str((common.data_dir / "artifacts").absolute())),
@@ -67,10 +69,13 @@ async def compose(
     publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
     learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)
     publisher.on_new_space = learning.want_release
+    learning.is_filled = publisher.has_filled
+    keeper = SpaceKeeper(index, delta_log, releases, board, settings.keep_spaces)
     background = Background()
     background.start(learning.run(), "learn")
     background.start(learning.follow_rows(RowSource(feature_store)), "learn rows")
     background.start(publisher.run(), "publish deltas")
+    background.start(keeper.run(), "drop spaces")
     servicer = TrainerServicer(event_log, lineage, learning, publisher, registry, releases, board)
     try:
         yield Parts([servicer.face()], background)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # kinds of journal entries
-PRODUCTS, EVENTS, DRIFT, RECONCILE = "products", "events", "drift", "reconcile"
+PRODUCTS, EVENTS, DRIFT, RECONCILE, ROTATE = "products", "events", "drift", "reconcile", "rotate"
 # never journalled: bring back a checkpoint, go on waiting, end
 LOAD, BEAT, STOP = "load", "beat", "stop"
-KINDS = (PRODUCTS, EVENTS, DRIFT, RECONCILE, LOAD, BEAT, STOP)
+KINDS = (PRODUCTS, EVENTS, DRIFT, RECONCILE, ROTATE, LOAD, BEAT, STOP)
 NO_CHECKPOINT = -1
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.runtime.sqlite import create_tables, make_durable
 from headrace.trainer.deltas import Deltas, Sent
@@ -36,6 +37,13 @@ CREATE TABLE IF NOT EXISTS space (
     horizon INTEGER NOT NULL,
     last_sequence INTEGER NOT NULL,
     log_offset INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS spaces (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL UNIQUE,
+    form TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    begin_time_us INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS batches (
     first_sequence INTEGER PRIMARY KEY,
@@ -64,7 +72,7 @@ class Entry:
     """One journalled act of learning over the records with `after` < offset <= `until`."""
 
     number: int
-    # products, events, drift or reconcile
+    # products, events, drift, reconcile or rotate
     kind: str
     after: int
     until: int
@@ -94,22 +102,35 @@ class Batch:
 class DeltaLog:
     """Deltas and journal in the SQLite file `path`; durable (fsync) when `commit` returns.
 
+    `form` names what vectors are like beside their width: those of one space are of one form.
     Safe to use from several threads.
     """
 
-    def __init__(self, path: Path, lineage: str, dimension: int) -> None:
+    def __init__(self, path: Path, lineage: str, dimension: int, form: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         make_durable(self._db)
         create_tables(self._db, _SCHEMA)
-        # another log never uses the spaces of this one, even when an index outlives the trainer's disk
-        born = f"{lineage}-{time.time_ns() // 1_000_000:x}"
-        self._db.execute("INSERT OR IGNORE INTO space VALUES (1, ?, 1, ?, 0, 0, 0)", (born, dimension))
         self._dimension = dimension
+        self._form = form
+        with self._transaction():
+            self._found(lineage)
         stored = self._one("SELECT dimension FROM space")
         if stored != dimension:
             raise FailedPreconditionError(f"{path} holds vectors of width {stored}, the settings say {dimension}")
+
+    def _found(self, lineage: str) -> None:
+        # another log never uses the spaces of this one, even when an index outlives the trainer's disk
+        born = f"{lineage}-{time.time_ns() // 1_000_000:x}"
+        values = (born, self._dimension)
+        made = self._db.execute("INSERT OR IGNORE INTO space VALUES (1, ?, 1, ?, 0, 0, 0)", values).rowcount
+        # a log of before forms were kept does not know that of its space
+        self._note_space(self._form if made else "", "")
+
+    def _note_space(self, form: str, reason: str) -> None:
+        query = "INSERT OR IGNORE INTO spaces (name, form, reason, begin_time_us) VALUES (?, ?, ?, ?)"
+        self._db.execute(query, (self.space, form, reason, now_us()))
 
     def close(self) -> None:
         with self._lock:
@@ -121,6 +142,23 @@ class DeltaLog:
         with self._lock:
             lineage, generation = self._db.execute("SELECT lineage, generation FROM space").fetchone()
         return f"{lineage}-{generation}"
+
+    @property
+    def is_of_other_form(self) -> bool:
+        """Whether the space was begun with vectors of another form than these are."""
+        with self._lock:
+            found = self._db.execute("SELECT form FROM spaces WHERE name = ?", (self.space,)).fetchone()
+        return bool(found[0] != self._form)
+
+    def spaces(self) -> list[str]:
+        """All spaces that were begun and not forgotten, oldest first."""
+        with self._lock:
+            return [name for (name,) in self._db.execute("SELECT name FROM spaces ORDER BY number").fetchall()]
+
+    def forget_space(self, space: str) -> None:
+        """Drops the memory of a space that is nowhere any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM spaces WHERE name = ?", (space,))
 
     @property
     def last_sequence(self) -> int:
@@ -146,10 +184,12 @@ class DeltaLog:
         """Appends deltas and their journal entry at once; the last sequence. Nothing of it on an error."""
         with self._transaction():
             self._append(deltas, log_offset, traceparent, append_time_us)
-            last = self.last_sequence
-            values = (entry.number, entry.kind, entry.after, entry.until, entry.digest, last)
-            self._db.execute("INSERT INTO journal VALUES (?,?,?,?,?,?)", values)
-        return last
+            self._journal(entry)
+            return self.last_sequence
+
+    def _journal(self, entry: Entry) -> None:
+        values = (entry.number, entry.kind, entry.after, entry.until, entry.digest, self.last_sequence)
+        self._db.execute("INSERT INTO journal VALUES (?,?,?,?,?,?)", values)
 
     def _append(self, deltas: Deltas, log_offset: int, traceparent: str, append_time_us: int) -> None:
         sequence = self.last_sequence
@@ -203,11 +243,16 @@ class DeltaLog:
         with self._lock:
             return self._folded(self._batches_until(self.last_sequence)).all()
 
-    def compact(self, acknowledged: int, keep_rows: int) -> bool:
-        """Folds acknowledged batches into the base when they hold more than `keep_rows` rows; whether it did."""
+    def compact(self, space: str, acknowledged: int, keep_rows: int) -> bool:
+        """Folds acknowledged batches into the base when they hold more than `keep_rows` rows; whether it did.
+
+        Never when `space`, in which they were acknowledged, is not the present one.
+        """
         if acknowledged - self.horizon <= keep_rows:
             return False
         with self._transaction():
+            if space != self.space:
+                return False
             batches = list(self._batches_until(acknowledged))
             if not batches:
                 return False
@@ -220,8 +265,11 @@ class DeltaLog:
             self._db.execute("UPDATE space SET horizon = ?", (horizon,))
         return True
 
-    def begin_space(self, taken: Collection[str]) -> str:
-        """A new space with every live row as sequences 1, 2, …; its name is none of `taken`."""
+    def begin_space(self, taken: Collection[str], reason: str = "", entry: Entry | None = None) -> str:
+        """A new space with every live row as sequences 1, 2, …; its name is none of `taken`.
+
+        Its `entry` in the journal is committed with it; it has none when no act of learning went with it.
+        """
         with self._transaction():
             live, log_offset = self.live(), self._one("SELECT log_offset FROM space")
             self._db.execute("DELETE FROM base")
@@ -229,8 +277,11 @@ class DeltaLog:
             self._db.execute("UPDATE space SET generation = generation + 1, horizon = 0, last_sequence = 0")
             while self.space in taken:
                 self._db.execute("UPDATE space SET generation = generation + 1")
+            self._note_space(self._form, reason)
             self._append(live, log_offset, "", 0)
-        return self.space
+            if entry is not None:
+                self._journal(entry)
+            return self.space
 
     def _batches_until(self, sequence: int) -> Iterator[Batch]:
         query = "SELECT * FROM batches WHERE first_sequence + rows - 1 <= ? ORDER BY first_sequence"

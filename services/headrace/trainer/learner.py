@@ -9,7 +9,7 @@ B windows, D width, N items, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,6 +96,9 @@ class Learner:
         self.sent = Sent(self.shape.dimension)
         self.prequential = Prequential()
         self._tower = TowerLearner(self.towers, self.catalogue, settings, self._peers)
+        self.anchor = self._tower.anchor
+        # sees what is to be learned just before it is; must not change the state
+        self.before_learning: Callable[[Windows], None] = lambda _: None
         self._query_optimiser = DenseOptimiser(self.towers.query, _QUERY_RATE)
         self._sequences = Sequences(max(_KEPT_EVENTS, self.shape.max_length))
         self._reservoir = Reservoir(settings.replay_windows, self.shape.max_length + 1)
@@ -112,6 +115,7 @@ class Learner:
             "prequential": self.prequential,
             "rows": self._tower.rows,
             "dense": self._tower.dense,
+            "anchor": self.anchor,
             "query": self._query_optimiser,
             "sequences": self._sequences,
             "reservoir": self._reservoir,
@@ -154,6 +158,7 @@ class Learner:
         self._evaluate(trials_of(people, self._settings.evaluated_people, rng))
         windows = windows_of(people, self.shape.max_length)
         outcomes = self._weigh_sources(windows, rng)
+        self.before_learning(windows)
         expired = self._meet(events)
         self._counted.add(people)
         self._popularity.add(events.ordinals, events.times_us)

@@ -17,7 +17,7 @@ from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.model.text import ngrams
 from headrace.model.text.encoder import EncoderName, TextEncoder
 from headrace.runtime.errors import FailedPreconditionError
-from headrace.trainer.acts import BEAT, DRIFT, EVENTS, LOAD, NO_CHECKPOINT, PRODUCTS, RECONCILE, STOP, Act
+from headrace.trainer.acts import BEAT, DRIFT, EVENTS, LOAD, NO_CHECKPOINT, PRODUCTS, RECONCILE, ROTATE, STOP, Act
 from headrace.trainer.arrays import Kept, gathered, scatter
 from headrace.trainer.checkpoint import Checkpoint, Checkpoints
 from headrace.trainer.delta_log import DeltaLog, Entry
@@ -175,9 +175,7 @@ class Lineage:
         """Learns a journalled slice once more; whether it came out as it did then."""
         deltas, standing = self._act(entry.kind, records)
         with self._changing:
-            self.learner.sent.note(deltas)
-            self.standing = replace(standing, entry=entry.number)
-            self._is_whole = True
+            self._note(entry, deltas, standing)
         return deltas.digest() == entry.digest or entry.kind == RECONCILE
 
     def settle(self) -> int:
@@ -213,6 +211,16 @@ class Lineage:
         It goes before each publish. The gauge notes what is fresh, so reading it is part of the journalled act.
         """
         return self._learn(DRIFT, Slice.empty(self.standing.offset, self.standing.offset))
+
+    def rotate(self, reason: str) -> str:
+        """Begins a new space that holds every vector, with its journal entry; its name."""
+        nothing, standing = self._act(ROTATE, Slice.empty(self.standing.offset, self.standing.offset))
+        entry = Entry(standing.entry + 1, ROTATE, standing.offset, standing.offset, nothing.digest())
+        with self._changing:
+            space = self._delta_log.begin_space((), reason, entry)
+            self._note(entry, nothing, standing)
+        self._count()
+        return space
 
     def learn_rows(self, groups: Groups, complete_offset: int) -> None:
         """Learns training rows of the ranker network, all there are up to an offset."""
@@ -306,10 +314,19 @@ class Lineage:
                 traceparent=traceparent,
                 append_time_us=min(records.append_times_us, default=0),
             )
-            self.learner.sent.note(deltas)
-            self.standing = replace(standing, entry=entry.number)
-            self._is_whole = True
+            self._note(entry, deltas, standing)
         self._count()
+
+    def _note(self, entry: Entry, deltas: Deltas, standing: Standing) -> None:
+        """What follows from an entry that is durable."""
+        self.learner.sent.note(deltas)
+        if entry.kind == DRIFT:
+            # a release of these vectors is written next
+            self.learner.anchor.hold(self.learner.sent.dense())
+        elif entry.kind == ROTATE:
+            self.learner.anchor.free()
+        self.standing = replace(standing, entry=entry.number)
+        self._is_whole = True
 
     def _count(self) -> None:
         self.standing = replace(

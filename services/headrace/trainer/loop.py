@@ -21,6 +21,7 @@ from headrace.runtime.clock import now_us
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
+from headrace.trainer.comparability import Comparability
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.gauge import Reading
 from headrace.trainer.lineage import Lineage, Standing
@@ -28,8 +29,9 @@ from headrace.trainer.log_slices import read_slice
 from headrace.trainer.past_towers import TowerHistory
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.records import Slice, slice_of
-from headrace.trainer.registry import ServingPlan
+from headrace.trainer.registry import Release, ServingPlan
 from headrace.trainer.releases import Releases, Watermark, checked_parts
+from headrace.trainer.rotation import ASKED, DRIFTED, INCOMPARABLE, OTHER_FORM, note_rotation
 from headrace.trainer.row_scores import scored_groups
 from headrace.trainer.rows import RowPart, RowsError, RowSource
 from headrace.trainer.settings import TrainerSettings
@@ -46,6 +48,12 @@ _rate = histogram("headrace.trainer.rate", "1", "what the learning rates are mul
 _drifts = counter("headrace.trainer.drifts", "{change}", "changes for the worse in how slices are foreseen")
 _rotations = counter(
     "headrace.trainer.rotations.wanted", "{rotation}", "times that changes began to ask for a new space"
+)
+_skew = histogram(
+    "headrace.trainer.skew", "1", "recall@20 of the last release on vectors as sent by now, relative to its own"
+)
+_comparability = histogram(
+    "headrace.trainer.comparability", "1", "recall@20 of its queries on the next one's vectors, relative to its own"
 )
 
 _POLL_S = 0.03
@@ -85,11 +93,25 @@ class LearningLoop:
         self._is_behind = False
         self._recovered = asyncio.Event()
         self._towers = TowerHistory()
+        self._compared = Comparability(
+            lineage.learner, lambda: delta_log.space, settings.skew_every_s, settings.skew_states
+        )
+        lineage.learner.before_learning = self._compared.note
+        self._wanted_rotation = ""
+        # whether the index holds all of a space; a release that names a new one waits for that
+        self.is_filled: Callable[[str], bool] = lambda _: True
         self.learn_lag_ms = RecentQuantiles()
 
     def want_release(self) -> None:
         """Asks for a release as soon as can be, whatever the time since the last one."""
         self._wants_release.set()
+
+    def want_rotation(self, reason: str = ASKED) -> None:
+        """Asks for a new space with everything in it, as soon as can be; a release for it follows.
+
+        A space that no release names yet is new enough: nothing more is begun then.
+        """
+        self._wanted_rotation = reason
 
     async def run(self) -> None:
         """Learns for ever, after finding again what was learned before."""
@@ -100,6 +122,7 @@ class LearningLoop:
             if records:
                 await self._learn(records)
             await self._work(self._lineage.beat)
+            await self._rotate_when_asked()
             await self._publish_when_due()
             await self._save_when_due()
 
@@ -118,6 +141,8 @@ class LearningLoop:
         facts = {"offset": standing.offset, "relearned": len(entries), "different": len(different)}
         log.info("recovered", extra=facts | {"appended": appended, "seconds": round(time.monotonic() - begun, 2)})
         self._on_deltas()
+        if await asyncio.to_thread(lambda: self._delta_log.is_of_other_form):
+            await self._rotate(OTHER_FORM)
 
     async def _relearn(self, entry: Entry) -> bool:
         records = await read_slice(self._log, entry.after, entry.until)
@@ -162,6 +187,10 @@ class LearningLoop:
         _learned.add(len(records))
         self._measure_lag(records)
         _measure_rate(before, self._lineage.standing)
+        if self._lineage.standing.wants_rotation and not before.wants_rotation:
+            self.want_rotation(DRIFTED)
+        if self._compared.skew.is_below(self._settings.least_skew):
+            self.want_release()
 
     def _learn_slice(self, records: Sequence[LoggedRecord], after: int, until: int) -> None:
         self._traced(slice_of(records, after, until), self._lineage.learn)
@@ -186,16 +215,38 @@ class LearningLoop:
             self.learn_lag_ms.add(lag_ms)
             _learn_lag.record(lag_ms)
 
+    async def _rotate_when_asked(self) -> None:
+        reason, self._wanted_rotation = self._wanted_rotation, ""
+        newest = self._board.plan.stable
+        if reason and newest is not None and newest.space == self._delta_log.space:
+            await self._rotate(reason)
+
+    async def _rotate(self, reason: str) -> None:
+        note_rotation(await self._work(lambda: self._lineage.rotate(reason)), reason)
+        self._on_deltas()
+
     async def _publish_when_due(self) -> None:
-        standing, newest = self._lineage.standing, self._board.plan.stable
+        newest, space = self._board.plan.stable, self._delta_log.space
+        if not self._is_release_due(newest, space):
+            return
+        self._wants_release.clear()
+        is_same = newest is not None and newest.space == space
+        if is_same and self._compared.comparability.is_below(self._settings.rotate_below):
+            # the vectors that moved go to the new space alone; its release is due once the index holds it
+            await self._rotate(INCOMPARABLE)
+            return
+        self._published = time.monotonic()
+        await self._publish()
+
+    def _is_release_due(self, newest: Release | None, space: str) -> bool:
+        standing = self._lineage.standing
+        if not standing.slices or newest is None:
+            return standing.slices > 0
+        if newest.space != space:
+            # nobody can use its vectors before there is a release for it, and no release before they are there
+            return self.is_filled(space)
         elapsed = time.monotonic() - self._published >= self._settings.publish_every_s
-        # without a release for this space nobody can use its vectors
-        is_urgent = newest is None or self._wants_release.is_set() or newest.space != self._delta_log.space
-        is_news = newest is not None and newest.log_offset < standing.offset
-        if standing.slices and (is_urgent or (is_news and elapsed)):
-            self._wants_release.clear()
-            self._published = time.monotonic()
-            await self._publish()
+        return self._wants_release.is_set() or (newest.log_offset < standing.offset and elapsed)
 
     async def _publish(self) -> None:
         await self._work(self._lineage.send_drifted)
@@ -204,21 +255,32 @@ class LearningLoop:
             plan = await self._work(self._write_release)
         except ModelError as error:
             log.error("release_refused", extra={"reason": str(error)})
+            # so that it is not tried at every slice
+            self._compared.begin_again()
             return
         self._board.post(plan)
         if plan.stable is not None:
             log.info("published", extra={"release": plan.stable.name, "offset": plan.stable.log_offset})
+        self._record(plan)
+
+    def _record(self, plan: ServingPlan) -> None:
         if quality := self._lineage.standing.quality:
             _recall.record(quality[-1].recall)
         if reading := self._lineage.standing.gauge:
             _measure_gauge(reading)
+        metrics = plan.stable.metrics if plan.stable else {}
+        if "skew" in metrics:
+            _skew.record(metrics["skew"])
+            _comparability.record(metrics["comparability"])
 
     def _write_release(self) -> ServingPlan:
         standing = self._lineage.standing
         space, _, last_sequence = self._delta_log.bounds()
         parts = checked_parts(space, self._lineage.learner, self._lineage.ranker)
         watermark = Watermark(self._settings.lineage, space, last_sequence, standing.offset)
-        return self._releases.publish(parts, watermark, self._metrics())
+        plan = self._releases.publish(parts, watermark, self._metrics() | self._compared.metrics())
+        self._compared.follow(space)
+        return plan
 
     def _metrics(self) -> dict[str, float]:
         standing = self._lineage.standing

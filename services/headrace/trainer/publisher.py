@@ -17,6 +17,7 @@ from headrace.runtime.clock import now_us
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram
 from headrace.trainer.delta_log import Batch, DeltaLog
+from headrace.trainer.rotation import LOST, note_rotation
 from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,10 @@ class Publisher:
     def wake(self) -> None:
         self._news.set()
 
+    def has_filled(self, space: str) -> bool:
+        """Whether the index holds all that the space began with, and answers by it."""
+        return self._is_active and self._space == space
+
     async def run(self) -> None:
         """Pushes for ever; an index that is away is tried again quietly."""
         while True:
@@ -85,7 +90,7 @@ class Publisher:
         if not horizon <= applied <= last:
             facts = {"space": space, "applied": applied, "horizon": horizon, "last_sequence": last}
             log.warning("index_cannot_go_on", extra=facts)
-            await asyncio.to_thread(self._delta_log.begin_space, spaces)
+            note_rotation(await asyncio.to_thread(self._delta_log.begin_space, spaces, LOST), LOST)
             space, _, last = await asyncio.to_thread(self._delta_log.bounds)
             applied = 0
             self.on_new_space()
@@ -102,14 +107,21 @@ class Publisher:
             if not self._is_active and applied >= self._activate_at:
                 await self._activate()
             self._news.clear()
-            batch = await asyncio.to_thread(self._delta_log.batch_after, applied)
+            batch = await asyncio.to_thread(self._following, applied)
             if batch is None:
                 await self._idle()
-            elif batch.space != self._space:
-                raise _LostGroundError(f"the space is {batch.space} now")
             else:
                 applied = await self._send(stream, batch)
-            await asyncio.to_thread(self._delta_log.compact, applied, self._compact_rows)
+            await asyncio.to_thread(self._delta_log.compact, self._space, applied, self._compact_rows)
+
+    def _following(self, applied: int) -> Batch | None:
+        """The batch to send next. _LostGroundError: the log fills another space now."""
+        if self._delta_log.space == self._space:
+            batch = self._delta_log.batch_after(applied)
+            # another space may have begun between the two looks
+            if batch is None or batch.space == self._space:
+                return batch
+        raise _LostGroundError(f"the space is {self._delta_log.space} now")
 
     async def _send(self, stream: _Stream, batch: Batch) -> int:
         await stream.write(_request(batch, self._dimension))

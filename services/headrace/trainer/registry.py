@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,20 @@ class Registry:
             gone = [number for number in numbers[keep:] if number not in served]
             session.execute(delete(ReleaseRow).where(ReleaseRow.number.in_(gone)))
         return [name_of(number) for number in gone]
+
+    def forget_spaces(self, spaces: Collection[str]) -> Sequence[str]:
+        """Drops all releases that name one of `spaces`, but what is served; the names that went."""
+        query = select(ReleaseRow.number).where(ReleaseRow.space.in_(spaces))
+        with Session(self._engine) as session, session.begin():
+            served = set(session.scalars(select(TrackRow.release_number)))
+            gone = [number for number in session.scalars(query) if number not in served]
+            session.execute(delete(ReleaseRow).where(ReleaseRow.number.in_(gone)))
+        return [name_of(number) for number in gone]
+
+    def spaces(self) -> set[str]:
+        """Every space that a release names."""
+        with Session(self._engine) as session:
+            return set(session.scalars(select(ReleaseRow.space).distinct()))
 
 
 def open_registry(url: str) -> Registry:

@@ -6,7 +6,7 @@ A crash in between leaves files that no registry names; the next release of that
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from headrace.model.candidates import FEATURE_SCHEMA
@@ -64,6 +64,12 @@ class Releases:
         for gone in self._registry.forget_beyond(self._keep):
             self._store.delete(f"releases/{gone}")
         return plan
+
+    def forget_spaces(self, spaces: Collection[str]) -> set[str]:
+        """Drops the releases that name one of `spaces`, but what is served; the spaces that are named still."""
+        for gone in self._registry.forget_spaces(spaces):
+            self._store.delete(f"releases/{gone}")
+        return self._registry.spaces()
 
     def read(self, release: Release, part: str) -> bytes:
         """The bytes of a part. NotFoundError; CorruptDataError when they are not what was published."""

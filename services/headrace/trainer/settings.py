@@ -52,6 +52,7 @@ class TrainerSettings(ServingSettings):
     replay_windows: int = Field(8_000, ge=1, description="sequences kept for replay")
     replay_share: float = Field(1.0, ge=0, description="replayed sequences a step for each fresh one")
     distillation: float = Field(0.0, ge=0, description="how strongly replayed sequences are held to the towers before")
+    anchor: float = Field(0.0, ge=0, description="how strongly items are held to their vectors of the last release")
     least_replay: int = Field(16, ge=0, description="replayed sequences a step, at least")
     query_steps: int = Field(2, ge=0, description="steps of the query tower a slice that has something to teach it")
     evaluated_states: int = Field(256, ge=0, description="events a slice by which the sources' blend is learned")
@@ -81,6 +82,17 @@ class TrainerSettings(ServingSettings):
     checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between checkpoints")
     publish_every_s: float = Field(30.0, gt=0, description="least seconds between releases")
     keep_releases: int = Field(20, ge=2, description="releases kept, newest first")
+    skew_every_s: float = Field(3.0, gt=0, description="least seconds between measurements of what a release keeps")
+    skew_states: int = Field(512, ge=1, description="newest states by which a release is held against newer vectors")
+    least_skew: float = Field(
+        0.97, ge=0, description="a release follows at once when its recall falls below this share"
+    )
+    rotate_below: float = Field(
+        0.8,
+        ge=0,
+        description="vectors go to a new space when the last release's recall on them falls below this share; 0: never",
+    )
+    keep_spaces: int = Field(2, ge=2, description="embedding spaces kept in the index, the newest included")
     compact_rows: int = Field(500_000, ge=1, description="acknowledged delta rows kept before they are folded")
 
     ranker_rate: float = Field(5e-3, gt=0, description="learning rate of the ranker network")

@@ -5,6 +5,7 @@ B windows, L length, P pairs, D width, R distinct items of a step, S negatives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.nn import functional
 from headrace.model.losses import sampled_softmax
 from headrace.model.towers import Towers, UserTower
 from headrace.trainer.admission import Admission
+from headrace.trainer.anchor import Anchor
 from headrace.trainer.catalogue import Catalogue
 from headrace.trainer.negatives import Negatives
 from headrace.trainer.optimisers import DenseOptimiser, RowTable
@@ -63,6 +65,7 @@ class TowerLearner:
         self.rows = RowTable(towers.shape.dimension, settings.row_rate, settings.optimiser)
         self.admission = Admission(settings.admit_after, settings.expire_days)
         self.dense = DenseOptimiser(_moving(towers), settings.dense_rate, settings.optimiser)
+        self.anchor = Anchor(towers.shape.dimension, settings.anchor)
         for module in towers.user.modules():
             if isinstance(module, nn.Dropout):
                 module.p = settings.dropout
@@ -81,14 +84,7 @@ class TowerLearner:
 
     def wants(self, windows: Windows, pairs: Pairs) -> NDArray[np.float32]:
         """P × D: what people wanted at each pair's state."""
-        longest = max(int(pairs.states_P.max(initial=0)), 1)
-        seen = windows.ordinals_BW[:, :longest].astype(np.int64)
-        vectors = torch.from_numpy(self.item_vectors(seen.ravel()).reshape(*seen.shape, -1))
-        self._towers.user.eval()
-        with torch.no_grad():
-            states = _states(self._towers.user, windows, vectors)
-            chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
-            return np.asarray(self._towers.user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
+        return pair_wants(self._towers.user, windows, pairs, self.item_vectors)
 
     def teacher(self) -> Teacher:
         """The towers as they are, to be held to later."""
@@ -115,7 +111,7 @@ class TowerLearner:
         own_RD = self.rows.rows(ordinals).requires_grad_()
         vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(len(ordinals), rng))
         part = _part(self._peers.share(len(windows)), windows, pairs, seen_at.reshape(seen_BL.shape), target_at)
-        part_loss = self._back_propagated(part, vectors_RD, negative_at, negatives, lesson)
+        part_loss = self._back_propagated(part, ordinals, vectors_RD, negative_at, negatives, lesson)
         part_RD = np.zeros(own_RD.shape, np.float32) if own_RD.grad is None else own_RD.grad.numpy()
         gradients_RD, loss = self._peers.summed(self.dense.parameters, part_RD, part_loss)
         if not np.isfinite(gradients_RD).all():
@@ -137,16 +133,24 @@ class TowerLearner:
     def _back_propagated(
         self,
         part: _Part,
+        ordinals: NDArray[np.int64],
         vectors_RD: Tensor,
         negative_at: NDArray[np.int64],
         negatives: Negatives,
         lesson: Held | None,
     ) -> float:
-        """Leaves the gradients of a part's share in the step's mean loss; that share."""
-        if not len(part.pairs):
-            return 0.0
-        loss = self._loss(part, vectors_RD, negative_at, negatives, lesson)
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Leaves the gradients of a part's share in the step's mean loss; that share.
+
+        The anchor's pull is on the whole step's items: one process gives it for all.
+        """
+        loss = torch.zeros(())
+        if len(part.pairs):
+            loss = self._loss(part, vectors_RD, negative_at, negatives, lesson)
+        pulled = loss
+        if self.anchor.is_held and self._peers.rank == 0:
+            pulled = loss + self.anchor.pull(ordinals, vectors_RD)
+        if pulled.requires_grad:
+            pulled.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
     def _loss(
@@ -232,6 +236,23 @@ def person_vectors(
         states = _states(user, windows, torch.from_numpy(vectors_BLD))
         last = states[torch.arange(len(windows)), torch.from_numpy(windows.lengths_B.astype(np.int64))]
         return np.asarray(user.wants(last, torch.from_numpy(waits_B)).numpy(), dtype=np.float32)
+
+
+def pair_wants(
+    user: UserTower,
+    windows: Windows,
+    pairs: Pairs,
+    item_vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """P × D: what people wanted at each pair's state, by a user tower over the rows that `item_vectors` gives."""
+    longest = max(int(pairs.states_P.max(initial=0)), 1)
+    seen = windows.ordinals_BW[:, :longest].astype(np.int64)
+    vectors = torch.from_numpy(item_vectors(seen.ravel()).reshape(*seen.shape, -1))
+    user.eval()
+    with torch.no_grad():
+        states = _states(user, windows, vectors)
+        chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
+        return np.asarray(user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
 
 
 def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:

@@ -9,20 +9,22 @@ from headrace.trainer.records import Events, Product, Slice
 from headrace.trainer.settings import TrainerSettings
 
 GROUP = 10
-ITEMS = 2 * GROUP
 
 
 class Shop:
     """Makes slices of a shop whose rule is known: who begins in a group stays in it."""
 
-    items = ITEMS
-    group = GROUP
+    def __init__(self, group: int = GROUP) -> None:
+        self.group = group
+        self.items = 2 * group
 
     def products(self, offset: int = 1) -> tuple[Product, ...]:
         names = ("garden chair", "kitchen mug")
         return tuple(
-            Product(offset + at, at, f"{names[at // GROUP]} number{at}", "", names[at // GROUP], 5.0 + at, False)
-            for at in range(ITEMS)
+            Product(
+                offset + at, at, f"{names[at // self.group]} number{at}", "", names[at // self.group], 5.0 + at, False
+            )
+            for at in range(self.items)
         )
 
     def visits(self, number: int, people: int, length: int = 6, after: int = 0) -> Slice:
@@ -30,7 +32,7 @@ class Shop:
         rng = np.random.default_rng(number)
         users = np.repeat(np.arange(people), length)
         groups = np.repeat(rng.integers(0, 2, people), length)
-        ordinals = (groups * GROUP + rng.integers(0, GROUP, people * length)).astype(np.uint32)
+        ordinals = (groups * self.group + rng.integers(0, self.group, people * length)).astype(np.uint32)
         times = np.int64(1_300_000_000_000_000) + np.arange(people * length) * 1_000_000 + number * 10**10
         events = Events(
             users,
@@ -47,6 +49,12 @@ class Shop:
 @pytest.fixture
 def shop() -> Shop:
     return Shop()
+
+
+@pytest.fixture
+def large_shop() -> Shop:
+    """So many items that twenty of them are few."""
+    return Shop(group=25)
 
 
 @pytest.fixture

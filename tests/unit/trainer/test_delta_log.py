@@ -82,26 +82,26 @@ def test_compaction_keeps_what_lives_and_what_is_not_acknowledged(log: DeltaLog)
     for number in range(1, 6):
         log.commit(_entry(number), _deltas([1, number], float(number)), log_offset=number)
     before = vectors_digest(log.live())
-    assert log.compact(acknowledged=6, keep_rows=3)
+    assert log.compact(log.space, acknowledged=6, keep_rows=3)
     assert (log.horizon, _sent(log, 6)) == (6, [(7, [1, 4]), (9, [1, 5])])
     assert vectors_digest(log.live()) == before
 
 
 def test_little_is_not_compacted(log: DeltaLog) -> None:
     log.commit(_entry(1), _deltas([1, 2]), log_offset=1)
-    assert not log.compact(acknowledged=2, keep_rows=3)
+    assert not log.compact(log.space, acknowledged=2, keep_rows=3)
 
 
 def test_what_was_folded_cannot_be_sent_one_by_one(log: DeltaLog) -> None:
     log.commit(_entry(1), _deltas([1, 2]), log_offset=1)
-    log.compact(acknowledged=2, keep_rows=0)
+    log.compact(log.space, acknowledged=2, keep_rows=0)
     with pytest.raises(FailedPreconditionError, match="horizon"):
         log.batch_after(1)
 
 
 def test_a_new_space_begins_with_everything_that_lives(log: DeltaLog) -> None:
     log.commit(_entry(1), _deltas([3, 1, 2], tombstones=[0, 0, 1]), log_offset=9)
-    log.compact(acknowledged=3, keep_rows=0)
+    log.compact(log.space, acknowledged=3, keep_rows=0)
     before, digest = log.space, vectors_digest(log.live())
     space = log.begin_space(taken=[])
     assert space != before
@@ -148,3 +148,52 @@ def test_the_digest_is_that_of_ordinal_and_vector_bytes() -> None:
 
     expected = hashlib.sha256(struct.pack("<Iff", 1, 2.0, 2.0) + struct.pack("<Iff", 7, 2.0, 2.0)).hexdigest()
     assert vectors_digest(_deltas([1, 7], 2.0)) == expected
+
+
+def test_a_new_space_is_journalled_with_its_rows_or_not_at_all(log: DeltaLog) -> None:
+    log.commit(_entry(1), _deltas([1, 2]), log_offset=1)
+    space = log.begin_space((), "asked for", _entry(2, "rotate"))
+    assert [entry.kind for entry in log.journal(0)] == ["events", "rotate"]
+    with pytest.raises(sqlite3.IntegrityError):
+        log.begin_space((), "asked for", _entry(2, "rotate"))
+    assert (log.space, log.bounds(), len(log.spaces())) == (space, (space, 0, 2), 2)
+
+
+def test_what_one_space_acknowledged_says_nothing_of_the_next(log: DeltaLog) -> None:
+    log.commit(_entry(1), _deltas([1, 2, 3]), log_offset=1)
+    before = log.space
+    log.begin_space(())
+    assert not log.compact(before, acknowledged=3, keep_rows=0)
+    assert log.horizon == 0
+
+
+def test_spaces_are_remembered_until_they_are_forgotten(tmp_path: Path, log: DeltaLog) -> None:
+    names = [log.space, log.begin_space(()), log.begin_space(())]
+    assert log.spaces() == names
+    log.forget_space(names[0])
+    again = DeltaLog(tmp_path / "deltas.db", "main", 2)
+    assert again.spaces() == names[1:]
+    again.close()
+
+
+def test_a_space_is_of_the_form_that_it_was_begun_with(tmp_path: Path) -> None:
+    path = tmp_path / "deltas.db"
+    log = DeltaLog(path, "main", 2, "any length")
+    assert not log.is_of_other_form
+    log.close()
+    log = DeltaLog(path, "main", 2, "unit length")
+    assert log.is_of_other_form
+    log.begin_space(())
+    assert not log.is_of_other_form
+    log.close()
+
+
+def test_a_log_of_before_forms_were_kept_is_of_another_form(tmp_path: Path) -> None:
+    path = tmp_path / "deltas.db"
+    DeltaLog(path, "main", 2, "unit length").close()
+    db = sqlite3.connect(path)
+    db.execute("DROP TABLE spaces")
+    db.close()
+    log = DeltaLog(path, "main", 2, "unit length")
+    assert (log.is_of_other_form, log.spaces()) == (True, [log.space])
+    log.close()

@@ -53,6 +53,13 @@ def test_what_is_served_is_kept(registry: Registry) -> None:
     assert [release.number for release in registry.releases(10, before=4)] == [3]
 
 
+def test_releases_go_with_the_space_that_they_name_but_what_is_served_stays(registry: Registry) -> None:
+    for number, space in enumerate(("main-1", "main-1", "main-2", "main-3"), start=1):
+        registry.add(replace(_release(number), space=space))
+    assert sorted(registry.forget_spaces(["main-1", "main-3"])) == ["r-000001", "r-000002"]
+    assert registry.spaces() == {"main-2", "main-3"}
+
+
 def test_the_tables_are_there_after_reopening(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     first = open_registry(url)

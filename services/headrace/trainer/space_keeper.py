@@ -1,0 +1,60 @@
+"""Frees the spaces that nobody can go back to any more: first the releases that name them, then the vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+
+from headrace.trainer.delta_log import DeltaLog
+from headrace.trainer.plan_board import PlanBoard
+from headrace.trainer.releases import Releases
+from headrace.trainer.rotation import needless_spaces
+from headrace.v1 import index_pb2, index_pb2_grpc
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+_ANSWER_S = 30.0
+
+
+class SpaceKeeper:
+    """Keeps the newest `keep` spaces of this trainer's, and the one that is served, in the index.
+
+    Spaces of others are left alone. A crash in between leaves the rest to be done again.
+    """
+
+    def __init__(
+        self, channel: grpc.aio.Channel, delta_log: DeltaLog, releases: Releases, board: PlanBoard, keep: int
+    ) -> None:
+        self._stub = index_pb2_grpc.IndexServiceStub(channel)
+        self._delta_log = delta_log
+        self._releases = releases
+        self._board = board
+        self._keep = keep
+
+    async def run(self) -> None:
+        """Looks for ever."""
+        while True:
+            for space in await asyncio.to_thread(self._unnamed):
+                await self._drop(space)
+            await asyncio.sleep(_LOOK_S)
+
+    def _unnamed(self) -> list[str]:
+        """Needless spaces that no kept release names."""
+        stable = self._board.plan.stable
+        needless = needless_spaces(self._delta_log.spaces(), self._keep, stable.space if stable else "")
+        if not needless:
+            return []
+        named = self._releases.forget_spaces(needless)
+        return [space for space in needless if space not in named]
+
+    async def _drop(self, space: str) -> None:
+        try:
+            await self._stub.DropSpace(index_pb2.DropSpaceRequest(space=space), timeout=_ANSWER_S)
+        except grpc.aio.AioRpcError:
+            # away, or the space is active still: at the next look
+            return
+        await asyncio.to_thread(self._delta_log.forget_space, space)
+        log.info("space_dropped", extra={"space": space})
