@@ -89,6 +89,21 @@ class Covisitation:
             self._add_pairs(ordinals_E[later], ordinals_E[earlier], weights_P)
         self.stale_N[ordinals_E] = True
 
+    def add_followers(
+        self,
+        ordinals_E: NDArray[np.int64],
+        visits_E: NDArray[np.int64],
+        times_us_E: NDArray[np.int64],
+        is_new_E: NDArray[np.bool_],
+    ) -> None:
+        """Counts what came directly after what, in that direction alone, from events as in `add_visits`."""
+        weights_E = np.exp((times_us_E - LANDMARK_US) / self._tau_us)
+        later, earlier = _at_distance(1, ordinals_E, visits_E, is_new_E)
+        np.add.at(self._totals_N, ordinals_E[earlier], weights_E[later])
+        if len(later):
+            self._add_directed(ordinals_E[earlier] << 32 | ordinals_E[later], weights_E[later])
+        self.stale_N[ordinals_E[earlier]] = True
+
     def _weight(self, time_us: int) -> float:
         return math.exp((time_us - LANDMARK_US) / self._tau_us)
 
@@ -97,8 +112,12 @@ class Covisitation:
     ) -> None:
         """Adds each pair in both directions; pairs may repeat."""
         keys = np.concatenate([ones_P << 32 | others_P, others_P << 32 | ones_P])
+        self._add_directed(keys, np.concatenate([weights_P, weights_P]))
+
+    def _add_directed(self, keys: NDArray[np.int64], weights: NDArray[np.float64]) -> None:
+        """Adds weights to (item, other) pairs, an int64 each; pairs may repeat."""
         distinct, inverse = np.unique(keys, return_inverse=True)
-        sums = np.bincount(inverse, np.concatenate([weights_P, weights_P])).astype(np.float64)
+        sums = np.bincount(inverse, weights).astype(np.float64)
         for start in range(0, len(distinct), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             self._bump(distinct[part] >> 32, distinct[part] & 0xFFFFFFFF, sums[part])

@@ -41,14 +41,16 @@ class Shares:
 class Counted:
     """Pairs of items that the same people chose, and forecasts from them."""
 
-    names = ("covisitation", "covisitation_last", "own")
+    names = ("covisitation", "covisitation_last", "followers", "own")
 
     def __init__(self) -> None:
         self._pairs = Covisitation(_HALF_LIFE_DAYS)
+        self._followers = Covisitation(_HALF_LIFE_DAYS)
         self._count = 0
 
     def grow(self, count: int) -> None:
         self._pairs.grow(count)
+        self._followers.grow(count)
         self._count = max(self._count, count)
 
     def add(self, people: Sequence[Grown]) -> None:
@@ -57,48 +59,53 @@ class Counted:
             return
         starts = [max(0, person.old - _RECENT) for person in people]
         parts = list(zip(people, starts, strict=True))
-        self._pairs.add_visits(
+        events = (
             np.concatenate([person.ordinals[start:] for person, start in parts]).astype(np.int64),
             np.repeat(np.arange(len(people)), [len(person) - start for person, start in parts]),
             np.concatenate([person.times_us[start:] for person, start in parts]),
             np.concatenate([np.arange(start, len(person)) >= person.old for person, start in parts]),
         )
+        self._pairs.add_visits(*events)
+        self._followers.add_followers(*events)
 
-    def forecasts(
-        self, windows: Windows, rows_P: NDArray[np.int64], states_P: NDArray[np.int64]
-    ) -> tuple[Shares, Shares, Shares]:
+    def forecasts(self, windows: Windows, rows_P: NDArray[np.int64], states_P: NDArray[np.int64]) -> tuple[Shares, ...]:
         """The sources of `names` for states of windows (a window's row, and how many of its events were seen)."""
         states_E, ordinals_E, ages_E = _seen(windows, rows_P, states_P)
         near_E, last_E = _AGE_DECAY**ages_E, _LAST_DECAY**ages_E
-        count = len(rows_P)
+        count, is_last_E = len(rows_P), ages_E == 0
         return (
-            self._along(states_E, ordinals_E, near_E, count),
-            self._along(states_E, ordinals_E, last_E, count),
+            _along(self._pairs, states_E, ordinals_E, near_E, count),
+            _along(self._pairs, states_E, ordinals_E, last_E, count),
+            _along(self._followers, states_E[is_last_E], ordinals_E[is_last_E], near_E[is_last_E], count),
             _shares(states_E, ordinals_E, near_E, count),
         )
 
-    def _along(
-        self,
-        states_E: NDArray[np.int64],
-        ordinals_E: NDArray[np.int64],
-        weights_E: NDArray[np.floating[Any]],
-        count: int,
-    ) -> Shares:
-        distinct, at = np.unique(ordinals_E, return_inverse=True)
-        others_DK, shares_DK = self._pairs.neighbours(distinct)
-        shares_DK = shares_DK / np.maximum(shares_DK.sum(axis=1, keepdims=True), 1e-30)
-        others_EK, shares_EK = others_DK[at], shares_DK[at] * weights_E[:, None]
-        kept = (others_EK != NO_NEIGHBOUR) & (shares_EK > 0)
-        states_EK = np.repeat(states_E[:, None], NEIGHBOURS, axis=1)
-        return _shares(states_EK[kept], others_EK[kept].astype(np.int64), shares_EK[kept], count)
-
     def arrays(self) -> Arrays:
-        return {**self._pairs.columns(self._count), "count": np.array([self._count])}
+        pairs = {f"pairs.{name}": column for name, column in self._pairs.columns(self._count).items()}
+        followers = {f"followers.{name}": column for name, column in self._followers.columns(self._count).items()}
+        return {**pairs, **followers, "count": np.array([self._count])}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         self._count = int(arrays["count"][0])
-        self._pairs.restore(arrays)
-        self._pairs.grow(self._count)
+        for prefix, counts in (("pairs.", self._pairs), ("followers.", self._followers)):
+            counts.restore({name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)})
+            counts.grow(self._count)
+
+
+def _along(
+    pairs: Covisitation,
+    states_E: NDArray[np.int64],
+    ordinals_E: NDArray[np.int64],
+    weights_E: NDArray[np.floating[Any]],
+    count: int,
+) -> Shares:
+    distinct, at = np.unique(ordinals_E, return_inverse=True)
+    others_DK, shares_DK = pairs.neighbours(distinct)
+    shares_DK = shares_DK / np.maximum(shares_DK.sum(axis=1, keepdims=True), 1e-30)
+    others_EK, shares_EK = others_DK[at], shares_DK[at] * weights_E[:, None]
+    kept = (others_EK != NO_NEIGHBOUR) & (shares_EK > 0)
+    states_EK = np.repeat(states_E[:, None], NEIGHBOURS, axis=1)
+    return _shares(states_EK[kept], others_EK[kept].astype(np.int64), shares_EK[kept], count)
 
 
 def _seen(

@@ -61,6 +61,14 @@ def test_many_visits_at_once_count_as_one_by_one() -> None:
         assert _shares(one, item) == pytest.approx(_shares(other, item), rel=1e-5)
 
 
+def test_followers_are_counted_in_one_direction_and_next_to_each_other() -> None:
+    pairs = _pairs()
+    items, visits = np.array([1, 2, 3, 1, 3]), np.array([0, 0, 0, 1, 1])
+    pairs.add_followers(items, visits, LANDMARK_US + np.arange(5), np.ones(5, np.bool_))
+    assert _shares(pairs, 1) == pytest.approx({2: 0.5, 3: 0.5}, rel=1e-5)
+    assert _shares(pairs, 3) == {}
+
+
 def test_what_was_counted_before_is_not_counted_again() -> None:
     pairs = _pairs()
     items, times, visit = np.array([1, 2, 3]), LANDMARK_US + np.arange(3), np.zeros(3, np.int64)

@@ -45,9 +45,10 @@ def _outcomes(counted: Counted, *ordinals: int, is_new_only: bool = False) -> Ou
 
 def test_what_went_along_is_forecast_by_its_share(counted: Counted) -> None:
     windows, pairs = _asked(0, 1)
-    along, _, own = counted.forecasts(windows, pairs.rows_P, pairs.states_P)
+    along, _, followers, own = counted.forecasts(windows, pairs.rows_P, pairs.states_P)
     assert along.of(np.array([1]))[0] == pytest.approx(2 / 3)
     assert along.of(np.array([2]))[0] == pytest.approx(1 / 3)
+    assert followers.of(np.array([1]))[0] == pytest.approx(2 / 3)
     assert own.of(np.array([0]))[0] == pytest.approx(1.0)
 
 
@@ -74,7 +75,7 @@ def test_the_blend_comes_to_believe_the_source_that_knows(counted: Counted) -> N
     for _ in range(300):
         forecaster.learn(forecaster.outcomes(windows, pairs, vectors[[5]], vectors, counted, np.ones(ITEMS)))
     weights = dict(zip(SOURCES, forecaster.blend.weights_CK[0].tolist(), strict=True))
-    assert weights["covisitation"] + weights["covisitation_last"] > 0.8
+    assert weights["covisitation"] + weights["covisitation_last"] + weights["followers"] > 0.8
 
 
 def test_a_learner_foresees_better_than_chance(settings: TrainerSettings, shop: object) -> None:
