@@ -19,14 +19,13 @@ from headrace.runtime.errors import NotFoundError
 Row = dict[str, object]
 
 _PROCESSES = 2
-# glibc would give the blocks of each step back to the kernel and fetch them anew: a third of the time
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "MALLOC_TOP_PAD_": str(64 << 20),
+    # glibc would give the blocks of each step back to the kernel and fetch them anew: a third of the time
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
 }
 
 
@@ -51,8 +50,7 @@ def run_units(
     parts.parent.mkdir(parents=True, exist_ok=True)
     done = _kept(parts)
     missing = [unit for unit in units if unit.key not in done]
-    spawned = multiprocessing.get_context("spawn")
-    with Progress(console=Console(stderr=True)) as progress, ProcessPoolExecutor(_PROCESSES, spawned) as pool:
+    with Progress(console=Console(stderr=True)) as progress, _pool() as pool:
         task = progress.add_task("begun", total=len(units), completed=len(units) - len(missing))
         futures = {pool.submit(work, unit, *extra): unit for unit in missing}
         for future in as_completed(futures):
@@ -62,6 +60,11 @@ def run_units(
                 file.write(json.dumps({"key": unit.key, "rows": done[unit.key]}) + "\n")
             progress.update(task, advance=1, description=unit.key)
     return [row for unit in units for row in done[unit.key]]
+
+
+def _pool() -> ProcessPoolExecutor:
+    # a process a unit: what it leaves in memory goes with it
+    return ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
 
 
 def _kept(parts: Path) -> dict[str, list[Row]]:

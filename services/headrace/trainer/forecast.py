@@ -21,7 +21,8 @@ from headrace.trainer.sequences import Pairs, Windows
 SOURCES = ("vector", *Counted.names, "popularity")
 # one, two, three or four, more events seen
 _CONTEXT_STARTS = np.array([2, 3, 5])
-_AT_ONCE = 1024
+# states ranked at once times items: what bounds the memory of a forecast
+_CELLS = 1 << 24
 # places from the top within which an outcome teaches the blend
 _NEAR = 200
 
@@ -66,8 +67,9 @@ class Forecaster:
         popular_N = popularity_N[: len(items_ND)] / max(float(popularity_N[: len(items_ND)].sum()), 1e-9)
         items = torch.from_numpy(items_ND)
         parts = []
-        for start in range(0, len(pairs), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
+        at_once = max(1, _CELLS // max(len(items_ND), 1))
+        for start in range(0, len(pairs), at_once):
+            part = slice(start, start + at_once)
             chances_PN = torch.softmax(torch.from_numpy(wants_PD[part]) @ items.T, dim=1).numpy()
             forecasts = counted.forecasts(windows, pairs.rows_P[part], pairs.states_P[part])
             seen = _seen_by(windows, pairs.at(np.arange(len(pairs))[part])) if is_new_only else None
