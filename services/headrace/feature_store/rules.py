@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-STATE_VERSION = 2
+# 3: pairs weigh by how near they are
+STATE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ from headrace.trainer.settings import TrainerSettings
 log = logging.getLogger(__name__)
 
 
+# what the arrays of a checkpoint are; 2: vectors of length 1, counts, the blend
+STATE_VERSION = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where learning stands."""
@@ -165,11 +169,13 @@ class Lineage:
 
     def _check_form(self, form: dict[str, int]) -> None:
         if form != self._form():
-            raise FailedPreconditionError(f"the checkpoint has sizes {form}, the settings say {self._form()}")
+            raise FailedPreconditionError(
+                f"the checkpoint is of form {form}, this build and its settings of {self._form()}"
+            )
 
     def _form(self) -> dict[str, int]:
         names = ("dimension", "blocks", "heads", "max_length", "text_width")
-        return {name: getattr(self.learner.shape, name) for name in names}
+        return {"state": STATE_VERSION} | {name: getattr(self.learner.shape, name) for name in names}
 
     def relearn(self, entry: Entry, records: Slice) -> bool:
         """Learns a journalled slice once more; whether it came out as it did then."""
