@@ -58,7 +58,8 @@ class ServiceProcess:
             return
         self._send(signal.SIGTERM)
         try:
-            await asyncio.wait_for(self.wait(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self.wait()
         except TimeoutError:
             await self.kill()
 

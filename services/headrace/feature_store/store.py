@@ -226,7 +226,8 @@ class FeatureStore:
         while self._offset < offset:
             left = None if end is None else end - time.monotonic()
             try:
-                await asyncio.wait_for(self._moved.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
             except TimeoutError as error:
                 raise DeadlineError(f"folded up to {self._offset}, {offset} was asked for") from error
 

@@ -84,7 +84,8 @@ class Space:
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((sequence, done))
         try:
-            await asyncio.wait_for(done, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await done
         except TimeoutError as error:
             at = self.applied_sequence
             raise DeadlineError(f"space {self.name!r} is at sequence {at}, not yet at {sequence}") from error

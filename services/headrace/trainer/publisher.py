@@ -125,7 +125,8 @@ class Publisher:
 
     async def _send(self, stream: _Stream, batch: Batch) -> int:
         await stream.write(_request(batch, self._dimension))
-        response = await asyncio.wait_for(stream.read(), _ANSWER_S)
+        async with asyncio.timeout(_ANSWER_S):
+            response = await stream.read()
         if not isinstance(response, index_pb2.ApplyEmbeddingsResponse):
             raise _LostGroundError("the index ended the stream")
         if response.gap:
@@ -143,7 +144,9 @@ class Publisher:
 
     async def _idle(self) -> None:
         try:
-            await asyncio.wait_for(self._news.wait(), _CHECK_S)
+            # not wait_for: before Python 3.12 that swallows a cancellation that comes with the news
+            async with asyncio.timeout(_CHECK_S):
+                await self._news.wait()
         except TimeoutError:
             await self._check()
 
