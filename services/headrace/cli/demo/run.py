@@ -83,6 +83,8 @@ async def run_demo(
                 record.phase = "click, and the list changes"
                 record.click = await click(client, record.log_time)
             record.phase = "done"
+        if not console.is_terminal:  # there the picture is drawn once, without an end of line
+            console.print()
         console.print(click_table(record.click))
         write_report(record, report)
         console.print(f"report: {report}")
