@@ -8,7 +8,8 @@ Methods, each over the same test clicks:
 - counts: co-visitation, own choices and popularity as the blend weighs them, no tower
 - static: the towers learn period 0 and no more; finetune: each period alone, nothing replayed
 - replay: the towers, each period beside as much replayed; headrace: the same blended with the counts
-- retrain: fresh towers over all periods so far; retrain_blended: with the same counts and weights as headrace
+- retrain: fresh towers over all periods so far; retrain_blended: blended with the same counts, by weights learned
+  from the newest twentieth of the last period, which the towers do not see
 - distil: replay that is also held to what the towers said before
 - weekly, hourly: headrace over the last two periods, each tested whole before it is learned, or in 168 parts (24 of
   a day), each tested and learned in turn; on every click from the second on, new items too (`new_…`: items that no
@@ -21,7 +22,6 @@ examples are (what was seen, what followed) pairs that were learned from.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import defaultdict
@@ -36,7 +36,7 @@ from benchmarks.ader import LAST_TUNING, Ader
 from benchmarks.continual_plots import draw
 from benchmarks.results import Bar, Result
 from benchmarks.seeds import number
-from benchmarks.units import Row, Unit, required_folder, run_units
+from benchmarks.units import Row, Unit, parser_of, required_folder, run_units
 from headrace.trainer.forecast import Outcomes
 from headrace.trainer.learner import Learner
 from headrace.trainer.records import Slice
@@ -305,16 +305,9 @@ def _forgetting_bars(rows: Sequence[Row]) -> list[Bar]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=list(_PUBLISHED), required=True)
-    parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
-    parser.add_argument("--seed", type=int, default=20, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = parser_of(__doc__, list(_PUBLISHED))
     parser.add_argument("--methods", default="headrace,retrain,finetune,static,distil,hourly")
     parser.add_argument("--retrained", default="8,12,16", help="periods before which all is trained anew")
-    parser.add_argument("--quick", action="store_true", help="two periods, one seed, no retraining")
-    parser.add_argument("--plots", type=Path, help="folder for the figures")
-    parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
     folder = required_folder(arguments.folder)
     published = json.loads((folder / "ader" / "published_per_period.json").read_text())

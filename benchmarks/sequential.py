@@ -11,7 +11,6 @@ cold_*: users whose test item nobody has in training. rare_*: at most three time
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from benchmarks.amazon import Amazon
 from benchmarks.results import Bar, Result
 from benchmarks.seeds import means, spread_over_seeds
 from benchmarks.sequential_plots import draw
-from benchmarks.units import Row, Unit, required_folder, run_units
+from benchmarks.units import Row, Unit, parser_of, required_folder, run_units
 from headrace.model.text.encoder import TextEncoder
 from headrace.trainer.forecast import Outcomes
 from headrace.trainer.learner import Learner
@@ -173,15 +172,8 @@ def _published_rows(name: str) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=list(_PUBLISHED), required=True)
-    parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
-    parser.add_argument("--seed", type=int, default=20, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = parser_of(__doc__, list(_PUBLISHED))
     parser.add_argument("--text", choices=("ngrams", "minilm"), default="ngrams", help="minilm: the pre-trained too")
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs")
-    parser.add_argument("--plots", type=Path, help="folder for the figure")
-    parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
     folder = required_folder(arguments.folder)
     seeds = [arguments.seed + number for number in range(1 if arguments.quick else arguments.seeds)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -71,6 +72,19 @@ def _kept(parts: Path) -> dict[str, list[Row]]:
     if not parts.exists():
         return {}
     return {part["key"]: part["rows"] for part in map(json.loads, parts.read_text().splitlines())}
+
+
+def parser_of(doc: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that every benchmark on a data set of several seeds has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=names, required=True)
+    parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
+    parser.add_argument("--seed", type=int, default=20, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one seed, a small part of the work")
+    parser.add_argument("--plots", type=Path, help="folder for the figures")
+    parser.add_argument("--json", type=Path, required=True)
+    return parser
 
 
 def required_folder(folder: Path | None) -> Path:

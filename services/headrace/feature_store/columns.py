@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 # any array of the state: the element types differ by name
 Columns = Mapping[str, NDArray[np.generic]]
-T = TypeVar("T", bound=np.generic)
-
-
-def grown(array: NDArray[T], rows: int, fill: float = 0) -> NDArray[T]:
-    """`array` itself when it has `rows` rows, else a copy of at least twice its size."""
-    if rows <= len(array):
-        return array
-    larger = np.full((max(rows, 2 * len(array), 1024), *array.shape[1:]), fill, array.dtype)
-    larger[: len(array)] = array
-    return larger
 
 
 def packed(prefix: str, strings: Sequence[bytes]) -> dict[str, NDArray[np.generic]]:

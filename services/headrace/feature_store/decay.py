@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.columns import Columns, grown
+from headrace.feature_store.columns import Columns
 from headrace.model.events import EventCode
+from headrace.model.growing import grown
 from headrace.model.items import DECAY_FEATURES, HALF_LIVES_DAYS, LANDMARK_US, MARKED_FEATURES, NEVER, tau_us
 
 _TAUS_US = np.array([tau_us(days) for days in HALF_LIVES_DAYS])

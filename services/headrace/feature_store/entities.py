@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.columns import Columns, grown, packed, unpacked
+from headrace.feature_store.columns import Columns, packed, unpacked
+from headrace.model.growing import grown
 
 _NONE = -1
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.columns import Columns, grown
+from headrace.feature_store.columns import Columns
 from headrace.model.events import COUNTED_NAMES
+from headrace.model.growing import grown
 from headrace.model.items import WINDOWS_US
 
 BUCKETS = 64

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.growing import grown
 from headrace.model.items import LANDMARK_US, NEIGHBOURS, NO_NEIGHBOUR, tau_us
 
 PAIRED = 20
@@ -26,7 +26,6 @@ _MOMENT_DECAY = 0.8
 # pairs looked up at once
 _AT_ONCE = 1 << 16
 
-T = TypeVar("T", bound=np.generic)
 _BACK = np.arange(1, PAIRED + 1)
 
 
@@ -42,11 +41,11 @@ class Covisitation:
         self.stale_N: NDArray[np.bool_] = np.empty(0, np.bool_)
 
     def grow(self, count: int) -> None:
-        self._others_NS = _grown(self._others_NS, count, NO_NEIGHBOUR)
-        self._weights_NS = _grown(self._weights_NS, count)
-        self._used_N = _grown(self._used_N, count)
-        self._totals_N = _grown(self._totals_N, count)
-        self.stale_N = _grown(self.stale_N, count)
+        self._others_NS = grown(self._others_NS, count, NO_NEIGHBOUR)
+        self._weights_NS = grown(self._weights_NS, count)
+        self._used_N = grown(self._used_N, count)
+        self._totals_N = grown(self._totals_N, count)
+        self.stale_N = grown(self.stale_N, count)
 
     def add(self, before: Sequence[int], moments: Sequence[int], new: Sequence[int], time_us: int) -> NDArray[np.int64]:
         """Pairs each new item with the up to 20 before it, in both directions; all are distinct.
@@ -214,14 +213,6 @@ def _places_in_runs(sorted_P: NDArray[np.int64]) -> NDArray[np.int64]:
     """0, 1, 2 … within each run of equal values."""
     starts = np.flatnonzero(np.concatenate([[True], sorted_P[1:] != sorted_P[:-1]]))
     return np.arange(len(sorted_P)) - np.repeat(starts, np.diff(np.append(starts, len(sorted_P))))
-
-
-def _grown(array: NDArray[T], rows: int, fill: float = 0) -> NDArray[T]:
-    if rows <= len(array):
-        return array
-    larger = np.full((max(rows, 2 * len(array), 1024), *array.shape[1:]), fill, array.dtype)
-    larger[: len(array)] = array
-    return larger
 
 
 def _pairs(length: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
-T = TypeVar("T", bound=np.generic)
 
 
 class Kept(Protocol):
@@ -41,13 +40,3 @@ def packed_json(value: object) -> NDArray[np.uint8]:
 def unpacked_json(array: NDArray[Any]) -> Any:
     """What `packed_json` was given (JSON has no types: the caller knows them)."""
     return json.loads(array.tobytes())
-
-
-def grown(array: NDArray[T], rows: int, fill: float = 0) -> NDArray[T]:
-    """`array` with room for at least `rows` rows (doubling), new ones filled with `fill`."""
-    if rows <= len(array):
-        return array
-    room = max(rows, 2 * len(array), 64)
-    larger = np.full((room, *array.shape[1:]), fill, dtype=array.dtype)
-    larger[: len(array)] = array
-    return larger

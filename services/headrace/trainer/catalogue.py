@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headrace.model.growing import grown
 from headrace.model.text.encoder import TextEncoder
 from headrace.model.towers import ATTRIBUTES, CATEGORY_LEVELS, ItemContent, TowerShape
-from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
+from headrace.trainer.arrays import Arrays, packed_json, unpacked_json
 from headrace.trainer.catalogue_text import CatalogueText, FittedText, FrozenText
 from headrace.trainer.records import Product
 

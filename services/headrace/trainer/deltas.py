@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.trainer.arrays import Arrays, grown
+from headrace.model.growing import grown
+from headrace.trainer.arrays import Arrays
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from headrace.trainer.arrays import Arrays, grown
+from headrace.model.growing import grown
+from headrace.trainer.arrays import Arrays
 
 # how much of the mean gradient each remembers; RMSProp follows the newest alone
 MOMENTUM: Mapping[str, float] = MappingProxyType({"adam": 0.9, "rmsprop": 0.0})

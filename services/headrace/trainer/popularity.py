@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.trainer.arrays import Arrays, grown
+from headrace.model.growing import grown
+from headrace.trainer.arrays import Arrays
 
 _HALF_LIFE_US = 7 * 86_400 * 1_000_000
 

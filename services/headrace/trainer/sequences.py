@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headrace.model.events import COUNTED_CODES
+from headrace.model.growing import grown
 from headrace.model.history import VISIT_GAP_US
 from headrace.model.towers import event_gaps, gap_buckets
-from headrace.trainer.arrays import Arrays, grown, packed_json, unpacked_json
+from headrace.trainer.arrays import Arrays, packed_json, unpacked_json
 from headrace.trainer.records import Events
 
 _COLUMNS = (("ordinals", np.uint32), ("event_types", np.uint8), ("times_us", np.int64), ("channels", np.uint8))
