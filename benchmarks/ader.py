@@ -18,7 +18,7 @@ from headrace.model.events import EventCode
 from headrace.trainer.records import Events, Slice
 from headrace.trainer.sequences import Grown, Windows, windows_of
 
-FIRST_TUNING, LAST_TUNING = 1, 5
+LAST_TUNING = 5
 _DAY_US = 86_400_000_000
 _START_US = 1_451_865_600_000_000
 # days of period 0 and of every later one; a session is one visit, so its clicks lie seconds apart
@@ -88,16 +88,6 @@ class Ader:
         parts = zip(np.split(items, bounds), np.split(times, bounds), strict=True)
         people = [_session(items, times) for items, times in parts if len(items) > 1]
         return windows_of(people, 50), known
-
-    def dropped(self, number: int) -> tuple[Windows, NDArray[np.bool_]]:
-        """All sessions of a period as they were, and which of its items no earlier period has."""
-        period = self.periods[number]
-        order = np.argsort(period.sessions, kind="stable")
-        bounds = np.flatnonzero(np.diff(period.sessions[order])) + 1
-        parts = zip(np.split(period.items[order], bounds), np.split(period.times_us[order], bounds), strict=True)
-        people = [_session(items, times) for items, times in parts if len(items) > 1]
-        is_new = np.arange(int(period.items.max()) + 1) >= self.known_before(number)
-        return windows_of(people, 50), is_new
 
 
 def _period(number: int, clicks: pl.DataFrame, begin_us: int, length_us: int) -> Period:

@@ -38,7 +38,7 @@ from benchmarks.results import Bar, Result
 from benchmarks.seeds import number
 from benchmarks.units import Row, Unit, parser_of, required_folder, run_units
 from headrace.trainer.forecast import Outcomes
-from headrace.trainer.learner import Learner
+from headrace.trainer.learner import Learned, Learner
 from headrace.trainer.records import Slice
 from headrace.trainer.sequences import Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
@@ -58,14 +58,13 @@ SETTINGS: Mapping[str, object] = {
     "evaluated_people": 0,
     "evaluated_states": 8192,
 }
-# the incremental ways to learn, and which of an outcome's ranks each reports
+# the incremental ways to learn, by what each sets otherwise
 INCREMENTAL: Mapping[str, Mapping[str, object]] = {
     "headrace": {},
     "static": {},
     "finetune": {"replay_share": 0.0, "least_replay": 0},
     "distil": {"distillation": 1.0},
 }
-RETRAINED_FROM = 8
 # sessions of each period by which forgetting is told
 GAUGED = 1_500
 _HOURS = {"diginetica": 168, "yoochoose": 24}
@@ -116,28 +115,26 @@ def _hourly(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
             _update(learner, data, period)
         for period in range(first, last + 1):
             begun = time.process_time()
-            foreseen = [_tested(learner, records, period) for records in data.periods[period].slices(parts)]
-            cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": 0}
-            outcomes = Outcomes.joined([part for part in foreseen if part is not None])
+            slices = [_learned(learner, records, period) for records in data.periods[period].slices(parts)]
+            examples = sum(learned.examples for learned in slices)
+            cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
+            outcomes = Outcomes.joined([learned.outcomes for learned in slices if learned.outcomes is not None])
             is_new = outcomes.targets_P >= data.known_before(period)
             new = {f"new_{name}": value for name, value in quality(outcomes.ranks_P[is_new]).items()}
             yield {"method": method, "period": period} | quality(outcomes.ranks_P) | new | cost
 
 
-def _tested(learner: Learner, records: Slice, number: int) -> Outcomes | None:
-    learned = learner.learn(records, number)
+def _learned(learner: Learner, records: Slice, number: int, passes: int | None = None) -> Learned:
+    learned = learner.learn(records, number, passes)
     learner.sent.note(learned.deltas)
-    return learned.outcomes
+    return learned
 
 
 def _update(learner: Learner, data: Ader, period: int) -> tuple[float, int]:
     begun = time.process_time()
-    examples = 0
-    for records in data.periods[period - 1].slices(1):
-        learned = learner.learn(records, period, FIRST_PASSES if period == 1 else None)
-        learner.sent.note(learned.deltas)
-        examples += learned.examples
-    return time.process_time() - begun, examples
+    [records] = data.periods[period - 1].slices(1)
+    learned = _learned(learner, records, period, FIRST_PASSES if period == 1 else None)
+    return time.process_time() - begun, learned.examples
 
 
 def _retrained(data: Ader, unit: Unit) -> Iterator[Row]:

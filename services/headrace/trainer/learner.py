@@ -27,7 +27,7 @@ from headrace.trainer.counted import Counted
 from headrace.trainer.deltas import Deltas, Sent
 from headrace.trainer.forecast import Forecaster, Outcomes
 from headrace.trainer.gauge import Gauge, Reading
-from headrace.trainer.negatives import Negatives, drawn_negatives
+from headrace.trainer.negatives import NegativeSampler
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.peers import Alone, Peers
 from headrace.trainer.popularity import Popularity
@@ -192,13 +192,13 @@ class Learner:
     def retrain(self, windows: Windows, epochs: int) -> Iterator[Learned]:
         """Passes over windows in random orders, nothing evaluated first; the rate falls to a tenth over all of them."""
         expected = max(1, epochs * windows.targets() // self._settings.batch_targets)
-        taken = 0
+        sampler, taken = self._sampler(), 0
         for epoch in range(1, epochs + 1):
             rng = self._seeded(epoch)
             steps: list[Step] = []
             for batch in batches(windows, self._settings.batch_targets, rng):
                 turned = some_reversed(batch, self._settings.reversed_share, rng)
-                steps.append(self._tower.step(turned, self._negatives(rng), rng, self._rate(taken, expected)))
+                steps.append(self._tower.step(turned, sampler.draw(rng), rng, self._rate(taken, expected)))
                 taken += 1
             for _ in range(len(steps) // _STEPS_A_QUERY_LESSON):
                 self._learn_queries(rng)
@@ -279,6 +279,7 @@ class Learner:
     def _learn_windows(self, windows: Windows, passes: int, rng: np.random.Generator) -> list[Step]:
         """Some passes over new windows, each step beside as many old ones; the rate falls within a long slice."""
         steps: list[Step] = []
+        sampler = self._sampler()
         teacher = self._tower.teacher() if self._settings.distillation and len(self._reservoir) else None
         expected = max(1, passes * windows.targets() // self._settings.batch_targets)
         for _ in range(passes):
@@ -287,7 +288,7 @@ class Learner:
                 turned = some_reversed(fresh, self._settings.reversed_share, rng)
                 lesson = Held(teacher, len(batch)) if teacher is not None else None
                 rate = self._rate(len(steps), expected)
-                steps.append(self._tower.step(turned, self._negatives(rng), rng, rate, lesson))
+                steps.append(self._tower.step(turned, sampler.draw(rng), rng, rate, lesson))
         return steps
 
     def _replayed(self, fresh: Windows, rng: np.random.Generator) -> Windows:
@@ -301,14 +302,15 @@ class Learner:
             return whole
         return whole * (1.0 - (1.0 - _LAST_RATE) * min(1.0, step / expected))
 
-    def _negatives(self, rng: np.random.Generator) -> Negatives:
+    def _sampler(self) -> NegativeSampler:
+        """Of negatives, for as long as no event is folded."""
         counts_N = self._popularity.counts(self.catalogue.count)
         met = self.catalogue.living()
         met = met[counts_N[met] > 0]
         if not len(met):  # everything is deleted, but something was looked at just before
             met = np.arange(self.catalogue.count)
         settings = self._settings
-        return drawn_negatives(met, counts_N, settings.uniform_negatives, settings.popular_negatives, rng)
+        return NegativeSampler(met, counts_N, settings.uniform_negatives, settings.popular_negatives)
 
     def _learn_queries(self, rng: np.random.Generator) -> None:
         described = self.catalogue.described()

@@ -22,22 +22,30 @@ class Negatives:
     log_q_N: NDArray[np.float32]
 
 
-def drawn_negatives(
-    candidates: NDArray[np.int64],
-    popularity_N: NDArray[np.float64],
-    evenly: int,
-    by_popularity: int,
-    rng: np.random.Generator,
-) -> Negatives:
-    """`evenly` negatives from the candidates alike, `by_popularity` from all items by their counts."""
-    even = candidates[rng.integers(0, len(candidates), evenly)]
-    counts_N = popularity_N + 1e-9
-    expected_N = np.full(len(counts_N), 1e-9)
-    expected_N[candidates] += evenly / len(candidates)
-    popular = np.empty(0, np.int64)
-    if by_popularity:
-        sums_N = np.cumsum(counts_N)
-        popular = np.searchsorted(sums_N, rng.random(by_popularity) * sums_N[-1])
-        popular = np.minimum(popular, len(sums_N) - 1)
-        expected_N += by_popularity * counts_N / sums_N[-1]
-    return Negatives(np.concatenate([even, popular]), np.log(expected_N).astype(np.float32))
+class NegativeSampler:
+    """Draws for every step of a slice; what does not change between them is worked out once.
+
+    Each draw has `evenly` negatives from the candidates alike and `by_popularity` from all items by their counts.
+    """
+
+    def __init__(
+        self, candidates: NDArray[np.int64], popularity_N: NDArray[np.float64], evenly: int, by_popularity: int
+    ) -> None:
+        self._candidates = candidates
+        self._evenly = evenly
+        self._by_popularity = by_popularity
+        counts_N = popularity_N + 1e-9
+        self._sums_N = np.cumsum(counts_N) if by_popularity else counts_N[:0]
+        expected_N = np.full(len(counts_N), 1e-9)
+        expected_N[candidates] += evenly / max(len(candidates), 1)
+        if by_popularity and len(counts_N):
+            expected_N += by_popularity * counts_N / self._sums_N[-1]
+        self._log_q_N = np.log(expected_N).astype(np.float32)
+
+    def draw(self, rng: np.random.Generator) -> Negatives:
+        even = self._candidates[rng.integers(0, len(self._candidates), self._evenly)]
+        popular = np.empty(0, np.int64)
+        if self._by_popularity:
+            popular = np.searchsorted(self._sums_N, rng.random(self._by_popularity) * self._sums_N[-1])
+            popular = np.minimum(popular, len(self._sums_N) - 1)
+        return Negatives(np.concatenate([even, popular]), self._log_q_N)
