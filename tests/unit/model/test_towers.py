@@ -93,6 +93,42 @@ def test_a_negative_that_is_the_target_is_left_out() -> None:
     torch.testing.assert_close(losses, torch.log1p(torch.exp(torch.tensor([-2.0]))))
 
 
+def _softmax_inputs(dtype: torch.dtype) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(6)
+    leaves = [torch.randn(rows, 3, generator=generator, dtype=dtype).requires_grad_() for rows in (5, 5, 9)]
+    fixed = {
+        "positive_ids_P": torch.tensor([4, 1, 4, 9, 2]),
+        "negative_ids_S": torch.tensor([1, 4, 3, 4, 0, 2, 5, 1, 4]),
+        "positive_log_q_P": torch.randn(5, generator=generator, dtype=dtype),
+        "negative_log_q_S": torch.randn(9, generator=generator, dtype=dtype),
+    }
+    return leaves, fixed
+
+
+def test_the_losses_are_cross_entropies_of_the_corrected_scores() -> None:
+    (wants, positives, negatives), fixed = _softmax_inputs(torch.float64)
+    scores = wants @ negatives.T - fixed["negative_log_q_S"]
+    scores[fixed["positive_ids_P"][:, None] == fixed["negative_ids_S"]] = float("-inf")
+    own = (wants * positives).sum(dim=1, keepdim=True) - fixed["positive_log_q_P"][:, None]
+    expected = torch.nn.functional.cross_entropy(
+        torch.cat([own, scores], dim=1), torch.zeros(5, dtype=torch.long), reduction="none"
+    )
+    torch.testing.assert_close(sampled_softmax(wants, positives, negatives, **fixed), expected)
+
+
+def test_the_gradients_of_the_losses_are_right() -> None:
+    leaves, fixed = _softmax_inputs(torch.float64)
+    assert torch.autograd.gradcheck(lambda *tensors: sampled_softmax(*tensors, **fixed), leaves)
+
+
+def test_scores_far_apart_overflow_nothing() -> None:
+    leaves, fixed = _softmax_inputs(torch.float32)
+    losses = sampled_softmax(leaves[0] * 1e4, *leaves[1:], **fixed)
+    losses.sum().backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(losses).all()
+    assert all(torch.isfinite(leaf.grad).all() for leaf in leaves if leaf.grad is not None)
+
+
 def test_the_correction_makes_a_sample_speak_for_the_whole() -> None:
     """Over many samples the corrected loss comes near to the loss over all items."""
     rng = np.random.default_rng(3)
