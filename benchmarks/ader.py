@@ -39,6 +39,11 @@ class Period:
         """The clicks in `count` parts."""
         return [self._slice(part) for part in np.array_split(np.arange(len(self.items)), count) if len(part)]
 
+    def split(self, share: float) -> tuple[Slice, Slice]:
+        """The first clicks, that share of all, and the rest."""
+        head, tail = np.split(np.arange(len(self.items)), [round(share * len(self.items))])
+        return self._slice(head), self._slice(tail)
+
     def _slice(self, part: NDArray[np.intp]) -> Slice:
         known, users = np.unique(self.sessions[part], return_inverse=True)
         size = len(part)

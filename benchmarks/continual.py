@@ -7,14 +7,14 @@ ADER's protocol (benchmarks/ader.py) on DIGINETICA (weeks) or YOOCHOOSE (days), 
 Methods, each over the same test clicks:
 - counts: co-visitation, own choices and popularity as the blend weighs them, no tower
 - static: the towers learn period 0 and no more; finetune: each period alone, nothing replayed
-- replay: the towers, each period beside as much replayed; headrace: the same blended with the counts
-- retrain: fresh towers over all periods so far; retrain_blended: blended with the same counts, by weights learned
-  from the newest twentieth of the last period, which the towers do not see
+- replay: the towers, each period beside some of the old ones; headrace: the same blended with the counts
+- retrain: fresh towers over all periods so far but the newest twentieth of the last; retrain_blended: blended with
+  the same counts by what headrace had learned of blending until then, and goes on learning from that twentieth
 - distil: replay that is also held to what the towers said before
-- weekly, hourly: headrace over the last two periods, each tested whole before it is learned, or in 168 parts (24 of
-  a day), each tested and learned in turn; on every click from the second on, new items too (`new_…`: items that no
-  earlier period has, which the published protocol drops). There is no content here: a new item has nothing to be
-  known by before its first click.
+- weekly, hourly: headrace over two periods, each tested whole before it is learned, or in 168 parts (24 of a day),
+  each tested and learned in turn; on every click from the second on, new items too (`new_…`: items that no earlier
+  period has, which the published protocol drops). There is no content here: a new item has nothing to be known by
+  before its first click.
 
 recall_at_20 … are percentages, means over clicks, then over periods. train_seconds are CPU seconds on one thread;
 examples are (what was seen, what followed) pairs that were learned from.
@@ -26,6 +26,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +70,8 @@ INCREMENTAL: Mapping[str, Mapping[str, object]] = {
 GAUGED = 1_500
 _HOURS = {"diginetica": 168, "yoochoose": 24}
 _FREE: Row = {"train_seconds": 0, "examples": 0}
-# of a period, when the last part is held out
-_PARTS = 20
+# of a period, when the newest part is kept for the blend alone
+_HEAD = 0.95
 _SESSIONS_AT_ONCE = 2_000
 _PUBLISHED = {"diginetica": "DIGINETICA", "yoochoose": "YOOCHOOSE"}
 
@@ -80,23 +81,25 @@ def learner_of(method: str, seed: int) -> Learner:
     return Learner(TrainerSettings(**changes))  # type: ignore[arg-type]
 
 
-def measured(unit: Unit, name: str, folder: Path, last: int) -> list[Row]:
+def measured(unit: Unit, name: str, folder: Path, last: int, blends: Path) -> list[Row]:
     """The rows of one unit; runs in a process of its own."""
     torch.set_num_threads(1)
     data = Ader.read(name, folder / "ader")
     if unit.method == "hourly":
         rows = _hourly(data, unit, last)
     else:
-        rows = _retrained(data, unit) if unit.period else _incremental(data, unit, last)
+        rows = _retrained(data, unit, blends) if unit.period else _incremental(data, unit, last, blends)
     return [{"data": name, "seed": unit.seed} | row for row in rows]
 
 
-def _incremental(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
+def _incremental(data: Ader, unit: Unit, last: int, blends: Path) -> Iterator[Row]:
     learner, gauge = learner_of(unit.method, unit.seed), Gauge(data)
     for period in range(1, last + 1):
         is_learned = period == 1 or unit.method != "static"
         seconds, examples = _update(learner, data, period) if is_learned else (0.0, 0)
         cost: Row = {"train_seconds": round(seconds, 1), "examples": examples}
+        if unit.method == "headrace":
+            np.savez(_blend_path(blends, unit.seed, period), **learner.forecaster.arrays())
         gauge.note_learned(learner, period - 1)
         windows, known = data.test_windows(period)
         outcomes = foreseen(learner, windows, known)
@@ -108,20 +111,29 @@ def _incremental(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
 
 
 def _hourly(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
-    first = max(2, last - 1)
+    first = max(2, min(last - 1, LAST_TUNING + 1))
+    begun = learner_of("headrace", unit.seed)
+    for period in range(1, first + 1):
+        _update(begun, data, period)
+    state = {name: array.copy() for name, array in begun.arrays().items()}
     for method, parts in (("weekly", 1), ("hourly", _HOURS[data.name])):
         learner = learner_of("headrace", unit.seed)
-        for period in range(1, first + 1):
-            _update(learner, data, period)
-        for period in range(first, last + 1):
-            begun = time.process_time()
-            slices = [_learned(learner, records, period) for records in data.periods[period].slices(parts)]
-            examples = sum(learned.examples for learned in slices)
-            cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
-            outcomes = Outcomes.joined([learned.outcomes for learned in slices if learned.outcomes is not None])
-            is_new = outcomes.targets_P >= data.known_before(period)
-            new = {f"new_{name}": value for name, value in quality(outcomes.ranks_P[is_new]).items()}
-            yield {"method": method, "period": period} | quality(outcomes.ranks_P) | new | cost
+        learner.restore(state)
+        for period in range(first, first + 2):
+            yield {"method": method, "period": period} | _tested_then_learned(learner, data, period, parts)
+
+
+def _tested_then_learned(learner: Learner, data: Ader, period: int, parts: int) -> Row:
+    begun = time.process_time()
+    slices = [_learned(learner, records, period) for records in data.periods[period].slices(parts)]
+    cost: Row = {
+        "train_seconds": round(time.process_time() - begun, 1),
+        "examples": sum(learned.examples for learned in slices),
+    }
+    outcomes = Outcomes.joined([replace(told.outcomes, lists=None) for told in slices if told.outcomes is not None])
+    is_new = outcomes.targets_P >= data.known_before(period)
+    new = {f"new_{name}": value for name, value in quality(outcomes.ranks_P[is_new]).items()}
+    return quality(outcomes.ranks_P) | new | cost
 
 
 def _learned(learner: Learner, records: Slice, number: int, passes: int | None = None) -> Learned:
@@ -131,25 +143,36 @@ def _learned(learner: Learner, records: Slice, number: int, passes: int | None =
 
 
 def _update(learner: Learner, data: Ader, period: int) -> tuple[float, int]:
+    """CPU seconds and examples. Of the first of all periods the newest part is tested before it is learned."""
     begun = time.process_time()
-    [records] = data.periods[period - 1].slices(1)
-    learned = _learned(learner, records, period, FIRST_PASSES if period == 1 else None)
-    return time.process_time() - begun, learned.examples
+    if period == 1:
+        head, tail = data.periods[0].split(_HEAD)
+        learned = [_learned(learner, head, 0, FIRST_PASSES), _learned(learner, tail, 1)]
+    else:
+        learned = [_learned(learner, records, period) for records in data.periods[period - 1].slices(1)]
+    return time.process_time() - begun, sum(slice_.examples for slice_ in learned)
 
 
-def _retrained(data: Ader, unit: Unit) -> Iterator[Row]:
-    """Fresh towers over everything but the newest period's last part, by which the blend is learned."""
+def _retrained(data: Ader, unit: Unit, blends: Path) -> Iterator[Row]:
+    """Fresh towers over everything but the newest period's last part, by which the blend is brought up to them."""
     learner = learner_of("retrain", unit.seed)
-    *slices, tail = [part for number in range(unit.period) for part in data.periods[number].slices(_PARTS)]
-    windows = Windows.concatenated([learner.gather(records) for records in slices])
+    head, tail = data.periods[unit.period - 1].split(_HEAD)
+    older = [records for period in data.periods[: unit.period - 1] for records in period.slices(1)]
+    windows = Windows.concatenated([learner.gather(records) for records in [*older, head]])
     begun = time.process_time()
     examples = sum(learned.examples for learned in learner.retrain(windows, EPOCHS))
     cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
+    with np.load(_blend_path(blends, unit.seed, unit.period)) as blend:
+        learner.forecaster.restore(blend)
     learner.gather(tail, is_tested=True)
     test, known = data.test_windows(unit.period)
     outcomes = foreseen(learner, test, known)
     for method, ranks in (("retrain", outcomes.vector_ranks_P), ("retrain_blended", outcomes.ranks_P)):
         yield {"method": method, "period": unit.period} | quality(ranks) | cost
+
+
+def _blend_path(blends: Path, seed: int, period: int) -> Path:
+    return blends / f"blend-{seed}-{period}.npz"
 
 
 def _reported(method: str, outcomes: Outcomes) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -211,12 +234,11 @@ class Gauge:
         return 100 * float((ranks <= 20).mean())
 
 
-def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[int]) -> list[Unit]:
-    """Every part of the work, the ones that most depends on first."""
-    ours, others = [m for m in methods if m == "headrace"], [m for m in methods if m not in ("headrace", "retrain")]
+def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[int]) -> tuple[list[Unit], list[Unit]]:
+    """The parts of the work that need nothing, and then those that need what headrace leaves."""
+    alone = [Unit(method, seed) for method in methods if method != "retrain" for seed in seeds]
     rivals = [Unit("retrain", seed, period) for period in sorted(retrained, reverse=True) for seed in seeds]
-    units = [Unit(method, seed) for method in ours for seed in seeds]
-    return units + (rivals if "retrain" in methods else []) + [Unit(m, seed) for m in others for seed in seeds]
+    return alone, rivals if "retrain" in methods else []
 
 
 def summarised(rows: Sequence[Row]) -> list[Row]:
@@ -311,8 +333,12 @@ def main() -> None:
     last = 2 if arguments.quick else len(Ader.read(arguments.data, folder / "ader").periods) - 1
     seeds = [arguments.seed + number for number in range(1 if arguments.quick else arguments.seeds)]
     retrained = [] if arguments.quick else [int(text) for text in arguments.retrained.split(",") if int(text) <= last]
-    units = units_of(seeds, arguments.methods.split(","), retrained)
-    rows = run_units(units, measured, (arguments.data, folder, last), arguments.json.with_suffix(".parts"))
+    parts, blends = arguments.json.with_suffix(".parts"), arguments.json.with_suffix(".blends")
+    blends.mkdir(parents=True, exist_ok=True)
+    # retraining takes up the blends that headrace leaves
+    extra = (arguments.data, folder, last, blends)
+    first, second = units_of(seeds, arguments.methods.split(","), retrained)
+    rows = [row for units in (first, second) for row in run_units(units, measured, extra, parts)]
     Result(
         f"continual_{arguments.data}",
         {**SETTINGS, "first_passes": FIRST_PASSES, "epochs": EPOCHS, "tuned_on": f"periods 1..{LAST_TUNING}"},

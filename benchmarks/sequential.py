@@ -74,7 +74,7 @@ def measured(unit: Unit, name: str, folder: Path, epochs: int) -> list[Row]:
     begun = time.process_time()
     examples = sum(learned.examples for learned in learner.retrain(windows, epochs))
     cost = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
-    learner.weigh_sources(foreseen(learner, data, 2)[0])
+    learner.weigh_sources(foreseen(learner, data, 2, is_lesson=True)[0])
     outcomes, targets = foreseen(learner, data, 1)
     return [
         {"data": name, "method": method, "seed": unit.seed} | _sliced(ranks, data.trained_counts()[targets]) | cost
@@ -108,13 +108,13 @@ def _reported(method: str, outcomes: Outcomes) -> Iterator[tuple[str, NDArray[np
         yield "counts", outcomes.counted_ranks_P
 
 
-def foreseen(learner: Learner, data: Amazon, back: int) -> tuple[Outcomes, NDArray[np.int64]]:
+def foreseen(learner: Learner, data: Amazon, back: int, is_lesson: bool = False) -> tuple[Outcomes, NDArray[np.int64]]:
     """The outcomes of every user's last item (`back` 1) or the one before (2), and the items."""
     windows, pairs = data.asked(back)
     parts = []
     for start in range(0, len(windows), _USERS_AT_ONCE):
         part, own = _users(windows, pairs, np.arange(start, min(start + _USERS_AT_ONCE, len(windows))))
-        parts.append(learner.foresee(part, own, data.items, is_new_only=True))
+        parts.append(learner.foresee(part, own, data.items, is_new_only=True, is_lesson=is_lesson))
     return Outcomes.joined(parts), pairs.targets_P
 
 

@@ -31,7 +31,8 @@ def sampled_softmax(
     """
     hits = _matches(positive_ids_P, negative_ids_S)
     log_q = positive_log_q_P, negative_log_q_S
-    return cast(Tensor, _SampledSoftmax.apply(wants_PD, positives_PD, negatives_SD, log_q, hits))
+    losses_P = _SampledSoftmax.apply(wants_PD, positives_PD, negatives_SD, log_q, hits)  # type: ignore[no-untyped-call]
+    return cast(Tensor, losses_P)
 
 
 class _SampledSoftmax(torch.autograd.Function):

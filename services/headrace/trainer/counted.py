@@ -26,16 +26,20 @@ _HALF_LIFE_DAYS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """A distribution over items for each of P states, as entries (state, ordinal, share); absent ones are 0."""
+    """A distribution over items for each of P states, as entries by state, then ordinal; absent ones are 0."""
 
     states_E: NDArray[np.int64]
     ordinals_E: NDArray[np.int64]
     shares_E: NDArray[np.float64]
 
-    def of(self, targets_P: NDArray[np.int64]) -> NDArray[np.float64]:
-        """P: each state's share of its own target."""
-        hits = self.ordinals_E == targets_P[self.states_E]
-        return np.bincount(self.states_E[hits], self.shares_E[hits], minlength=len(targets_P)).astype(np.float64)
+    def of(self, ordinals_PM: NDArray[np.int64]) -> NDArray[np.float64]:
+        """P × M: each state's shares of some items of its own."""
+        if not len(self.shares_E):
+            return np.zeros(ordinals_PM.shape)
+        keys_E = _keys(self.states_E, self.ordinals_E)
+        wanted_PM = _keys(np.arange(len(ordinals_PM))[:, None], ordinals_PM)
+        at_PM = np.minimum(np.searchsorted(keys_E, wanted_PM), len(keys_E) - 1)
+        return np.where(keys_E[at_PM] == wanted_PM, self.shares_E[at_PM], 0.0)
 
 
 class Counted:
@@ -123,8 +127,12 @@ def _shares(
     states_E: NDArray[np.int64], ordinals_E: NDArray[np.int64], weights_E: NDArray[np.floating[Any]], count: int
 ) -> Shares:
     """Entries of one state and item added up, and each state's to 1."""
-    keys, inverse = np.unique(states_E << 32 | ordinals_E, return_inverse=True)
+    keys, inverse = np.unique(_keys(states_E, ordinals_E), return_inverse=True)
     sums = np.bincount(inverse, weights_E, minlength=len(keys))
     states = keys >> 32
     totals_P = np.bincount(states, sums, minlength=count)
     return Shares(states, keys & 0xFFFFFFFF, sums / totals_P[states])
+
+
+def _keys(states: NDArray[np.int64], ordinals: NDArray[np.int64]) -> NDArray[np.int64]:
+    return states << 32 | ordinals

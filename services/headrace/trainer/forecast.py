@@ -1,4 +1,4 @@
-"""Where the item that really came next stood among all items: by the towers, by counting, by their blend.
+"""Where the item that really came next stood among all items: by the towers, by counting, by both together.
 
 P states, N items, D width, K sources.
 """
@@ -6,7 +6,7 @@ P states, N items, D width, K sources.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.model.blend import Blend
-from headrace.trainer.arrays import Arrays
+from headrace.trainer.arrays import Arrays, gathered, scatter
 from headrace.trainer.counted import Counted, Shares
+from headrace.trainer.rescorer import PLACES, Rescorer, Shortlist
 from headrace.trainer.sequences import Pairs, Windows
 
 SOURCES = ("vector", *Counted.names, "popularity")
@@ -35,20 +36,25 @@ class Outcomes:
     ranks_P: NDArray[np.int64]
     vector_ranks_P: NDArray[np.int64]
     counted_ranks_P: NDArray[np.int64]
-    chances_PK: NDArray[np.float64]
+    chances_PK: NDArray[np.float32]
     contexts_P: NDArray[np.int64]
+    # by which what was learned from them can be corrected; large, so only where that is wanted
+    lists: Shortlist | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Outcomes]) -> Outcomes:
         names = ("targets_P", "ranks_P", "vector_ranks_P", "counted_ranks_P", "chances_PK", "contexts_P")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        lists = [part.lists for part in parts if part.lists is not None]
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(**columns, lists=Shortlist.joined(lists) if lists else None)
 
 
 class Forecaster:
-    """Blends the towers' forecast with the counts', and learns how much to believe each."""
+    """Blends the towers' forecast with the counts' and puts the best places in order; learns both from outcomes."""
 
     def __init__(self) -> None:
         self.blend = Blend(len(_CONTEXT_STARTS) + 1, len(SOURCES))
+        self._rescorer = Rescorer(len(_CONTEXT_STARTS) + 1, len(SOURCES))
 
     def outcomes(
         self,
@@ -58,11 +64,13 @@ class Forecaster:
         items_ND: NDArray[np.float32],
         counted: Counted,
         popularity_N: NDArray[np.float64],
+        *,
         is_new_only: bool = False,
+        is_lesson: bool = False,
     ) -> Outcomes:
         """How each pair's target was foreseen. Items of which `items_ND` has no row can not be foreseen.
 
-        `is_new_only`: nothing that a state had seen is ranked.
+        `is_new_only`: nothing that a state had seen is ranked. `is_lesson`: what `learn` needs is kept.
         """
         popular_N = popularity_N[: len(items_ND)] / max(float(popularity_N[: len(items_ND)].sum()), 1e-9)
         items = torch.from_numpy(items_ND)
@@ -73,9 +81,8 @@ class Forecaster:
             chances_PN = torch.softmax(torch.from_numpy(wants_PD[part]) @ items.T, dim=1).numpy()
             forecasts = counted.forecasts(windows, pairs.rows_P[part], pairs.states_P[part])
             seen = _seen_by(windows, pairs.at(np.arange(len(pairs))[part])) if is_new_only else None
-            parts.append(
-                self._part(chances_PN, forecasts, popular_N, pairs.targets_P[part], pairs.states_P[part], seen)
-            )
+            found = self._part(chances_PN, forecasts, popular_N, pairs.targets_P[part], pairs.states_P[part], seen)
+            parts.append(found if is_lesson else replace(found, lists=None))
         return Outcomes.joined(parts)
 
     def _part(
@@ -88,39 +95,57 @@ class Forecaster:
         seen: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
     ) -> Outcomes:
         contexts_P = np.searchsorted(_CONTEXT_STARTS, states_P, side="right")
-        every = np.arange(len(targets_P))
-        said: list[NDArray[Any]] = [
-            chances_PN[every, targets_P],
-            *(shares.of(targets_P) for shares in forecasts),
-            popular_N[targets_P],
-        ]
+        said_PK = _said(chances_PN, forecasts, popular_N, targets_P[:, None])[:, 0]
         weights_PK = self.blend.weights_CK[contexts_P]
         mixed_PN = _mixed(chances_PN * weights_PK[:, :1].astype(np.float32), forecasts, weights_PK, popular_N)
         counted_PN = _mixed(np.zeros_like(chances_PN), forecasts, weights_PK, popular_N)
         if seen is not None:
             for scores_PN in (mixed_PN, chances_PN, counted_PN):
                 scores_PN[seen] = -1.0
-        mixed, vector, counted = (
+        mixed_P, vector_P, counted_P = (
             target_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, chances_PN, counted_PN)
         )
-        return Outcomes(targets_P, mixed, vector, counted, np.stack(said, axis=1), contexts_P)
+        best = torch.topk(torch.from_numpy(mixed_PN), min(PLACES, mixed_PN.shape[1]), dim=1)
+        best_PM = best.indices.numpy()
+        said_PMK = _said(chances_PN, forecasts, popular_N, best_PM)
+        places_P = Shortlist.places_of(best_PM, targets_P)
+        lists = Shortlist(best.values.numpy(), said_PMK, contexts_P, places_P)
+        again_P = self._rescorer.ranks(lists)
+        ranks_P = np.where(again_P > 0, again_P, np.maximum(mixed_P, best_PM.shape[1] + 1))
+        return Outcomes(targets_P, ranks_P, vector_P, counted_P, said_PK, contexts_P, lists)
 
     def learn(self, outcomes: Outcomes) -> None:
-        """Learns the blend from outcomes that a list might have held: how the far tail is ordered helps nobody.
+        """Learns from outcomes, which must hold their lists.
 
-        (With all outcomes the towers and popularity, which alone say something of every item, are believed
-        too much; with those of a list's 20 places too little: recall@20 53.22, 53.22, 52.89 and MRR@20 19.40,
-        19.50, 19.79 for all, 200 and 20 places on a week of click sessions.)
+        The blend learns from those that a list might have held: how the far tail is ordered helps nobody. (With
+        all outcomes the towers and popularity, which alone say something of every item, are believed too much; with
+        those of a list's 20 places too little: recall@20 53.22, 53.22, 52.89 and MRR@20 19.40, 19.50, 19.79 for all,
+        200 and 20 places on a week of click sessions.)
         """
+        if outcomes.lists is None:
+            raise ValueError("outcomes teach only with their lists: ask for them with is_lesson=True")
         best_P = np.minimum(np.minimum(outcomes.ranks_P, outcomes.vector_ranks_P), outcomes.counted_ranks_P)
         near_P = best_P <= _NEAR
         self.blend.learn(outcomes.chances_PK[near_P], outcomes.contexts_P[near_P])
+        self._rescorer.learn(outcomes.lists)
 
     def arrays(self) -> Arrays:
-        return self.blend.arrays()
+        return gathered({"blend": self.blend, "rescorer": self._rescorer})
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self.blend.restore(arrays)
+        scatter({"blend": self.blend, "rescorer": self._rescorer}, arrays)
+
+
+def _said(
+    chances_PN: NDArray[np.float32],
+    forecasts: Sequence[Shares],
+    popular_N: NDArray[np.float64],
+    ordinals_PM: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """P × M × K: what every source says of some items for each state."""
+    near_PM = np.take_along_axis(chances_PN, ordinals_PM, axis=1)
+    counted_PM = [shares.of(ordinals_PM) for shares in forecasts]
+    return np.stack([near_PM, *counted_PM, popular_N[ordinals_PM]], axis=-1).astype(np.float32)
 
 
 def _seen_by(windows: Windows, pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -105,7 +105,7 @@ class Learner:
         self._popularity = Popularity()
         self._searches = SearchPairs()
         self._counted = Counted()
-        self._forecaster = Forecaster()
+        self.forecaster = Forecaster()
         self.rate_control = RateControl(settings)
         self.gauge = Gauge(settings.gauge_windows, settings.gauge_stretches, self.shape.max_length + 1)
         self._parts: dict[str, Kept] = {
@@ -122,7 +122,7 @@ class Learner:
             "popularity": self._popularity,
             "searches": self._searches,
             "counted": self._counted,
-            "forecaster": self._forecaster,
+            "forecaster": self.forecaster,
             "admission": self._tower.admission,
             "rate_control": self.rate_control,
             "gauge": self.gauge,
@@ -222,18 +222,29 @@ class Learner:
         """B × D: what people want after all events of their windows; the newest `max_length` must be all."""
         return self._tower.user_vectors(windows, waits_B)
 
-    def foresee(self, windows: Windows, pairs: Pairs, known: int, is_new_only: bool = False) -> Outcomes:
+    def foresee(
+        self, windows: Windows, pairs: Pairs, known: int, *, is_new_only: bool = False, is_lesson: bool = False
+    ) -> Outcomes:
         """Where each pair's target stands among the first `known` items, before anything is learned from it.
 
-        `is_new_only`: among those of them that were not seen before it.
+        `is_new_only`: among those of them that were not seen before it. `is_lesson`: for `weigh_sources`.
         """
         items_ND, wants_PD = self.item_vectors(np.arange(known)), self._tower.wants(windows, pairs)
         popularity_N = self._popularity.counts(known)
-        return self._forecaster.outcomes(windows, pairs, wants_PD, items_ND, self._counted, popularity_N, is_new_only)
+        return self.forecaster.outcomes(
+            windows,
+            pairs,
+            wants_PD,
+            items_ND,
+            self._counted,
+            popularity_N,
+            is_new_only=is_new_only,
+            is_lesson=is_lesson,
+        )
 
     def weigh_sources(self, outcomes: Outcomes) -> None:
         """Takes in what every source had said of what came next, so that the blend believes those that knew."""
-        self._forecaster.learn(outcomes)
+        self.forecaster.learn(outcomes)
 
     def measure(self) -> Reading | None:
         """What the towers foresee now of the gauge's old windows; None before there are any."""
@@ -253,7 +264,7 @@ class Learner:
         pairs = pairs.at(np.sort(rng.permutation(len(pairs))[: self._settings.evaluated_states]))
         if not len(pairs):
             return None
-        outcomes = self.foresee(windows, pairs, self.catalogue.count)
+        outcomes = self.foresee(windows, pairs, self.catalogue.count, is_lesson=True)
         self.rate_control.note(forecast_loss(outcomes))
         self.weigh_sources(outcomes)
         return outcomes

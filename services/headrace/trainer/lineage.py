@@ -34,8 +34,8 @@ from headrace.trainer.settings import TrainerSettings
 log = logging.getLogger(__name__)
 
 
-# what the arrays of a checkpoint are; 2: vectors of length 1, counts, the blend
-STATE_VERSION = 2
+# what the arrays of a checkpoint are; 3: the blend has a rescorer
+STATE_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,16 +40,16 @@ def _outcomes(counted: Counted, *ordinals: int, is_new_only: bool = False) -> Ou
     windows, pairs = _asked(*ordinals)
     vectors = np.eye(ITEMS, dtype=np.float32)
     wants = vectors[[5]]
-    return Forecaster().outcomes(windows, pairs, wants, vectors, counted, np.ones(ITEMS), is_new_only)
+    return Forecaster().outcomes(windows, pairs, wants, vectors, counted, np.ones(ITEMS), is_new_only=is_new_only)
 
 
 def test_what_went_along_is_forecast_by_its_share(counted: Counted) -> None:
     windows, pairs = _asked(0, 1)
     along, _, followers, own = counted.forecasts(windows, pairs.rows_P, pairs.states_P)
-    assert along.of(np.array([1]))[0] == pytest.approx(2 / 3)
-    assert along.of(np.array([2]))[0] == pytest.approx(1 / 3)
-    assert followers.of(np.array([1]))[0] == pytest.approx(2 / 3)
-    assert own.of(np.array([0]))[0] == pytest.approx(1.0)
+    assert along.of(np.array([[1]]))[0, 0] == pytest.approx(2 / 3)
+    assert along.of(np.array([[2]]))[0, 0] == pytest.approx(1 / 3)
+    assert followers.of(np.array([[1]]))[0, 0] == pytest.approx(2 / 3)
+    assert own.of(np.array([[0]]))[0, 0] == pytest.approx(1.0)
 
 
 def test_each_source_ranks_by_itself_and_the_blend_by_all(counted: Counted) -> None:
@@ -69,11 +69,22 @@ def test_what_was_seen_can_be_left_out(counted: Counted) -> None:
     assert _outcomes(counted, 0, 1, is_new_only=True).counted_ranks_P[0] == 1
 
 
+def _taught(forecaster: Forecaster, counted: Counted, windows: Windows, pairs: Pairs) -> None:
+    vectors = np.eye(ITEMS, dtype=np.float32)
+    popularity = np.ones(ITEMS)
+    forecaster.learn(forecaster.outcomes(windows, pairs, vectors[[5]], vectors, counted, popularity, is_lesson=True))
+
+
+def test_outcomes_without_their_lists_teach_nothing_silently(counted: Counted) -> None:
+    with pytest.raises(ValueError, match="is_lesson"):
+        Forecaster().learn(_outcomes(counted, 0, 1))
+
+
 def test_the_blend_comes_to_believe_the_source_that_knows(counted: Counted) -> None:
-    forecaster, vectors = Forecaster(), np.eye(ITEMS, dtype=np.float32)
+    forecaster = Forecaster()
     windows, pairs = _asked(0, 1)
     for _ in range(300):
-        forecaster.learn(forecaster.outcomes(windows, pairs, vectors[[5]], vectors, counted, np.ones(ITEMS)))
+        _taught(forecaster, counted, windows, pairs)
     weights = dict(zip(SOURCES, forecaster.blend.weights_CK[0].tolist(), strict=True))
     assert weights["covisitation"] + weights["covisitation_last"] + weights["followers"] > 0.8
 
