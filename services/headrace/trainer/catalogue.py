@@ -111,6 +111,20 @@ class Catalogue:
     def text_vectors(self, ordinals: NDArray[np.int64]) -> NDArray[np.float32]:
         return self._text_NT[ordinals]
 
+    def text_directions(self, ordinals: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Text vectors brought to length 1."""
+        texts_NT = self._text_NT[ordinals]
+        return np.asarray(texts_NT / np.maximum(np.linalg.norm(texts_NT, axis=1, keepdims=True), 1e-9), np.float32)
+
+    def marks(self, ordinals: NDArray[np.int64]) -> NDArray[np.int64]:
+        """N × C: the buckets of brand, category levels and attributes, numbered apart; 0 where there is none."""
+        columns = (
+            (self._brand_N[ordinals, None], 0),
+            (self._category_NC[ordinals], self._shape.brand_buckets),
+            (self._attributes_NA[ordinals], self._shape.brand_buckets + self._shape.category_buckets),
+        )
+        return np.concatenate([np.where(buckets > 0, buckets + first, 0) for buckets, first in columns], axis=1)
+
     def text_of(self, ordinal: int) -> str:
         """Title, brand and category; empty for an item that is not described."""
         return self._texts.get(ordinal, "")

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from headrace.model.blend import Blend
 from headrace.trainer.arrays import Arrays, gathered, scatter
 from headrace.trainer.counted import Counted, Shares
+from headrace.trainer.likeness import KINDS, ItemFacts, likeness
 from headrace.trainer.rescorer import PLACES, Rescorer, Shortlist
 from headrace.trainer.sequences import Pairs, Windows
 
 SOURCES = ("vector", *Counted.names, "popularity")
 # one, two, three or four, more events seen
 _CONTEXT_STARTS = np.array([2, 3, 5])
-# states ranked at once times items: what bounds the memory of a forecast
-_CELLS = 1 << 24
+# states ranked at once times items: what fits a processor's cache
+_CELLS = 1 << 21
 # places from the top within which an outcome teaches the blend
 _NEAR = 200
 
@@ -54,65 +55,57 @@ class Forecaster:
 
     def __init__(self) -> None:
         self.blend = Blend(len(_CONTEXT_STARTS) + 1, len(SOURCES))
-        self._rescorer = Rescorer(len(_CONTEXT_STARTS) + 1, len(SOURCES))
+        self._rescorer = Rescorer(len(_CONTEXT_STARTS) + 1, len(SOURCES), KINDS)
 
     def outcomes(
         self,
         windows: Windows,
         pairs: Pairs,
         wants_PD: NDArray[np.float32],
-        items_ND: NDArray[np.float32],
+        facts: ItemFacts,
         counted: Counted,
-        popularity_N: NDArray[np.float64],
         *,
         is_new_only: bool = False,
         is_lesson: bool = False,
     ) -> Outcomes:
-        """How each pair's target was foreseen. Items of which `items_ND` has no row can not be foreseen.
+        """How each pair's target was foreseen. Items of which `facts` say nothing can not be foreseen.
 
         `is_new_only`: nothing that a state had seen is ranked. `is_lesson`: what `learn` needs is kept.
         """
-        popular_N = popularity_N[: len(items_ND)] / max(float(popularity_N[: len(items_ND)].sum()), 1e-9)
-        items = torch.from_numpy(items_ND)
+        popular_N = (facts.popularity_N / max(float(facts.popularity_N.sum()), 1e-9)).astype(np.float32)
+        items = torch.from_numpy(facts.vectors_ND)
         parts = []
-        at_once = max(1, _CELLS // max(len(items_ND), 1))
+        at_once = max(1, _CELLS // max(len(facts), 1))
         for start in range(0, len(pairs), at_once):
-            part = slice(start, start + at_once)
-            chances_PN = torch.softmax(torch.from_numpy(wants_PD[part]) @ items.T, dim=1).numpy()
-            forecasts = counted.forecasts(windows, pairs.rows_P[part], pairs.states_P[part])
-            seen = _seen_by(windows, pairs.at(np.arange(len(pairs))[part])) if is_new_only else None
-            found = self._part(chances_PN, forecasts, popular_N, pairs.targets_P[part], pairs.states_P[part], seen)
+            asked = pairs.at(np.arange(start, min(start + at_once, len(pairs))))
+            chances_PN = torch.softmax(torch.from_numpy(wants_PD[start : start + at_once]) @ items.T, dim=1).numpy()
+            said = _Said(chances_PN, counted.forecasts(windows, asked.rows_P, asked.states_P), popular_N)
+            found = self._part(windows, asked, facts, said, is_new_only=is_new_only)
             parts.append(found if is_lesson else replace(found, lists=None))
         return Outcomes.joined(parts)
 
-    def _part(
-        self,
-        chances_PN: NDArray[np.float32],
-        forecasts: Sequence[Shares],
-        popular_N: NDArray[np.float64],
-        targets_P: NDArray[np.int64],
-        states_P: NDArray[np.int64],
-        seen: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
-    ) -> Outcomes:
-        contexts_P = np.searchsorted(_CONTEXT_STARTS, states_P, side="right")
-        said_PK = _said(chances_PN, forecasts, popular_N, targets_P[:, None])[:, 0]
+    def _part(self, windows: Windows, asked: Pairs, facts: ItemFacts, said: _Said, *, is_new_only: bool) -> Outcomes:
+        targets_P = asked.targets_P
+        contexts_P = np.searchsorted(_CONTEXT_STARTS, asked.states_P, side="right")
+        chances_PK = said.of(targets_P[:, None])[:, 0]
         weights_PK = self.blend.weights_CK[contexts_P]
-        mixed_PN = _mixed(chances_PN * weights_PK[:, :1].astype(np.float32), forecasts, weights_PK, popular_N)
-        counted_PN = _mixed(np.zeros_like(chances_PN), forecasts, weights_PK, popular_N)
-        if seen is not None:
-            for scores_PN in (mixed_PN, chances_PN, counted_PN):
+        counted_PN, mixed_PN = said.counted(weights_PK), said.mixed(weights_PK)
+        vector_PN = said.chances_PN.copy() if is_new_only else said.chances_PN
+        if is_new_only:
+            seen = _seen_by(windows, asked)
+            for scores_PN in (mixed_PN, vector_PN, counted_PN):
                 scores_PN[seen] = -1.0
         mixed_P, vector_P, counted_P = (
-            target_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, chances_PN, counted_PN)
+            target_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, vector_PN, counted_PN)
         )
         best = torch.topk(torch.from_numpy(mixed_PN), min(PLACES, mixed_PN.shape[1]), dim=1)
         best_PM = best.indices.numpy()
-        said_PMK = _said(chances_PN, forecasts, popular_N, best_PM)
+        likeness_PMJ = likeness(facts, windows, asked, best_PM)
         places_P = Shortlist.places_of(best_PM, targets_P)
-        lists = Shortlist(best.values.numpy(), said_PMK, contexts_P, places_P)
+        lists = Shortlist(best.values.numpy(), said.of(best_PM), likeness_PMJ, contexts_P, places_P)
         again_P = self._rescorer.ranks(lists)
         ranks_P = np.where(again_P > 0, again_P, np.maximum(mixed_P, best_PM.shape[1] + 1))
-        return Outcomes(targets_P, ranks_P, vector_P, counted_P, said_PK, contexts_P, lists)
+        return Outcomes(targets_P, ranks_P, vector_P, counted_P, chances_PK, contexts_P, lists)
 
     def learn(self, outcomes: Outcomes) -> None:
         """Learns from outcomes, which must hold their lists.
@@ -136,16 +129,37 @@ class Forecaster:
         scatter({"blend": self.blend, "rescorer": self._rescorer}, arrays)
 
 
-def _said(
-    chances_PN: NDArray[np.float32],
-    forecasts: Sequence[Shares],
-    popular_N: NDArray[np.float64],
-    ordinals_PM: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """P × M × K: what every source says of some items for each state."""
-    near_PM = np.take_along_axis(chances_PN, ordinals_PM, axis=1)
-    counted_PM = [shares.of(ordinals_PM) for shares in forecasts]
-    return np.stack([near_PM, *counted_PM, popular_N[ordinals_PM]], axis=-1).astype(np.float32)
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What every source says of N items for P states."""
+
+    chances_PN: NDArray[np.float32]  # of the towers
+    forecasts: Sequence[Shares]
+    popular_N: NDArray[np.float32]
+
+    def of(self, ordinals_PM: NDArray[np.int64]) -> NDArray[np.float32]:
+        """P × M × K, of some items for each state."""
+        near_PM = np.take_along_axis(self.chances_PN, ordinals_PM, axis=1)
+        counted_PM = [shares.of(ordinals_PM) for shares in self.forecasts]
+        return np.stack([near_PM, *counted_PM, self.popular_N[ordinals_PM]], axis=-1).astype(np.float32)
+
+    def counted(self, weights_PK: NDArray[np.float64]) -> NDArray[np.float32]:
+        """P × N: the mixture without the towers."""
+        return self._added(np.zeros_like(self.chances_PN), weights_PK.astype(np.float32))
+
+    def mixed(self, weights_PK: NDArray[np.float64]) -> NDArray[np.float32]:
+        """P × N."""
+        vector_P1 = weights_PK[:, :1].astype(np.float32)
+        return self._added(self.chances_PN * vector_P1, weights_PK.astype(np.float32))
+
+    def _added(self, scores_PN: NDArray[np.float32], weights_PK: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores_PN += np.outer(weights_PK[:, -1], self.popular_N)
+        for source, shares in enumerate(self.forecasts, start=1):
+            known = shares.ordinals_E < scores_PN.shape[1]
+            states_E, ordinals_E = shares.states_E[known], shares.ordinals_E[known]
+            # an entry a state and item, so nothing is added twice
+            scores_PN[states_E, ordinals_E] += weights_PK[states_E, source] * shares.shares_E[known]
+        return scores_PN
 
 
 def _seen_by(windows: Windows, pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -153,21 +167,6 @@ def _seen_by(windows: Windows, pairs: Pairs) -> tuple[NDArray[np.int64], NDArray
     width = windows.ordinals_BW.shape[1]
     states, places = np.nonzero(np.arange(width) < pairs.states_P[:, None])
     return states, windows.ordinals_BW[pairs.rows_P[states], places].astype(np.int64)
-
-
-def _mixed(
-    begun_PN: NDArray[np.float32],
-    forecasts: Sequence[Shares],
-    weights_PK: NDArray[np.float64],
-    popular_N: NDArray[np.float64],
-) -> NDArray[np.float32]:
-    begun_PN += np.outer(weights_PK[:, -1], popular_N).astype(np.float32)
-    for source, shares in enumerate(forecasts, start=1):
-        weights_E = weights_PK[shares.states_E, source] * shares.shares_E
-        known = shares.ordinals_E < begun_PN.shape[1]
-        # an entry a state and item, so nothing is added twice
-        begun_PN[shares.states_E[known], shares.ordinals_E[known]] += weights_E[known].astype(np.float32)
-    return begun_PN
 
 
 def target_ranks(scores_PN: NDArray[np.float32], targets_P: NDArray[np.int64]) -> NDArray[np.int64]:

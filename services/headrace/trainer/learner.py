@@ -27,6 +27,7 @@ from headrace.trainer.counted import Counted
 from headrace.trainer.deltas import Deltas, Sent
 from headrace.trainer.forecast import Forecaster, Outcomes
 from headrace.trainer.gauge import Gauge, Reading
+from headrace.trainer.likeness import ItemFacts
 from headrace.trainer.negatives import NegativeSampler
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.peers import Alone, Peers
@@ -229,17 +230,18 @@ class Learner:
 
         `is_new_only`: among those of them that were not seen before it. `is_lesson`: for `weigh_sources`.
         """
-        items_ND, wants_PD = self.item_vectors(np.arange(known)), self._tower.wants(windows, pairs)
-        popularity_N = self._popularity.counts(known)
+        wants_PD, facts = self._tower.wants(windows, pairs), self._facts(known)
         return self.forecaster.outcomes(
-            windows,
-            pairs,
-            wants_PD,
-            items_ND,
-            self._counted,
-            popularity_N,
-            is_new_only=is_new_only,
-            is_lesson=is_lesson,
+            windows, pairs, wants_PD, facts, self._counted, is_new_only=is_new_only, is_lesson=is_lesson
+        )
+
+    def _facts(self, known: int) -> ItemFacts:
+        ordinals = np.arange(known)
+        return ItemFacts(
+            self.item_vectors(ordinals),
+            self.catalogue.text_directions(ordinals),
+            self.catalogue.marks(ordinals),
+            self._popularity.counts(known),
         )
 
     def weigh_sources(self, outcomes: Outcomes) -> None:
@@ -266,7 +268,8 @@ class Learner:
             return None
         outcomes = self.foresee(windows, pairs, self.catalogue.count, is_lesson=True)
         self.rate_control.note(forecast_loss(outcomes))
-        self.weigh_sources(outcomes)
+        if len(self._reservoir):  # what is foreseen before anything was learned says nothing of the sources
+            self.weigh_sources(outcomes)
         return outcomes
 
     def _grow(self) -> None:

@@ -1,9 +1,10 @@
-"""Puts the blend's best places in order again, by what every source had said of each item.
+"""Puts the blend's best places in order again, by what every source had said of each item and how like it is to what
+was seen.
 
 A mixture can only add up what its sources say. That two of them agree, or that the one that mostly knows is silent
 here, says more: a small network learns it from outcomes as they come. It begins as the mixture's own order.
 
-P states, M places of a shortlist, K sources, H hidden units.
+P states, M places of a shortlist, K sources, J kinds of likeness, H hidden units.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PLACES = 100
 _HIDDEN = 64
 _RATE = 2e-3
 _BATCH = 64
-_PASSES = 2
+_PASSES = 4
 _LEAST_CHANCE = 1e-6
 # brings logs of chances, −14 … 0, to about −3 … 2
 _LOG_SHIFT, _LOG_SCALE = 6.0, 3.0
@@ -39,6 +40,7 @@ class Shortlist:
 
     mixed_PM: NDArray[np.float32]  # negative: not to be ranked
     chances_PMK: NDArray[np.float32]
+    likeness_PMJ: NDArray[np.float32]
     contexts_P: NDArray[np.int64]
     places_P: NDArray[np.int64]  # where the item that came stands, from 0; −1: not in the list
 
@@ -62,8 +64,8 @@ class Shortlist:
 class Rescorer:
     """The network and how it learns; the same outcomes in the same order give the same weights."""
 
-    def __init__(self, contexts: int, sources: int) -> None:
-        self._network = _Network(contexts, sources)
+    def __init__(self, contexts: int, sources: int, kinds: int) -> None:
+        self._network = _Network(contexts, sources, kinds)
         self._optimiser = DenseOptimiser(self._network, _RATE)
         self._lessons = 0
 
@@ -104,10 +106,10 @@ class Rescorer:
 
 
 class _Network(nn.Module):
-    def __init__(self, contexts: int, sources: int) -> None:
+    def __init__(self, contexts: int, sources: int, kinds: int) -> None:
         super().__init__()
-        # the log of each chance and of the mixture, and whether each source says anything at all
-        self.first = nn.Linear(2 * sources + 1, _HIDDEN)
+        # the log of each chance and of the mixture, whether each source says anything at all, and the likeness
+        self.first = nn.Linear(2 * sources + 1 + kinds, _HIDDEN)
         self.context = nn.Embedding(contexts, _HIDDEN)
         self.second = nn.Linear(_HIDDEN, _HIDDEN)
         self.last = nn.Linear(_HIDDEN, 1, bias=False)
@@ -118,7 +120,9 @@ class _Network(nn.Module):
         """P × M: the log of the mixture plus what the network adds; −∞ for what is not to be ranked."""
         mixed_PM, chances_PMK = torch.from_numpy(lists.mixed_PM), torch.from_numpy(lists.chances_PMK)
         logs_PMK = (torch.cat([chances_PMK, mixed_PM[..., None]], dim=-1).clamp_min(0) + _LEAST_CHANCE).log()
-        inputs = torch.cat([(logs_PMK + _LOG_SHIFT) / _LOG_SCALE, (chances_PMK > 0).float()], dim=-1)
+        likeness_PMJ = torch.from_numpy(lists.likeness_PMJ)
+        scaled_PMK = (logs_PMK + _LOG_SHIFT) / _LOG_SCALE
+        inputs = torch.cat([scaled_PMK, (chances_PMK > 0).float(), likeness_PMJ], dim=-1)
         contexts_P1H = self.context(torch.from_numpy(lists.contexts_P))[:, None, :]
         hidden_PMH = functional.silu(self.first(inputs) + contexts_P1H)
         hidden_PMH = functional.silu(self.second(hidden_PMH))

@@ -8,11 +8,15 @@ import pytest
 from headrace.trainer.counted import Counted
 from headrace.trainer.forecast import SOURCES, Forecaster, Outcomes
 from headrace.trainer.learner import Learner
+from headrace.trainer.likeness import ItemFacts
 from headrace.trainer.sequences import Grown, Pairs, Windows, pairs_of, windows_of
 from headrace.trainer.settings import TrainerSettings
 
 START_US = 1_600_000_000_000_000
 ITEMS = 6
+FACTS = ItemFacts(
+    np.eye(ITEMS, dtype=np.float32), np.eye(ITEMS, dtype=np.float32), np.zeros((ITEMS, 1), np.int64), np.ones(ITEMS)
+)
 
 
 def _person(*ordinals: int, old: int = 0) -> Grown:
@@ -38,9 +42,7 @@ def _asked(*ordinals: int) -> tuple[Windows, Pairs]:
 
 def _outcomes(counted: Counted, *ordinals: int, is_new_only: bool = False) -> Outcomes:
     windows, pairs = _asked(*ordinals)
-    vectors = np.eye(ITEMS, dtype=np.float32)
-    wants = vectors[[5]]
-    return Forecaster().outcomes(windows, pairs, wants, vectors, counted, np.ones(ITEMS), is_new_only=is_new_only)
+    return Forecaster().outcomes(windows, pairs, FACTS.vectors_ND[[5]], FACTS, counted, is_new_only=is_new_only)
 
 
 def test_what_went_along_is_forecast_by_its_share(counted: Counted) -> None:
@@ -70,9 +72,7 @@ def test_what_was_seen_can_be_left_out(counted: Counted) -> None:
 
 
 def _taught(forecaster: Forecaster, counted: Counted, windows: Windows, pairs: Pairs) -> None:
-    vectors = np.eye(ITEMS, dtype=np.float32)
-    popularity = np.ones(ITEMS)
-    forecaster.learn(forecaster.outcomes(windows, pairs, vectors[[5]], vectors, counted, popularity, is_lesson=True))
+    forecaster.learn(forecaster.outcomes(windows, pairs, FACTS.vectors_ND[[5]], FACTS, counted, is_lesson=True))
 
 
 def test_outcomes_without_their_lists_teach_nothing_silently(counted: Counted) -> None:

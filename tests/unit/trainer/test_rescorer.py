@@ -7,12 +7,12 @@ import torch
 
 from headrace.trainer.rescorer import Rescorer, Shortlist
 
-STATES, PLACES, SOURCES = 400, 8, 3
+STATES, PLACES, SOURCES, KINDS = 400, 8, 3, 2
 
 
 def _rescorer() -> Rescorer:
     torch.manual_seed(1)
-    return Rescorer(contexts=2, sources=SOURCES)
+    return Rescorer(contexts=2, sources=SOURCES, kinds=KINDS)
 
 
 def _lists(seed: int) -> Shortlist:
@@ -25,7 +25,8 @@ def _lists(seed: int) -> Shortlist:
     chances[np.arange(STATES), places, :2] = 0.2
     chances[..., 2] = 0.1
     mixed = np.sort(rng.random((STATES, PLACES)).astype(np.float32), axis=1)[:, ::-1].copy()
-    return Shortlist(mixed, chances, rng.integers(0, 2, STATES), places)
+    alike = rng.random((STATES, PLACES, KINDS)).astype(np.float32)
+    return Shortlist(mixed, chances, alike, rng.integers(0, 2, STATES), places)
 
 
 def test_before_it_learned_anything_the_mixture_s_order_stays() -> None:
@@ -67,7 +68,7 @@ def test_what_must_not_be_ranked_comes_after_everything() -> None:
 
 
 def test_a_restored_one_goes_on_in_the_same_way() -> None:
-    first, second = _rescorer(), Rescorer(contexts=2, sources=SOURCES)
+    first, second = _rescorer(), Rescorer(contexts=2, sources=SOURCES, kinds=KINDS)
     first.learn(_lists(4))
     second.restore({name: value.copy() for name, value in first.arrays().items()})
     for rescorer in (first, second):
