@@ -69,6 +69,8 @@ INCREMENTAL: Mapping[str, Mapping[str, object]] = {
 # sessions of each period by which forgetting is told
 GAUGED = 1_500
 _HOURS = {"diginetica": 168, "yoochoose": 24}
+# recall@20 in percent by method
+Recalls = dict[str, float]
 _FREE: Row = {"train_seconds": 0, "examples": 0}
 # of a period, when the newest part is kept for the blend alone
 _HEAD = 0.95
@@ -93,7 +95,7 @@ def measured(unit: Unit, name: str, folder: Path, last: int, blends: Path) -> li
 
 
 def _incremental(data: Ader, unit: Unit, last: int, blends: Path) -> Iterator[Row]:
-    learner, gauge = learner_of(unit.method, unit.seed), Gauge(data)
+    learner, gauge = learner_of(unit.method, unit.seed), Gauge(data, unit.method)
     for period in range(1, last + 1):
         is_learned = period == 1 or unit.method != "static"
         seconds, examples = _update(learner, data, period) if is_learned else (0.0, 0)
@@ -107,7 +109,7 @@ def _incremental(data: Ader, unit: Unit, last: int, blends: Path) -> Iterator[Ro
         for method, ranks in _reported(unit.method, outcomes):
             # counts are no part of the training
             yield {"method": method, "period": period} | quality(ranks) | (_FREE if method == "counts" else cost)
-    yield {"method": unit.method, "period": 0} | gauge.forgetting(learner, last)
+    yield from gauge.forgetting(learner, last)
 
 
 def _hourly(data: Ader, unit: Unit, last: int) -> Iterator[Row]:
@@ -206,32 +208,36 @@ def quality(ranks: NDArray[np.int64]) -> Row:
 
 
 class Gauge:
-    """What the towers recall of each period before they learned it, just after, and at the end."""
+    """What each method recalls of each period before it was learned, just after, and at the end."""
 
-    def __init__(self, data: Ader) -> None:
+    def __init__(self, data: Ader, method: str) -> None:
         self._data = data
-        self._fresh: dict[int, float] = {}
-        self._learned: dict[int, float] = {}
+        self._method = method
+        self._fresh: dict[int, Recalls] = {}
+        self._learned: dict[int, Recalls] = {}
 
     def note_fresh(self, learner: Learner, period: int) -> None:
-        self._fresh[period] = self._recall(learner, period)
+        self._fresh[period] = self._recalls(learner, period)
 
     def note_learned(self, learner: Learner, period: int) -> None:
         if period:
-            self._learned[period] = self._recall(learner, period)
+            self._learned[period] = self._recalls(learner, period)
 
-    def forgetting(self, learner: Learner, last: int) -> Row:
+    def forgetting(self, learner: Learner, last: int) -> Iterator[Row]:
         """Points of recall@20: gained on a period by learning it, and lost again by the end, over all but the last."""
         periods = [period for period in self._learned if period < last]
-        gains = [self._learned[period] - self._fresh[period] for period in periods]
-        losses = [self._learned[period] - self._recall(learner, period) for period in periods]
-        return {"gain_on_new": float(np.mean(gains)), "loss_on_old": float(np.mean(losses))} if periods else {}
+        ends = {period: self._recalls(learner, period) for period in periods}
+        for method in next(iter(ends.values()), {}):
+            gains = [self._learned[period][method] - self._fresh[period][method] for period in periods]
+            losses = [self._learned[period][method] - ends[period][method] for period in periods]
+            gain, loss = float(np.mean(gains)), float(np.mean(losses))
+            yield {"method": method, "period": 0, "gain_on_new": gain, "loss_on_old": loss}
 
-    def _recall(self, learner: Learner, period: int) -> float:
+    def _recalls(self, learner: Learner, period: int) -> Recalls:
         windows, known = self._data.test_windows(period)
         chosen = np.random.default_rng(period).permutation(len(windows))[:GAUGED]
-        ranks = foreseen(learner, windows.at(np.sort(chosen)), known).vector_ranks_P
-        return 100 * float((ranks <= 20).mean())
+        outcomes = foreseen(learner, windows.at(np.sort(chosen)), known)
+        return {method: 100 * float((ranks <= 20).mean()) for method, ranks in _reported(self._method, outcomes)}
 
 
 def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[int]) -> tuple[list[Unit], list[Unit]]:
