@@ -158,15 +158,15 @@ def _update(learner: Learner, data: Ader, period: int) -> tuple[float, int]:
 def _retrained(data: Ader, unit: Unit, blends: Path) -> Iterator[Row]:
     """Fresh towers over everything but the newest period's last part, by which the blend is brought up to them."""
     learner = learner_of("retrain", unit.seed)
+    begun = time.process_time()
     head, tail = data.periods[unit.period - 1].split(_HEAD)
     older = [records for period in data.periods[: unit.period - 1] for records in period.slices(1)]
     windows = Windows.concatenated([learner.gather(records) for records in [*older, head]])
-    begun = time.process_time()
     examples = sum(learned.examples for learned in learner.retrain(windows, EPOCHS))
-    cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
     with np.load(_blend_path(blends, unit.seed, unit.period)) as blend:
         learner.forecaster.restore(blend)
     learner.gather(tail, is_tested=True)
+    cost: Row = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
     test, known = data.test_windows(unit.period)
     outcomes = foreseen(learner, test, known)
     for method, ranks in (("retrain", outcomes.vector_ranks_P), ("retrain_blended", outcomes.ranks_P)):

@@ -5,7 +5,7 @@ B windows, L length, P pairs, D width, R distinct items of a step, S negatives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,8 @@ from headrace.trainer.teacher import Teacher, divergence
 
 # what comes first of all says little beside what follows something
 _FIRST_WEIGHT = 0.2
+# windows that are read at once where nothing is learned
+_WINDOWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,9 @@ class Held:
 class TowerLearner:
     """The item and user towers with the items' own rows and the optimisers' state of both.
 
-    What moves when: a step moves the rows of the items that its windows saw or predicted, and every dense
-    weight of the item and user towers; rows of negatives stay (they have lessons of their own, and moving
-    them would send most of the catalogue at every slice). A row that is not admitted stays at zero. The text
-    encoder never moves.
+    What moves when: a step moves the rows of the items that its windows saw or predicted, those of its negatives
+    (unless `negatives_move` is off), and every dense weight of the item and user towers. A row that is not
+    admitted stays at zero. The text encoder never moves.
     """
 
     def __init__(self, towers: Towers, catalogue: Catalogue, settings: TrainerSettings, peers: Peers) -> None:
@@ -245,14 +246,36 @@ def pair_wants(
     item_vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """P × D: what people wanted at each pair's state, by a user tower over the rows that `item_vectors` gives."""
-    longest = max(int(pairs.states_P.max(initial=0)), 1)
+    wants_PD = np.empty((len(pairs), user.out.out_features), np.float32)
+    user.eval()
+    for part_P in _by_length(pairs):
+        rows, at_P = np.unique(pairs.rows_P[part_P], return_inverse=True)
+        own = replace(pairs.at(part_P), rows_P=at_P)
+        wants_PD[part_P] = _wants_of(user, windows.at(rows), own, item_vectors)
+    return wants_PD
+
+
+def _wants_of(
+    user: UserTower, windows: Windows, pairs: Pairs, item_vectors: Callable[[NDArray[np.int64]], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    longest = max(int(pairs.states_P.max()), 1)
     seen = windows.ordinals_BW[:, :longest].astype(np.int64)
     vectors = torch.from_numpy(item_vectors(seen.ravel()).reshape(*seen.shape, -1))
-    user.eval()
     with torch.no_grad():
         states = _states(user, windows, vectors)
         chosen_PD = states[torch.from_numpy(pairs.rows_P), torch.from_numpy(pairs.states_P)]
         return np.asarray(user.wants(chosen_PD, torch.from_numpy(pairs.waits_P)).numpy())
+
+
+def _by_length(pairs: Pairs) -> Iterator[NDArray[np.int64]]:
+    """Pairs in parts: those of one window together, windows by how much of them is needed, so little is padded."""
+    furthest_B = np.zeros(int(pairs.rows_P.max(initial=-1)) + 1, np.int64)
+    np.maximum.at(furthest_B, pairs.rows_P, pairs.states_P)
+    order_P = np.lexsort((pairs.rows_P, furthest_B[pairs.rows_P]))
+    are_new_P = np.diff(pairs.rows_P[order_P], prepend=-1) != 0
+    part_P = (np.cumsum(are_new_P) - 1) // _WINDOWS_AT_ONCE
+    bounds = np.flatnonzero(np.diff(part_P)) + 1
+    yield from (part for part in np.split(order_P, bounds) if len(part))
 
 
 def _states(user: UserTower, windows: Windows, vectors_BLD: Tensor) -> Tensor:
