@@ -16,8 +16,8 @@ from headrace.trainer.sequences import Windows
 _STEPS_SORTED = 20
 
 
-def batches(windows: Windows, targets: int, rng: np.random.Generator) -> Iterator[Windows]:
-    """Every window once, in a random order, as steps that hold about `targets` events to predict each."""
+def batches(windows: Windows, targets: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Rows of windows, each once, in a random order, as steps that hold about `targets` events to predict each."""
     counts_B = (windows.lengths_B - windows.first_targets_B).astype(np.int64)
     order = rng.permutation(len(windows))
     stretches = np.cumsum(counts_B[order]) // (targets * _STEPS_SORTED)
@@ -26,7 +26,7 @@ def batches(windows: Windows, targets: int, rng: np.random.Generator) -> Iterato
     parts = np.split(order, np.flatnonzero(np.diff(steps)) + 1)
     for place in rng.permutation(len(parts)):
         if len(parts[place]):
-            yield windows.at(parts[place])
+            yield parts[place]
 
 
 def some_reversed(windows: Windows, share: float, rng: np.random.Generator) -> Windows:

@@ -197,8 +197,8 @@ class Learner:
         for epoch in range(1, epochs + 1):
             rng = self._seeded(epoch)
             steps: list[Step] = []
-            for batch in batches(windows, self._settings.batch_targets, rng):
-                turned = some_reversed(batch, self._settings.reversed_share, rng)
+            for rows in batches(windows, self._settings.batch_targets, rng):
+                turned = some_reversed(windows.at(rows), self._settings.reversed_share, rng)
                 steps.append(self._tower.step(turned, sampler.draw(rng), rng, self._rate(taken, expected)))
                 taken += 1
             for _ in range(len(steps) // _STEPS_A_QUERY_LESSON):
@@ -291,22 +291,26 @@ class Learner:
         self.prequential.score(trials, scores, self._popularity.counts(self.catalogue.count))
 
     def _learn_windows(self, windows: Windows, passes: int, rng: np.random.Generator) -> list[Step]:
-        """Some passes over new windows, each step beside as many old ones; the rate falls within a long slice."""
+        """Some passes over new windows, each beside a sample of old ones; the rate falls within a long slice."""
         steps: list[Step] = []
         sampler = self._sampler()
         teacher = self._tower.teacher() if self._settings.distillation and len(self._reservoir) else None
         expected = max(1, passes * windows.targets() // self._settings.batch_targets)
         for _ in range(passes):
-            for batch in batches(windows, self._settings.batch_targets, rng):
-                fresh = batch.joined(self._replayed(batch, rng))
-                turned = some_reversed(fresh, self._settings.reversed_share, rng)
-                lesson = Held(teacher, len(batch)) if teacher is not None else None
+            # old windows stand among the new ones by length: little is padded
+            joined = windows.joined(self._replayed(len(windows), rng))
+            targets = self._settings.batch_targets * joined.targets() // max(windows.targets(), 1)
+            for rows in batches(joined, targets, rng):
+                fresh_first = np.sort(rows)
+                turned = some_reversed(joined.at(fresh_first), self._settings.reversed_share, rng)
+                first_old = int(np.searchsorted(fresh_first, len(windows)))
+                lesson = Held(teacher, first_old) if teacher is not None else None
                 rate = self._rate(len(steps), expected)
                 steps.append(self._tower.step(turned, sampler.draw(rng), rng, rate, lesson))
         return steps
 
-    def _replayed(self, fresh: Windows, rng: np.random.Generator) -> Windows:
-        wanted = max(round(len(fresh) * self._settings.replay_share), self._settings.least_replay)
+    def _replayed(self, fresh: int, rng: np.random.Generator) -> Windows:
+        wanted = max(round(fresh * self._settings.replay_share), self._settings.least_replay) if fresh else 0
         return self._reservoir.sample(wanted, rng)
 
     def _rate(self, step: int, expected: int) -> float:
