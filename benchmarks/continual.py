@@ -44,9 +44,9 @@ from headrace.trainer.records import Slice
 from headrace.trainer.sequences import Windows, pairs_of
 from headrace.trainer.settings import TrainerSettings
 
-PASSES, FIRST_PASSES, EPOCHS = 4, 12, 12
+PASSES, FIRST_PASSES, EPOCHS = 3, 12, 12
 SETTINGS: Mapping[str, object] = {
-    "dropout": 0.3,
+    "dropout": 0.2,
     "input_dropout": 0.3,
     "habit": False,
     "reversed_share": 0.5,
@@ -54,17 +54,17 @@ SETTINGS: Mapping[str, object] = {
     "dense_rate": 1.5e-3,
     "row_rate": 0.01,
     "passes": PASSES,
-    "replay_share": 0.6,
+    "replay_share": 0.8,
     "replay_windows": 400_000,
     "evaluated_people": 0,
-    "evaluated_states": 8192,
+    "evaluated_states": 4096,
 }
-# the incremental ways to learn, by what each sets otherwise
-INCREMENTAL: Mapping[str, Mapping[str, object]] = {
-    "headrace": {},
-    "static": {},
+# what ways to learn set otherwise
+CHANGES: Mapping[str, Mapping[str, object]] = {
     "finetune": {"replay_share": 0.0, "least_replay": 0},
     "distil": {"distillation": 1.0},
+    # over more passes, more is better left out
+    "retrain": {"dropout": 0.3},
 }
 # sessions of each period by which forgetting is told
 GAUGED = 1_500
@@ -79,7 +79,7 @@ _PUBLISHED = {"diginetica": "DIGINETICA", "yoochoose": "YOOCHOOSE"}
 
 
 def learner_of(method: str, seed: int) -> Learner:
-    changes = dict(SETTINGS) | dict(INCREMENTAL.get(method, {})) | {"seed": seed}
+    changes = dict(SETTINGS) | dict(CHANGES.get(method, {})) | {"seed": seed}
     return Learner(TrainerSettings(**changes))  # type: ignore[arg-type]
 
 
@@ -347,7 +347,13 @@ def main() -> None:
     rows = [row for units in (first, second) for row in run_units(units, measured, extra, parts)]
     Result(
         f"continual_{arguments.data}",
-        {**SETTINGS, "first_passes": FIRST_PASSES, "epochs": EPOCHS, "tuned_on": f"periods 1..{LAST_TUNING}"},
+        {
+            **SETTINGS,
+            **CHANGES,
+            "first_passes": FIRST_PASSES,
+            "epochs": EPOCHS,
+            "tuned_on": f"periods 1..{LAST_TUNING}",
+        },
         seeds,
         [*({"data": arguments.data} | row for row in summarised(rows)), *rows],
         bars_of(arguments.data, rows, published, last),
