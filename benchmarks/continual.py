@@ -75,6 +75,7 @@ _FREE: Row = {"train_seconds": 0, "examples": 0}
 # of a period, when the newest part is kept for the blend alone
 _HEAD = 0.95
 _SESSIONS_AT_ONCE = 2_000
+_TUNED_ON = f"periods 1..{LAST_TUNING}"
 _PUBLISHED = {"diginetica": "DIGINETICA", "yoochoose": "YOOCHOOSE"}
 
 

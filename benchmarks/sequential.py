@@ -37,6 +37,7 @@ SETTINGS: Mapping[str, object] = {
     "habit": False,
     "reversed_share": 0.5,
     "own_dropout": 0.2,
+    "evaluated_places": 300,
     "uniform_negatives": 1024,
     "batch_targets": 512,
     "dense_rate": 1.5e-3,

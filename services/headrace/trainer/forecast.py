@@ -17,7 +17,7 @@ from headrace.model.blend import Blend
 from headrace.trainer.arrays import Arrays, gathered, scatter
 from headrace.trainer.counted import Counted, Shares
 from headrace.trainer.likeness import KINDS, ItemFacts, likeness
-from headrace.trainer.rescorer import PLACES, Rescorer, Shortlist
+from headrace.trainer.rescorer import Rescorer, Shortlist
 from headrace.trainer.sequences import Pairs, Windows
 
 SOURCES = ("vector", *Counted.names, "popularity")
@@ -51,9 +51,13 @@ class Outcomes:
 
 
 class Forecaster:
-    """Blends the towers' forecast with the counts' and puts the best places in order; learns both from outcomes."""
+    """Blends the towers' forecast with the counts' and puts the best places in order; learns both from outcomes.
 
-    def __init__(self) -> None:
+    `places`: how many of the blend's best are put in order again.
+    """
+
+    def __init__(self, places: int = 100) -> None:
+        self._places = places
         self.blend = Blend(len(_CONTEXT_STARTS) + 1, len(SOURCES))
         self._rescorer = Rescorer(len(_CONTEXT_STARTS) + 1, len(SOURCES), KINDS)
 
@@ -98,7 +102,7 @@ class Forecaster:
         mixed_P, vector_P, counted_P = (
             target_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, vector_PN, counted_PN)
         )
-        best = torch.topk(torch.from_numpy(mixed_PN), min(PLACES, mixed_PN.shape[1]), dim=1)
+        best = torch.topk(torch.from_numpy(mixed_PN), min(self._places, mixed_PN.shape[1]), dim=1)
         best_PM = best.indices.numpy()
         likeness_PMJ = likeness(facts, windows, asked, best_PM)
         places_P = Shortlist.places_of(best_PM, targets_P)

@@ -106,7 +106,7 @@ class Learner:
         self._popularity = Popularity()
         self._searches = SearchPairs()
         self._counted = Counted()
-        self.forecaster = Forecaster()
+        self.forecaster = Forecaster(settings.evaluated_places)
         self.rate_control = RateControl(settings)
         self.gauge = Gauge(settings.gauge_windows, settings.gauge_stretches, self.shape.max_length + 1)
         self._parts: dict[str, Kept] = {

@@ -22,8 +22,6 @@ from torch.nn import functional
 from headrace.trainer.arrays import Arrays
 from headrace.trainer.optimisers import DenseOptimiser
 
-# the mixture's best places that are put in order again, at most
-PLACES = 100
 _HIDDEN = 64
 _RATE = 2e-3
 _BATCH = 64
