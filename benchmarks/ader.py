@@ -1,5 +1,8 @@
 """ADER's protocol (Mi et al., RecSys 2020): click sessions in periods; update on one, be tested on the next.
 
+Of every twenty sessions one is never learned from, by no method: what those recall tells what was forgotten of a
+period, as tests of old tasks do in continual learning. (ADER keeps a tenth of what it learns from as validation.)
+
 Test sessions lose the clicks on items that no earlier period has, and are dropped when one click is left; every
 click from the second on is a target, what came before it (at most 50 clicks) is the input, and all items seen so
 far are ranked. The files keep the order of clicks, not their times: times here are even within a period.
@@ -24,6 +27,8 @@ _START_US = 1_451_865_600_000_000
 # days of period 0 and of every later one; a session is one visit, so its clicks lie seconds apart
 _DAYS = {"diginetica": (21, 7), "yoochoose": (1, 1)}
 _WEB = 1
+# every so many sessions, one is held out
+_HELD_OUT_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,23 @@ class Period:
     sessions: NDArray[np.int64]
     times_us: NDArray[np.int64]
 
+    @property
+    def are_held_out(self) -> NDArray[np.bool_]:
+        """Of clicks: whether they are never learned from."""
+        return np.asarray(self.sessions % _HELD_OUT_EVERY == 0)
+
     def slices(self, count: int) -> list[Slice]:
-        """The clicks in `count` parts."""
-        return [self._slice(part) for part in np.array_split(np.arange(len(self.items)), count) if len(part)]
+        """The clicks to learn from, in `count` parts."""
+        return [self._slice(part) for part in np.array_split(self._learned(), count) if len(part)]
 
     def split(self, share: float) -> tuple[Slice, Slice]:
-        """The first clicks, that share of all, and the rest."""
-        head, tail = np.split(np.arange(len(self.items)), [round(share * len(self.items))])
+        """The first clicks to learn from, that share of them, and the rest."""
+        learned = self._learned()
+        head, tail = np.split(learned, [round(share * len(learned))])
         return self._slice(head), self._slice(tail)
+
+    def _learned(self) -> NDArray[np.intp]:
+        return np.flatnonzero(~self.are_held_out)
 
     def _slice(self, part: NDArray[np.intp]) -> Slice:
         known, users = np.unique(self.sessions[part], return_inverse=True)
@@ -83,10 +97,15 @@ class Ader:
         """How many items were seen before a period."""
         return 1 + max(int(period.items.max()) for period in self.periods[:number])
 
-    def test_windows(self, number: int) -> tuple[Windows, int]:
-        """The sessions to be predicted in a period, and how many items are ranked."""
+    def test_windows(self, number: int, held_out: bool | None = None) -> tuple[Windows, int]:
+        """The sessions to be predicted in a period, and how many items are ranked.
+
+        `held_out`: only those that are held out, or only the others.
+        """
         known, period = self.known_before(number), self.periods[number]
         kept = period.items < known
+        if held_out is not None:
+            kept &= period.are_held_out == held_out
         order = np.argsort(period.sessions[kept], kind="stable")
         items, sessions, times = (column[kept][order] for column in (period.items, period.sessions, period.times_us))
         bounds = np.flatnonzero(np.diff(sessions)) + 1

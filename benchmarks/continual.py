@@ -66,11 +66,11 @@ CHANGES: Mapping[str, Mapping[str, object]] = {
     # over more passes, more is better left out
     "retrain": {"dropout": 0.3},
 }
-# sessions of each period by which forgetting is told
-GAUGED = 1_500
+# sessions of each period by which forgetting is told, at most
+GAUGED = 1_000
 _HOURS = {"diginetica": 168, "yoochoose": 24}
-# recall@20 in percent by method
-Recalls = dict[str, float]
+# recall@20 in percent by method, of held-out sessions or learned ones
+Recalls = dict[tuple[str, bool], float]
 _FREE: Row = {"train_seconds": 0, "examples": 0}
 # of a period, when the newest part is kept for the blend alone
 _HEAD = 0.95
@@ -188,6 +188,7 @@ def _reported(method: str, outcomes: Outcomes) -> Iterator[tuple[str, NDArray[np
 
 
 def foreseen(learner: Learner, windows: Windows, known: int) -> Outcomes:
+    learner.know(known)
     parts = []
     for start in range(0, len(windows), _SESSIONS_AT_ONCE):
         part = windows.at(np.arange(start, min(start + _SESSIONS_AT_ONCE, len(windows))))
@@ -209,7 +210,10 @@ def quality(ranks: NDArray[np.int64]) -> Row:
 
 
 class Gauge:
-    """What each method recalls of each period before it was learned, just after, and at the end."""
+    """What each method recalls of each period before it was learned, just after, and at the end.
+
+    Told of sessions that were held out (`_on_new`, `_on_old`), and of a sample of those that were learned.
+    """
 
     def __init__(self, data: Ader, method: str) -> None:
         self._data = data
@@ -228,17 +232,24 @@ class Gauge:
         """Points of recall@20: gained on a period by learning it, and lost again by the end, over all but the last."""
         periods = [period for period in self._learned if period < last]
         ends = {period: self._recalls(learner, period) for period in periods}
-        for method in next(iter(ends.values()), {}):
-            gains = [self._learned[period][method] - self._fresh[period][method] for period in periods]
-            losses = [self._learned[period][method] - ends[period][method] for period in periods]
-            gain, loss = float(np.mean(gains)), float(np.mean(losses))
-            yield {"method": method, "period": 0, "gain_on_new": gain, "loss_on_old": loss}
+        for method in dict.fromkeys(method for method, _ in next(iter(ends.values()), {})):
+            row: Row = {"method": method, "period": 0}
+            for held_out, kind in ((True, ""), (False, "_learned")):
+                key = method, held_out
+                gains = [self._learned[period][key] - self._fresh[period][key] for period in periods]
+                losses = [self._learned[period][key] - ends[period][key] for period in periods]
+                row |= {f"gain_on_new{kind}": float(np.mean(gains)), f"loss_on_old{kind}": float(np.mean(losses))}
+            yield row
 
     def _recalls(self, learner: Learner, period: int) -> Recalls:
-        windows, known = self._data.test_windows(period)
-        chosen = np.random.default_rng(period).permutation(len(windows))[:GAUGED]
-        outcomes = foreseen(learner, windows.at(np.sort(chosen)), known)
-        return {method: 100 * float((ranks <= 20).mean()) for method, ranks in _reported(self._method, outcomes)}
+        found = {}
+        for held_out in (True, False):
+            windows, known = self._data.test_windows(period, held_out)
+            chosen = np.random.default_rng(period).permutation(len(windows))[:GAUGED]
+            outcomes = foreseen(learner, windows.at(np.sort(chosen)), known)
+            for method, ranks in _reported(self._method, outcomes):
+                found[method, held_out] = 100 * float((ranks <= 20).mean())
+        return found
 
 
 def units_of(seeds: Sequence[int], methods: Sequence[str], retrained: Iterable[int]) -> tuple[list[Unit], list[Unit]]:
