@@ -136,4 +136,4 @@ def _places_within(sessions: NDArray[np.int64]) -> NDArray[np.int64]:
 def _session(items: NDArray[np.uint32], times_us: NDArray[np.int64]) -> Grown:
     size = len(items)
     views, web = np.full(size, EventCode.VIEW, np.uint8), np.full(size, _WEB, np.uint8)
-    return Grown(old=0, from_start=True, ordinals=items, event_types=views, times_us=times_us, channels=web)
+    return Grown(old=0, ordinals=items, event_types=views, times_us=times_us, channels=web)

@@ -95,4 +95,4 @@ def _asked(sequence: NDArray[np.uint32]) -> Grown:
     size = len(sequence)
     times_us = _START_US + np.arange(size, dtype=np.int64) * _DAY_US
     bought, web = np.full(size, EventCode.PURCHASE, np.uint8), np.full(size, _WEB, np.uint8)
-    return Grown(size - 1, size <= LENGTH, sequence, bought, times_us, web)
+    return Grown(size - 1, sequence, bought, times_us, web)

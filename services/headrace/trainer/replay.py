@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace.trainer.arrays import Arrays
 from headrace.trainer.sequences import Windows
 
-_NAMES = ("ordinals", "event_types", "times_us", "channels", "lengths", "first_targets", "from_start")
+_NAMES = ("ordinals", "event_types", "times_us", "channels", "lengths", "first_targets")
 
 
 class Reservoir:

@@ -29,8 +29,6 @@ class Grown:
     """One person's events: `old` of them were known before, the others are new."""
 
     old: int
-    # whether the first event here is the person's first
-    from_start: bool
     ordinals: NDArray[np.uint32]
     event_types: NDArray[np.uint8]
     times_us: NDArray[np.int64]
@@ -75,7 +73,7 @@ class Sequences:
         for name, column in whole.items():
             self._columns[name][user, :kept] = column[-kept:] if kept else column
         self._totals_U[user] = total + end - start
-        return Grown(old=old, from_start=total <= self._kept, **whole)
+        return Grown(old=old, **whole)
 
     def arrays(self) -> Arrays:
         count = len(self._users)
@@ -98,7 +96,6 @@ class Windows:
     channels_BW: NDArray[np.uint8]
     lengths_B: NDArray[np.int32]
     first_targets_B: NDArray[np.int32]
-    from_start_B: NDArray[np.bool_]
 
     @classmethod
     def empty(cls, rows: int, width: int) -> Windows:
@@ -109,7 +106,6 @@ class Windows:
             np.zeros((rows, width), np.uint8),
             np.zeros(rows, np.int32),
             np.zeros(rows, np.int32),
-            np.zeros(rows, np.bool_),
         )
 
     @classmethod
@@ -140,7 +136,6 @@ class Windows:
             self.channels_BW,
             self.lengths_B,
             self.first_targets_B,
-            self.from_start_B,
         )
 
     def at(self, rows: NDArray[np.int64]) -> Windows:
@@ -194,7 +189,6 @@ def windows_of(people: Sequence[Grown], length: int) -> Windows:
         windows.times_us_BW[row, :size] = person.times_us[start:end]
         windows.channels_BW[row, :size] = person.channels[start:end]
         windows.lengths_B[row], windows.first_targets_B[row] = size, first - start
-        windows.from_start_B[row] = person.from_start and start == 0
     return windows
 
 

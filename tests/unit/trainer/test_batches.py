@@ -16,7 +16,7 @@ def _windows(lengths: list[int]) -> Windows:
         ordinals = (100 * person + np.arange(length)).astype(np.uint32)
         times = START_US + np.cumsum(np.arange(length)) * 1_000_000
         codes = np.ones(length, np.uint8)
-        people.append(Grown(0, True, ordinals, codes, times, codes))
+        people.append(Grown(0, ordinals, codes, times, codes))
     return windows_of(people, 20)
 
 

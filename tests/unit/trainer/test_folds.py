@@ -179,7 +179,7 @@ def test_pseudo_queries_are_words_of_the_text() -> None:
 
 def _grown(ordinals: list[int], old: int, times_us: list[int]) -> Grown:
     codes = np.ones(len(ordinals), np.uint8)
-    return Grown(old, True, np.array(ordinals, np.uint32), codes, np.array(times_us), codes)
+    return Grown(old, np.array(ordinals, np.uint32), codes, np.array(times_us), codes)
 
 
 def test_a_trial_is_what_a_person_does_first() -> None:

@@ -23,7 +23,7 @@ def _person(*ordinals: int, old: int = 0) -> Grown:
     size = len(ordinals)
     codes = np.ones(size, np.uint8)
     times = START_US + np.arange(size, dtype=np.int64) * 60_000_000
-    return Grown(old, True, np.array(ordinals, np.uint32), codes, times, codes)
+    return Grown(old, np.array(ordinals, np.uint32), codes, times, codes)
 
 
 @pytest.fixture

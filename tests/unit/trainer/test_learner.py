@@ -47,7 +47,7 @@ def test_products_of_like_content_begin_alike(settings: TrainerSettings, shop: o
 def test_the_rule_of_the_shop_is_learned(settings: TrainerSettings, shop: object) -> None:
     learner = _taught(settings, shop, 12)
     seen = np.array([1, 3], np.uint32)
-    person = Grown(2, True, seen, np.ones(2, np.uint8), np.array([10**15, 10**15 + 10**6]), np.ones(2, np.uint8))
+    person = Grown(2, seen, np.ones(2, np.uint8), np.array([10**15, 10**15 + 10**6]), np.ones(2, np.uint8))
     windows = windows_before([Trial(person, 10**15, seen)], settings.max_length)
     scores = learner.user_vectors(windows, np.array([2])) @ learner.item_vectors(np.arange(shop.items)).T
     assert set(np.argsort(-scores[0])[: shop.group].tolist()) == set(range(shop.group))

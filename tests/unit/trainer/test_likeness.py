@@ -23,7 +23,7 @@ def _state(*ordinals: int) -> tuple[Windows, Pairs]:
     """The state before the last of some events."""
     size = len(ordinals)
     ones, times = np.ones(size, np.uint8), np.arange(size, dtype=np.int64) * 60_000_000
-    windows = windows_of([Grown(0, True, np.array(ordinals, np.uint32), ones, times, ones)], 20)
+    windows = windows_of([Grown(0, np.array(ordinals, np.uint32), ones, times, ones)], 20)
     pairs = pairs_of(windows)
     return windows, pairs.at(np.flatnonzero(pairs.states_P == size - 1))
 

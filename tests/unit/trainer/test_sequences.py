@@ -30,7 +30,7 @@ def _events(
 def _person(count: int, old: int, times_us: list[int] | None = None) -> Grown:
     times = np.array(times_us) if times_us else np.arange(count) * _MINUTE
     codes = np.ones(count, np.uint8)
-    return Grown(old, True, np.arange(count, dtype=np.uint32), codes, times, codes)
+    return Grown(old, np.arange(count, dtype=np.uint32), codes, times, codes)
 
 
 def _told(windows: Windows) -> set[tuple[int, int]]:
@@ -49,7 +49,7 @@ def test_only_the_newest_events_are_kept() -> None:
     sequences.fold(_events([1, 2, 3, 4, 5]))
     [grown] = sequences.fold(_events([6]))
     assert grown.ordinals.tolist() == [3, 4, 5, 6]
-    assert (grown.old, grown.from_start) == (3, False)
+    assert grown.old == 3
 
 
 def test_restored_sequences_go_on() -> None:

@@ -14,7 +14,7 @@ from headrace.trainer.tower_learner import pair_wants
 
 def _person(length: int, rng: np.random.Generator) -> Grown:
     codes, times = np.ones(length, np.uint8), np.cumsum(rng.integers(1, 10**9, length))
-    return Grown(0, True, rng.integers(0, 30, length).astype(np.uint32), codes, times, codes)
+    return Grown(0, rng.integers(0, 30, length).astype(np.uint32), codes, times, codes)
 
 
 def test_states_read_in_parts_want_what_they_want_alone(
