@@ -30,13 +30,14 @@ from headrace.trainer.learner import Learner
 from headrace.trainer.sequences import Pairs, Windows
 from headrace.trainer.settings import TrainerSettings
 
-EPOCHS = 24
+EPOCHS = 60
 SETTINGS: Mapping[str, object] = {
     "dropout": 0.3,
     "input_dropout": 0.3,
     "habit": False,
     "reversed_share": 0.5,
     "own_dropout": 0.2,
+    "temperature": 6.0,
     "evaluated_places": 300,
     "uniform_negatives": 1024,
     "batch_targets": 512,
@@ -45,6 +46,8 @@ SETTINGS: Mapping[str, object] = {
     "evaluated_people": 0,
 }
 _USERS_AT_ONCE = 2_048
+# times that the validation items teach the blend
+_LESSONS = 2
 _RARE = 3
 _PUBLISHED: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "beauty": {
@@ -75,7 +78,9 @@ def measured(unit: Unit, name: str, folder: Path, epochs: int) -> list[Row]:
     begun = time.process_time()
     examples = sum(learned.examples for learned in learner.retrain(windows, epochs))
     cost = {"train_seconds": round(time.process_time() - begun, 1), "examples": examples}
-    learner.weigh_sources(foreseen(learner, data, 2, is_lesson=True)[0])
+    lesson, _ = foreseen(learner, data, 2, is_lesson=True)
+    for _ in range(_LESSONS):
+        learner.weigh_sources(lesson)
     outcomes, targets = foreseen(learner, data, 1)
     return [
         {"data": name, "method": method, "seed": unit.seed} | _sliced(ranks, data.trained_counts()[targets]) | cost

@@ -29,8 +29,8 @@ CATEGORY_LEVELS = 4
 ATTRIBUTES = 8
 # what item vectors are like: those of one space are all of one form
 VECTOR_FORM = "unit length"
-# scores of vectors of length 1 begin within ± 12
-_LOG_TEMPERATURE = math.log(12.0)
+# scores of vectors of length 1 begin within ± 12, unless they are told to begin elsewhere
+_TEMPERATURE = 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class UserTower(nn.Module):
         self.dropout = nn.Dropout(0.0)
         self.blocks = nn.ModuleList(_Block(width, shape.heads) for _ in range(shape.blocks))
         self.norm = nn.RMSNorm(width, eps=1e-6)
-        self.log_temperature = nn.Parameter(torch.full((1,), _LOG_TEMPERATURE))
+        self.log_temperature = nn.Parameter(torch.full((1,), math.log(_TEMPERATURE)))
         self._has_habit = shape.habit
         self.wait_gain = nn.Embedding(GAP_BUCKETS, width)
         self.wait_shift = nn.Embedding(GAP_BUCKETS, width)
@@ -128,6 +128,11 @@ class UserTower(nn.Module):
         for line in (self.item, self.out):
             nn.init.eye_(line.weight)
             nn.init.zeros_(line.bias)
+
+    def begin_at(self, temperature: float) -> None:
+        """Sets what is learned from there on: scores lie within ± it."""
+        with torch.no_grad():
+            self.log_temperature.fill_(math.log(temperature))
 
     def forward(self, vectors_BLD: Tensor, types_BL: Tensor, channels_BL: Tensor, gaps_BL: Tensor) -> Tensor:
         """B × (L + 1) × 2D: state i has seen the beginning and the first i events.
@@ -203,7 +208,7 @@ class QueryTower(nn.Module):
     def __init__(self, shape: TowerShape) -> None:
         super().__init__()
         self.text = nn.Linear(shape.text_width, shape.dimension)
-        self.log_temperature = nn.Parameter(torch.full((1,), _LOG_TEMPERATURE))
+        self.log_temperature = nn.Parameter(torch.full((1,), math.log(_TEMPERATURE)))
         nn.init.normal_(self.text.weight, std=0.6 / shape.dimension**0.5)
         nn.init.zeros_(self.text.bias)
 

@@ -93,6 +93,7 @@ class Learner:
         self.shape = shape if encoder is None else replace(shape, text_width=encoder.width)
         torch.manual_seed(settings.seed)
         self.towers = Towers(self.shape)
+        self.towers.user.begin_at(settings.temperature)
         self.catalogue = Catalogue(self.shape, settings.seed, encoder)
         self.sent = Sent(self.shape.dimension)
         self.prequential = Prequential()

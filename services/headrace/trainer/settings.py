@@ -39,6 +39,7 @@ class TrainerSettings(ServingSettings):
     dense_rate: float = Field(2e-3, gt=0, description="learning rate of towers and projections")
     row_rate: float = Field(5e-3, gt=0, description="learning rate of items' own rows")
     optimiser: Literal["adam", "rmsprop"] = Field("adam", description="how gradients become moves")
+    temperature: float = Field(12.0, gt=0, description="scores begin within ± this; learned from there")
     habit: bool = Field(True, description="let the sum of what was seen go straight into what is wanted")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of the user tower's activations left out in learning")
     input_dropout: float = Field(0.2, ge=0, lt=1, description="share of the user tower's inputs left out in learning")

@@ -167,3 +167,8 @@ def test_a_step_that_would_not_be_finite_is_not_taken(settings: TrainerSettings,
     learned = learner.learn(shop.visits(1, 10), 1)
     assert learned.skipped_steps > 0
     np.testing.assert_array_equal(learner.arrays()["rows.rows_ND"], before)
+
+
+def test_scores_begin_within_the_temperature_that_is_set(settings: TrainerSettings) -> None:
+    towers = Learner(settings.model_copy(update={"temperature": 3.0})).towers
+    assert float(towers.user.log_temperature.detach().exp()) == pytest.approx(3.0)
