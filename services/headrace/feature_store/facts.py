@@ -34,6 +34,7 @@ class ProductFact(NamedTuple):
     expire_us: int | None
     category: str
     brand: str
+    title: str
     document: bytes
 
 

@@ -26,11 +26,12 @@ from headrace.feature_store.rules import Rules
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_sampled, open_group
 from headrace.feature_store.visits import Visit, Visits
 from headrace.feature_store.windows import WIDTH, WindowedCounts
+from headrace.feature_store.word_counts import WordCounts
 from headrace.model.candidates import RECENT_ITEMS
 from headrace.model.covisitation import Covisitation, moments_back
 from headrace.model.events import COUNTED_CODES, EventCode
 from headrace.model.history import is_customer, recent_distinct
-from headrace.model.items import COLUMN, DECAY_COLUMNS, WINDOW_COLUMNS, Items, hours
+from headrace.model.items import COLUMN, DECAY_COLUMNS, WINDOW_COLUMNS, WORD_COLUMNS, Items, hours
 
 _KIND = {code: kind for kind, code in enumerate(COUNTED_CODES)}
 _FIRST_SEEN = COLUMN["first_seen_h"]
@@ -72,6 +73,7 @@ class State:
         self.windows = WindowedCounts()
         self.entities = Entities()
         self.catalogue = Catalogue()
+        self._words = WordCounts()
         self._decays = DecayedCounts()
         self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
         self._visits = Visits()
@@ -208,7 +210,9 @@ class State:
         self._see([fact.ordinal], self._first_sale_us(fact))
         category = self.entities.categories.of(fact.category)
         brand = self.entities.brands.of(fact.brand)
-        describe(self.items.features_NF[fact.ordinal], fact, category, brand)
+        row = self.items.features_NF[fact.ordinal]
+        words = row[WORD_COLUMNS] if fact.deleted else self._words.read(fact.title, row[WORD_COLUMNS])
+        describe(row, fact, category, brand, words)
         self.items.note_described()
         if not fact.deleted:
             self.entities.category_of[fact.ordinal] = category
@@ -236,6 +240,7 @@ class State:
             **self.windows.columns(self.entities.row_count),
             **self.entities.columns(),
             **self.catalogue.columns(),
+            **self._words.columns(),
             **self._decays.columns(count),
             **self._covisitation.columns(count),
             **self._visits.columns(),
@@ -257,7 +262,7 @@ class State:
         return state
 
     def _restore(self, columns: Columns) -> None:
-        for part in (self.histories, self.windows, self.entities, self.catalogue):
+        for part in (self.histories, self.windows, self.entities, self.catalogue, self._words):
             part.restore(columns)
         for counted in (self._decays, self._covisitation, self._visits):
             counted.restore(columns)

@@ -49,5 +49,6 @@ def _product_fact(record: LoggedRecord) -> ProductFact:
         expire_us=product.expire_time.ToMicroseconds() if product.HasField("expire_time") else None,
         category=product.categories[0] if product.categories else "",
         brand=product.brands[0] if product.brands else "",
+        title=product.title,
         document=document.SerializeToString(deterministic=True),
     )

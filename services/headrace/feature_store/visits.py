@@ -17,6 +17,7 @@ from headrace.model.candidates import RECENT_ITEMS, Person
 from headrace.model.covisitation import PAIRED
 from headrace.model.history import VISIT_GAP_US, recent_distinct
 from headrace.model.items import DECAY_FEATURES, ITEM_FEATURES, NEIGHBOURS
+from headrace.model.words import WORDS
 
 
 @dataclass(slots=True)
@@ -85,6 +86,7 @@ class Visits:
             "visits.neighbours": _stacked([person.neighbour_ordinals_DK for person in people], NEIGHBOURS),
             "visits.weights": _stacked([person.neighbour_weights_DK for person in people], NEIGHBOURS),
             "visits.own": _stacked([person.own_L3 for person in people], 3),
+            "visits.words": _stacked([person.recent_words_DW for person in people], 2 * WORDS),
             "visits.maxima": _stacked([person.decay_maxima[None] for person in people], len(DECAY_FEATURES)),
         }
 
@@ -110,7 +112,7 @@ class _Groups:
     def __init__(self, columns: Columns) -> None:
         self._histories = iter(unpacked("visits.histories", columns))
         self._columns = columns
-        self._starts = dict.fromkeys(("items", "neighbours", "weights", "own", "maxima"), 0)
+        self._starts = dict.fromkeys(("items", "neighbours", "weights", "own", "maxima", "words"), 0)
 
     # the header is JSON that `_header` wrote: its values are of several types
     def next(self, header: dict[str, Any], user_key: str) -> OpenGroup:
@@ -125,6 +127,7 @@ class _Groups:
             self._take("weights", len(recent)).astype(np.float32),
             self._take("own", len(parsed)).astype(np.float32),
             self._take("maxima", 1)[0].astype(np.float32),
+            self._take("words", len(recent)).astype(np.float32),
         )
         rows = self._take("items", len(ordinals)).astype(np.float32)
         labels = dict(map(tuple, header["labels"]))

@@ -27,11 +27,13 @@ from headrace.model.items import (
     POPULARITY_FEATURES,
     WINDOW_COLUMNS,
     WINDOW_FEATURES,
+    WORD_COLUMNS,
     Items,
     hours,
 )
+from headrace.model.words import WORDS, likeness
 
-FEATURE_VERSION = 2
+FEATURE_VERSION = 3
 
 REPURCHASE, COVISITATION, POPULAR, FRESH, VECTOR, LEXICAL = 1, 2, 4, 8, 16, 32
 SOURCE_NAMES = {
@@ -82,11 +84,12 @@ _AFFINITY = (
     "own_repeat_share",
     "hours_since_last",
 )
+_ALIKE = ("words_last_visit", "words_recent")
 _WHO = ("is_customer",)
 RETRIEVAL_FEATURES = ("vector_score", "vector_rank", "lexical_score")
 
 CANDIDATE_FEATURES: tuple[str, ...] = (
-    _OWN + _COVISITED + _POPULARITY + WINDOW_FEATURES + _ITEM + _AFFINITY + _WHO + RETRIEVAL_FEATURES
+    _OWN + _COVISITED + _POPULARITY + WINDOW_FEATURES + _ITEM + _AFFINITY + _ALIKE + _WHO + RETRIEVAL_FEATURES
 )
 FEATURE_SCHEMA: str = hashlib.sha256(
     "\n".join([str(FEATURE_VERSION), *ITEM_FEATURES, "", *CANDIDATE_FEATURES]).encode()
@@ -103,6 +106,7 @@ def _span(names: tuple[str, ...]) -> slice:
 _OWN_AT, _COVISITED_AT, _POPULARITY_AT = _span(_OWN), _span(_COVISITED), _span(_POPULARITY)
 _MARKED_AT = _span(_MARKED)
 _WINDOWS_AT, _ITEM_AT, _AFFINITY_AT = _span(WINDOW_FEATURES), _span(_ITEM), _span(_AFFINITY)
+_ALIKE_AT = _span(_ALIKE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ class Person:
     neighbour_weights_DK: NDArray[np.float32]
     own_L3: NDArray[np.float32]  # category, brand and price of the history's items
     decay_maxima: NDArray[np.float32]
+    recent_words_DW: NDArray[np.float32]  # codes, then weights
 
     @classmethod
     def of(cls, history: History, items: Items) -> Person:
@@ -145,6 +150,7 @@ class Person:
             items.neighbour_weights_NK[recent],
             items.features_NF[own[:, None], _OWN_COLUMNS],
             items.decay_maxima.copy(),
+            items.features_NF[recent, WORD_COLUMNS],
         )
 
 
@@ -238,6 +244,7 @@ def features_for(
         _fill_own(features, person.history, lookup, now_us)
         _fill_covisited(features, person, lookup)
         _fill_affinity(features, rows, person, now_us)
+        _fill_alike(features, rows[:, WORD_COLUMNS], person)
     return features
 
 
@@ -407,6 +414,20 @@ def _fill_affinity(features: NDArray[np.float32], rows: NDArray[np.float32], per
     distinct = len(np.unique(history.ordinals[bought]))
     features[:, _AT["own_repeat_share"]] = 1.0 - distinct / max(len(baskets), 1) if count else 0.0
     features[:, _AT["hours_since_last"]] = np.log1p(max(now_us - int(history.times_us.max()), 0) / HOUR_US) / 8.0
+
+
+def _fill_alike(features: NDArray[np.float32], words_CW: NDArray[np.float32], person: Person) -> None:
+    own_DW = person.recent_words_DW
+    if not len(own_DW):
+        return
+    in_visit = np.isin(person.recent_D, _last_visit(person.history)).astype(np.float64)
+    # all of the last visit may be unknown items
+    shares_SD = np.stack([in_visit / max(in_visit.sum(), 1.0), _position_weights(len(own_DW))])
+    shares_SD[1] /= shares_SD[1].sum()
+    (codes_DW, weights_DW), (codes_CW, weights_CW) = (np.split(words, [WORDS], axis=1) for words in (own_DW, words_CW))
+    alike_SC = likeness(codes_DW.astype(np.int64), weights_DW, shares_SD, codes_CW.astype(np.int64), weights_CW)
+    # cosines to many titles are small
+    features[:, _ALIKE_AT] = 3.0 * alike_SC.T
 
 
 def _share(own: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.float32]:

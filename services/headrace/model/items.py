@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.events import COUNTED_NAMES
+from headrace.model.words import WORDS
 
 NEIGHBOURS = 32
 NO_NEIGHBOUR = 0xFFFFFFFF
@@ -44,6 +45,8 @@ _STATE = (
     "category",
     "brand",
 )
+# codes of a title's words and their weights (model/words.py)
+_WORDS = tuple(f"{name}_{number}" for name in ("word", "word_weight") for number in range(1, WORDS + 1))
 WINDOW_FEATURES = tuple(f"{name}_{window}" for window in WINDOWS_US for name in COUNTED_NAMES)
 POPULARITY_FEATURES = tuple(f"log_{name}_{days}d" for name in DECAYED_NAMES for days in HALF_LIVES_DAYS)
 # repeats: purchases by a person who has the item in the history as bought; customers: persons with an account;
@@ -55,11 +58,12 @@ MARKED_FEATURES = (
     "log_first_purchases_30d",
 )
 DECAY_FEATURES = POPULARITY_FEATURES + MARKED_FEATURES
-ITEM_FEATURES: tuple[str, ...] = _STATE + WINDOW_FEATURES + DECAY_FEATURES
+ITEM_FEATURES: tuple[str, ...] = _STATE + WINDOW_FEATURES + DECAY_FEATURES + _WORDS
 
 COLUMN = {name: place for place, name in enumerate(ITEM_FEATURES)}
 WINDOW_COLUMNS = slice(len(_STATE), len(_STATE) + len(WINDOW_FEATURES))
 DECAY_COLUMNS = slice(WINDOW_COLUMNS.stop, WINDOW_COLUMNS.stop + len(DECAY_FEATURES))
+WORD_COLUMNS = slice(DECAY_COLUMNS.stop, len(ITEM_FEATURES))
 POPULARITY_COLUMNS = slice(WINDOW_COLUMNS.stop, WINDOW_COLUMNS.stop + len(POPULARITY_FEATURES))
 
 # what decides whether an item may be shown; they lie within the first columns

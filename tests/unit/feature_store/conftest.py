@@ -31,7 +31,19 @@ def _product(offset: int, minutes: float, ordinal: int, price: float = 10.0, del
     category = f"Shelf {ordinal % 3}"
     document = f"document {ordinal} {price}".encode()
     return ProductFact(
-        offset, ordinal, time_us, deleted, price, 0.0, True, None, None, category, f"Brand {ordinal % 2}", document
+        offset,
+        ordinal,
+        time_us,
+        deleted,
+        price,
+        0.0,
+        True,
+        None,
+        None,
+        category,
+        f"Brand {ordinal % 2}",
+        f"Thing {ordinal % 7} at {price}",
+        document,
     )
 
 

@@ -25,6 +25,7 @@ from headrace.model.candidates import (
 from headrace.model.events import EventCode
 from headrace.model.history import History, recent_distinct, visit_numbers
 from headrace.model.items import COLUMN, DAY_US, HOUR_US, ITEM_FEATURES, LANDMARK_US, NEIGHBOURS, NO_NEIGHBOUR, Items
+from headrace.model.words import WORDS
 
 NOW = LANDMARK_US + 1000 * DAY_US
 
@@ -266,3 +267,14 @@ def test_five_hundred_candidates_take_about_half_a_millisecond() -> None:
         times.append(time.perf_counter() - begun)
     # five times the aim: a busy machine must not fail the build
     assert min(times) < 0.0025
+
+
+def test_titles_like_those_of_the_last_visit_and_of_lately_stand_out() -> None:
+    words = {f"word_{number}": [0.0] * 4 for number in range(1, WORDS + 1)}
+    items = _items(4, **words | {"word_1": [7, 7, 9, 0], "word_weight_1": [1, 1, 1, 0]})
+    # item 2 long ago, item 0 in the last visit
+    history = _history((2, EventCode.VIEW, 500), (0, EventCode.VIEW, 1))
+    features = candidate_features(history, items, np.arange(4, dtype=np.uint32), NOW)
+    last, recent = (features[:, CANDIDATE_FEATURES.index(name)] for name in ("words_last_visit", "words_recent"))
+    np.testing.assert_allclose(last, [3, 3, 0, 0])
+    np.testing.assert_allclose(recent, [3 / 1.95, 3 / 1.95, 3 * 0.95 / 1.95, 0], rtol=1e-6)
