@@ -90,9 +90,8 @@ class Forecaster:
 
     def _part(self, windows: Windows, asked: Pairs, facts: ItemFacts, said: _Said, *, is_new_only: bool) -> Outcomes:
         targets_P = asked.targets_P
-        contexts_P = np.searchsorted(_CONTEXT_STARTS, asked.states_P, side="right")
         chances_PK = said.of(targets_P[:, None])[:, 0]
-        weights_PK = self.blend.weights_CK[contexts_P]
+        weights_PK = self.blend.weights_CK[_contexts(asked)]
         counted_PN, mixed_PN = said.counted(weights_PK), said.mixed(weights_PK)
         vector_PN = said.chances_PN.copy() if is_new_only else said.chances_PN
         if is_new_only:
@@ -102,14 +101,23 @@ class Forecaster:
         mixed_P, vector_P, counted_P = (
             target_ranks(scores_PN, targets_P) for scores_PN in (mixed_PN, vector_PN, counted_PN)
         )
+        lists = self._shortlist(windows, asked, facts, said, mixed_PN)
+        again_P, listed = self._rescorer.ranks(lists), lists.mixed_PM.shape[1]
+        ranks_P = np.where(again_P > 0, again_P, np.maximum(mixed_P, listed + 1))
+        return Outcomes(targets_P, ranks_P, vector_P, counted_P, chances_PK, lists.contexts_P, lists)
+
+    def _shortlist(
+        self, windows: Windows, asked: Pairs, facts: ItemFacts, said: _Said, mixed_PN: NDArray[np.float32]
+    ) -> Shortlist:
         best = torch.topk(torch.from_numpy(mixed_PN), min(self._places, mixed_PN.shape[1]), dim=1)
         best_PM = best.indices.numpy()
-        likeness_PMJ = likeness(facts, windows, asked, best_PM)
-        places_P = Shortlist.places_of(best_PM, targets_P)
-        lists = Shortlist(best.values.numpy(), said.of(best_PM), likeness_PMJ, contexts_P, places_P)
-        again_P = self._rescorer.ranks(lists)
-        ranks_P = np.where(again_P > 0, again_P, np.maximum(mixed_P, best_PM.shape[1] + 1))
-        return Outcomes(targets_P, ranks_P, vector_P, counted_P, chances_PK, contexts_P, lists)
+        return Shortlist(
+            best.values.numpy(),
+            said.of(best_PM),
+            likeness(facts, windows, asked, best_PM),
+            _contexts(asked),
+            Shortlist.places_of(best_PM, asked.targets_P),
+        )
 
     def learn(self, outcomes: Outcomes) -> None:
         """Learns from outcomes, which must hold their lists.
@@ -164,6 +172,10 @@ class _Said:
             # an entry a state and item, so nothing is added twice
             scores_PN[states_E, ordinals_E] += weights_PK[states_E, source] * shares.shares_E[known]
         return scores_PN
+
+
+def _contexts(asked: Pairs) -> NDArray[np.int64]:
+    return np.searchsorted(_CONTEXT_STARTS, asked.states_P, side="right")
 
 
 def _seen_by(windows: Windows, pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
