@@ -31,7 +31,9 @@ def _draw_quality(name: str, rows: Sequence[Row], published: Mapping[str, Sequen
         for method in _METHODS:
             periods, means = _by_period(rows, method, measure)
             if periods:
-                panel.plot(periods, means, marker="o", markersize=3, label=method)
+                panel.plot(
+                    periods, means, linestyle=_line(periods), marker="o", markersize=_size(periods), label=method
+                )
                 last = max(last, periods[-1])
         for rival, style in _RIVALS:
             values = published[f"{name.upper()}|{label}|{rival}"][:last]
@@ -50,13 +52,28 @@ def _draw_cost(name: str, rows: Sequence[Row], path: Path) -> None:
         for method in ("headrace", "retrain"):
             periods, means = _by_period(rows, method, measure)
             if periods:
-                panel.plot(periods, means, marker="o", markersize=3, label=method)
+                panel.plot(
+                    periods, means, linestyle=_line(periods), marker="o", markersize=_size(periods), label=method
+                )
         panel.set(xlabel="period", ylabel=f"{label} of one update", yscale="log", title=f"{name}: {label}")
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _is_whole(periods: Sequence[int]) -> bool:
+    return len(periods) == periods[-1] - periods[0] + 1
+
+
+def _line(periods: Sequence[int]) -> str:
+    """Points alone for what was not measured in between."""
+    return "-" if _is_whole(periods) else "none"
+
+
+def _size(periods: Sequence[int]) -> int:
+    return 3 if _is_whole(periods) else 6
 
 
 def _by_period(rows: Sequence[Row], method: str, measure: str) -> tuple[list[int], list[float]]:
