@@ -10,7 +10,6 @@ Five services as separate processes, the load and the probes beside them, all on
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import tempfile
@@ -26,6 +25,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.arguments import base_parser
 from benchmarks.results import Bar, Result
 from headrace.cli.asking import caught_up
 from headrace.cli.client import Client
@@ -179,10 +179,7 @@ def quantiles(values: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="20 probes of each kind instead of 200")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--json", type=Path, required=True)
+    parser = base_parser(__doc__, quick="20 probes of each kind instead of 200", seed=7)
     arguments = parser.parse_args()
     probes_each, history = (20, HISTORY // 4) if arguments.quick else (200, HISTORY)
     measured, rate = asyncio.run(measure(probes_each, history, arguments.seed))

@@ -12,7 +12,6 @@ asked for by `Recommend` (home, 20 products); then the week is written.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.arguments import base_parser
 from benchmarks.results import Bar, Result
 from headrace.cli.asking import caught_up, learned, lists
 from headrace.cli.sending import Sender
@@ -117,11 +117,8 @@ def bars_of(recall: float, cold_recall: float) -> list[Bar]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the first 3 weeks only")
+    parser = base_parser(__doc__, quick="the first 3 weeks only")
     parser.add_argument("--data", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
-    parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--json", type=Path, required=True)
     arguments = parser.parse_args()
     dataset = find("online_retail", arguments.data)
     judgement, cost = asyncio.run(judged(dataset, 3 if arguments.quick else None, arguments.seed))

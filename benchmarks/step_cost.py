@@ -8,10 +8,8 @@ There is no rival: the goals are 2 seconds a slice and 1.5 GiB.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
-from pathlib import Path
 
 from headrace.runtime.threads import limit_threads
 
@@ -20,6 +18,7 @@ limit_threads()
 import numpy as np  # noqa: E402  # after the number of threads is set
 import torch  # noqa: E402
 
+from benchmarks.arguments import base_parser  # noqa: E402
 from benchmarks.results import Bar, Result  # noqa: E402
 from headrace.model.events import EventCode  # noqa: E402
 from headrace.trainer.learner import Learner  # noqa: E402
@@ -82,10 +81,7 @@ def measured(slices: int, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="5 slices instead of 60")
-    parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--json", type=Path, required=True)
+    parser = base_parser(__doc__, quick="5 slices instead of 60")
     arguments = parser.parse_args()
     slices = 5 if arguments.quick else 60
     row = measured(slices, arguments.seed)

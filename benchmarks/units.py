@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.arguments import base_parser
 from headrace.datasets.source import data_folder
 from headrace.runtime.errors import NotFoundError
 
@@ -76,14 +77,11 @@ def _kept(parts: Path) -> dict[str, list[Row]]:
 
 def parser_of(doc: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
     """The options that every benchmark on a data set of several seeds has."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = base_parser(doc, quick="one seed, a small part of the work")
     parser.add_argument("--data", choices=names, required=True)
     parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
-    parser.add_argument("--seed", type=int, default=20, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one seed, a small part of the work")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
-    parser.add_argument("--json", type=Path, required=True)
     return parser
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.feature_store.facts import ProductFact
-from headrace.model.items import COLUMN, WORD_COLUMNS, hours
+from headrace.model.items import COLUMN, hours
 
 
 class Catalogue:
@@ -36,9 +36,7 @@ class Catalogue:
         self._documents = unpacked("catalogue.documents", columns)
 
 
-def describe(
-    row: NDArray[np.float32], fact: ProductFact, category: int, brand: int, words: NDArray[np.float32]
-) -> None:
+def describe(row: NDArray[np.float32], fact: ProductFact, category: int, brand: int) -> None:
     """Writes what a document says into an item's columns. A deletion leaves all but the mark as it was."""
     row[COLUMN["deleted"]] = fact.deleted
     if fact.deleted:
@@ -54,4 +52,3 @@ def describe(
     row[COLUMN["expire_h"]] = 1e9 if fact.expire_us is None else hours(fact.expire_us)
     row[COLUMN["category"]] = category
     row[COLUMN["brand"]] = brand
-    row[WORD_COLUMNS] = words

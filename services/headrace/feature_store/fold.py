@@ -211,10 +211,10 @@ class State:
         category = self.entities.categories.of(fact.category)
         brand = self.entities.brands.of(fact.brand)
         row = self.items.features_NF[fact.ordinal]
-        words = row[WORD_COLUMNS] if fact.deleted else self._words.read(fact.title, row[WORD_COLUMNS])
-        describe(row, fact, category, brand, words)
+        describe(row, fact, category, brand)
         self.items.note_described()
         if not fact.deleted:
+            row[WORD_COLUMNS] = self._words.read(fact.title, row[WORD_COLUMNS])
             self.entities.category_of[fact.ordinal] = category
             self.entities.brand_of[fact.ordinal] = brand
         self.catalogue.put(fact)

@@ -31,7 +31,7 @@ from headrace.model.items import (
     Items,
     hours,
 )
-from headrace.model.words import WORDS, likeness
+from headrace.model.words import WORDS, title_likeness
 
 FEATURE_VERSION = 3
 
@@ -425,7 +425,7 @@ def _fill_alike(features: NDArray[np.float32], words_CW: NDArray[np.float32], pe
     shares_SD = np.stack([in_visit / max(in_visit.sum(), 1.0), _position_weights(len(own_DW))])
     shares_SD[1] /= shares_SD[1].sum()
     (codes_DW, weights_DW), (codes_CW, weights_CW) = (np.split(words, [WORDS], axis=1) for words in (own_DW, words_CW))
-    alike_SC = likeness(codes_DW.astype(np.int64), weights_DW, shares_SD, codes_CW.astype(np.int64), weights_CW)
+    alike_SC = title_likeness(codes_DW.astype(np.int64), weights_DW, shares_SD, codes_CW.astype(np.int64), weights_CW)
     # cosines to many titles are small
     features[:, _ALIKE_AT] = 3.0 * alike_SC.T
 

@@ -9,10 +9,11 @@ heavier. Rarity is that of the time when the title was read, so a row is a funct
 from __future__ import annotations
 
 import re
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
+
+from headrace.model.buckets import bucket
 
 WORDS = 8
 # codes lie below this; 0 is for no word
@@ -21,18 +22,22 @@ CODES = 1 << 16
 _WORD = re.compile(r"[^\W_]+")
 
 
+def words_of(text: str) -> list[str]:
+    """Letters and digits that stand together, case aside."""
+    return _WORD.findall(text.casefold())
+
+
 def word_codes(title: str) -> NDArray[np.int64]:
     """Codes of the first distinct words, case aside.
 
     >>> len(word_codes("Red mug, RED")), len(word_codes("")), len(word_codes("a b c d e f g h i j"))
     (2, 0, 8)
     """
-    words = dict.fromkeys(_WORD.findall(title.casefold()))
-    codes = dict.fromkeys(zlib.crc32(word.encode()) % (CODES - 1) + 1 for word in words)
+    codes = dict.fromkeys(bucket(word, CODES) for word in words_of(title))
     return np.array(list(codes)[:WORDS], np.int64)
 
 
-def likeness(
+def title_likeness(
     recent_codes_DW: NDArray[np.int64],
     recent_weights_DW: NDArray[np.float32],
     shares_SD: NDArray[np.floating],

@@ -5,7 +5,6 @@ N items, T text width, C category levels, A attributes.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from headrace.model.buckets import bucket
 from headrace.model.growing import grown
 from headrace.model.text.encoder import TextEncoder
 from headrace.model.towers import ATTRIBUTES, CATEGORY_LEVELS, ItemContent, TowerShape
@@ -93,7 +93,7 @@ class Catalogue:
         self._deleted_N[at] = product.deleted
         if product.deleted:
             return
-        self._brand_N[at] = _bucket(product.brand, self._shape.brand_buckets)
+        self._brand_N[at] = bucket(product.brand, self._shape.brand_buckets)
         self._category_NC[at] = category_buckets(product.category, self._shape.category_buckets)
         self._price_N[at] = price_bucket(product.price, self._shape.price_buckets)
         self._attributes_NA[at] = attribute_buckets(product.attributes, self._shape.attribute_buckets)
@@ -174,7 +174,7 @@ def category_buckets(path: str, buckets: int) -> NDArray[np.int32]:
     levels = [level.strip() for level in path.split(_SEPARATOR)][:CATEGORY_LEVELS] if path else []
     found = np.zeros(CATEGORY_LEVELS, np.int32)
     for depth in range(len(levels)):
-        found[depth] = _bucket("\x1f".join(levels[: depth + 1]), buckets)
+        found[depth] = bucket("\x1f".join(levels[: depth + 1]), buckets)
     return found
 
 
@@ -182,7 +182,7 @@ def attribute_buckets(attributes: Sequence[str], buckets: int) -> NDArray[np.int
     """A bucket for each of the first few attributes (`name=value`); 0 where there are fewer."""
     found = np.zeros(ATTRIBUTES, np.int32)
     for place, attribute in enumerate(attributes[:ATTRIBUTES]):
-        found[place] = _bucket(attribute, buckets)
+        found[place] = bucket(attribute, buckets)
     return found
 
 
@@ -193,7 +193,3 @@ def price_bucket(price: float, buckets: int) -> int:
     (0, 25, 29)
     """
     return int(np.clip(round(4 * np.log2(price)) + 25, 1, buckets - 1)) if price > 0 else 0
-
-
-def _bucket(name: str, buckets: int) -> int:
-    return zlib.crc32(name.encode()) % (buckets - 1) + 1 if name else 0

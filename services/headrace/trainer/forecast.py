@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from headrace.model.blend import Blend
-from headrace.trainer.arrays import Arrays, gathered, scatter
+from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
 from headrace.trainer.counted import Counted, Shares
 from headrace.trainer.likeness import KINDS, ItemFacts, likeness
 from headrace.trainer.rescorer import Rescorer, Shortlist
@@ -60,6 +60,7 @@ class Forecaster:
         self._places = places
         self.blend = Blend(len(_CONTEXT_STARTS) + 1, len(SOURCES))
         self._rescorer = Rescorer(len(_CONTEXT_STARTS) + 1, len(SOURCES), KINDS)
+        self._parts: dict[str, Kept] = {"blend": self.blend, "rescorer": self._rescorer}
 
     def outcomes(
         self,
@@ -135,10 +136,10 @@ class Forecaster:
         self._rescorer.learn(outcomes.lists)
 
     def arrays(self) -> Arrays:
-        return gathered({"blend": self.blend, "rescorer": self._rescorer})
+        return gathered(self._parts)
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        scatter({"blend": self.blend, "rescorer": self._rescorer}, arrays)
+        scatter(self._parts, arrays)
 
 
 @dataclass(frozen=True, slots=True)

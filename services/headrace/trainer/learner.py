@@ -28,6 +28,7 @@ from headrace.trainer.deltas import Deltas, Sent
 from headrace.trainer.forecast import Forecaster, Outcomes
 from headrace.trainer.gauge import Gauge, Reading
 from headrace.trainer.likeness import ItemFacts
+from headrace.trainer.module_weights import ModuleWeights
 from headrace.trainer.negatives import NegativeSampler
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.peers import Alone, Peers
@@ -65,19 +66,6 @@ class Learned:
     outcomes: Outcomes | None = None
 
 
-class TowerWeights:
-    """The towers' weights as a part of the state."""
-
-    def __init__(self, towers: Towers) -> None:
-        self._towers = towers
-
-    def arrays(self) -> Arrays:
-        return {name: value.numpy() for name, value in self._towers.state_dict().items()}
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._towers.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in arrays.items()})
-
-
 class Learner:
     """The state of learning. One thread at a time may use it.
 
@@ -111,7 +99,7 @@ class Learner:
         self.rate_control = RateControl(settings)
         self.gauge = Gauge(settings.gauge_windows, settings.gauge_stretches, self.shape.max_length + 1)
         self._parts: dict[str, Kept] = {
-            "towers": TowerWeights(self.towers),
+            "towers": ModuleWeights(self.towers),
             "catalogue": self.catalogue,
             "sent": self.sent,
             "prequential": self.prequential,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from headrace.model.candidates import CANDIDATE_FEATURES, RETRIEVAL_FEATURES
 from headrace.model.ranker_network import RankerNetwork, RankerShape, ranking_loss
-from headrace.trainer.arrays import Arrays
+from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
+from headrace.trainer.module_weights import ModuleWeights
 from headrace.trainer.optimisers import DenseOptimiser
 from headrace.trainer.settings import TrainerSettings
 
@@ -99,6 +100,12 @@ class RankerLearner:
         self.averaged = copy.deepcopy(self.network)
         self._adam = DenseOptimiser(self.network, settings.ranker_rate, warm_up_steps=20)
         self._kept = _KeptGroups(settings.ranker_replay_groups)
+        self._parts: dict[str, Kept] = {
+            "network": ModuleWeights(self.network),
+            "averaged": ModuleWeights(self.averaged),
+            "adam": self._adam,
+            "kept": self._kept,
+        }
         self._steps = 0
         self.rows = 0
         self.loss = 0.0
@@ -141,20 +148,11 @@ class RankerLearner:
             value.lerp_(learned[name], 1 - decay)
 
     def arrays(self) -> Arrays:
-        weights = {f"network.{name}": value.numpy() for name, value in self.network.state_dict().items()}
-        weights |= {f"averaged.{name}": value.numpy() for name, value in self.averaged.state_dict().items()}
-        adam = {f"adam.{name}": value for name, value in self._adam.arrays().items()}
-        kept = {f"kept.{name}": value for name, value in self._kept.arrays().items()}
         counts = {"counts": np.array([self._steps, self.rows]), "loss": np.array([self.loss])}
-        return weights | adam | kept | counts
+        return gathered(self._parts) | counts
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        for prefix, network in (("network.", self.network), ("averaged.", self.averaged)):
-            network.load_state_dict(
-                {name: torch.from_numpy(value.copy()) for name, value in _under(prefix, arrays).items()}
-            )
-        self._adam.restore(_under("adam.", arrays))
-        self._kept.restore(_under("kept.", arrays))
+        scatter(self._parts, arrays)
         self._steps, self.rows = (int(value) for value in arrays["counts"])
         self.loss = float(arrays["loss"][0])
 
@@ -238,7 +236,3 @@ def _some_hidden(groups: Groups, rng: np.random.Generator) -> Groups:
     for name in RETRIEVAL_FEATURES[:2]:
         features[hidden_R, CANDIDATE_FEATURES.index(name)] = 0
     return Groups(features, groups.labels_R, groups.weights_R, groups.sizes_G)
-
-
-def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from headrace.trainer.arrays import Arrays
+from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
+from headrace.trainer.module_weights import ModuleWeights
 from headrace.trainer.optimisers import DenseOptimiser
 
 _HIDDEN = 64
@@ -66,6 +67,7 @@ class Rescorer:
         self._network = _Network(contexts, sources, kinds)
         self._optimiser = DenseOptimiser(self._network, _RATE)
         self._lessons = 0
+        self._parts: dict[str, Kept] = {"weights": ModuleWeights(self._network), "moments": self._optimiser}
 
     def ranks(self, lists: Shortlist) -> NDArray[np.int64]:
         """P: where the item that came stands in the new order, from 1; nothing is said of those not listed (0)."""
@@ -91,15 +93,10 @@ class Rescorer:
                 self._optimiser.step()
 
     def arrays(self) -> Arrays:
-        weights = {f"weights.{name}": value.numpy() for name, value in self._network.state_dict().items()}
-        moments = {f"moments.{name}": value for name, value in self._optimiser.arrays().items()}
-        return weights | moments | {"lessons": np.array([self._lessons])}
+        return gathered(self._parts) | {"lessons": np.array([self._lessons])}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        weights = {name: torch.from_numpy(arrays[f"weights.{name}"].copy()) for name in self._network.state_dict()}
-        self._network.load_state_dict(weights)
-        moments = {name: value for name, value in arrays.items() if name.startswith("moments.")}
-        self._optimiser.restore({name.removeprefix("moments."): value for name, value in moments.items()})
+        scatter(self._parts, arrays)
         self._lessons = int(arrays["lessons"][0])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from headrace.feature_store.word_counts import WordCounts
-from headrace.model.words import WORDS, likeness, word_codes
+from headrace.model.words import WORDS, title_likeness, word_codes
 
 NONE = np.zeros(2 * WORDS, np.float32)
 
@@ -19,7 +19,7 @@ def _read(*titles: str) -> list[np.ndarray]:
 def _alike(one: np.ndarray, other: np.ndarray) -> float:
     codes, weights = one[None, :WORDS].astype(np.int64), one[None, WORDS:]
     others = other[None, :WORDS].astype(np.int64), other[None, WORDS:]
-    return float(likeness(codes, weights, np.ones((1, 1)), *others)[0, 0])
+    return float(title_likeness(codes, weights, np.ones((1, 1)), *others)[0, 0])
 
 
 def test_case_and_marks_do_not_matter_and_a_word_counts_once() -> None:
@@ -48,7 +48,7 @@ def test_many_ways_to_weigh_recent_titles_are_answered_at_once() -> None:
     recent = np.stack([mug, bag])
     shares = np.array([[1.0, 0.0], [0.5, 0.5]])
     codes, weights = recent[:, :WORDS].astype(np.int64), recent[:, WORDS:]
-    found = likeness(codes, weights, shares, asked[None, :WORDS].astype(np.int64), asked[None, WORDS:])
+    found = title_likeness(codes, weights, shares, asked[None, :WORDS].astype(np.int64), asked[None, WORDS:])
     assert found[:, 0].tolist() == pytest.approx([0.0, 0.5])
 
 

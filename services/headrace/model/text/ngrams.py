@@ -5,7 +5,6 @@ Q texts, T width, V hash buckets.
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from headrace.model.text.encoder import EncoderName
+from headrace.model.words import words_of
 
 KIND = "ngrams"
 _BUCKETS = 1 << 14
 _NGRAMS = (3, 4, 5)
 _WORD_WEIGHT = 2.0
-_WORDS = re.compile(r"[^\W_]+")
 _POWER_ITERATIONS = 2
 
 
@@ -105,7 +104,7 @@ def _hashed(texts: Sequence[str]) -> sparse.csr_matrix:
 
 
 def _parts(text: str) -> Iterable[tuple[str, float]]:
-    for word in _WORDS.findall(text.casefold()):
+    for word in words_of(text):
         yield f"={word}", _WORD_WEIGHT
         padded = f"<{word}>"
         for size in _NGRAMS:
