@@ -39,6 +39,7 @@ class Catalogue:
         self._category_NC = np.zeros((0, CATEGORY_LEVELS), np.int32)
         self._price_N = np.zeros(0, np.int32)
         self._attributes_NA = np.zeros((0, ATTRIBUTES), np.int32)
+        self._described_N = np.zeros(0, np.bool_)
         self._deleted_N = np.zeros(0, np.bool_)
 
     @property
@@ -60,6 +61,7 @@ class Catalogue:
         self._category_NC = grown(self._category_NC, count)
         self._price_N = grown(self._price_N, count)
         self._attributes_NA = grown(self._attributes_NA, count)
+        self._described_N = grown(self._described_N, count)
         self._deleted_N = grown(self._deleted_N, count)
         self.count = count
 
@@ -77,6 +79,7 @@ class Catalogue:
 
     def _learn_titles(self, products: Iterable[Product]) -> bool:
         described = {product.ordinal: product.text for product in products if not product.deleted}
+        self._described_N[list(described)] = True
         changed = {at: text for at, text in described.items() if self._texts.get(at) != text}
         refit = self._text.wants_refit(len(self._texts) + sum(at not in self._texts for at in changed))
         known = list(self._texts.values()) if refit else []
@@ -137,9 +140,12 @@ class Catalogue:
         return np.flatnonzero(~self._deleted_N[: self.count])
 
     def described(self) -> NDArray[np.int64]:
-        """Every ordinal that has a text and is not deleted, ascending."""
-        ordinals = np.array(sorted(self._texts), np.int64)
-        return ordinals[~self._deleted_N[ordinals]]
+        """Every ordinal that was described and is not deleted, ascending."""
+        return np.flatnonzero(self._described_N[: self.count] & ~self._deleted_N[: self.count])
+
+    def are_described(self, ordinals: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Whether anything is known of them but that they are different ones."""
+        return np.asarray(self._described_N[ordinals])
 
     def arrays(self) -> Arrays:
         return {
@@ -162,6 +168,8 @@ class Catalogue:
         self._texts = dict(zip(*unpacked_json(arrays["texts"]), strict=True))
         self._text.restore(arrays)
         self.count = len(self._brand_N)
+        self._described_N = np.zeros(self.count, np.bool_)
+        self._described_N[list(self._texts)] = True
 
 
 def _random_direction(width: int, ordinal: int) -> NDArray[np.float32]:

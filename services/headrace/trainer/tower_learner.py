@@ -110,7 +110,7 @@ class TowerLearner:
         )
         seen_at, target_at, negative_at = np.split(at, [seen_BL.size, seen_BL.size + len(pairs)])
         own_RD = self.rows.rows(ordinals).requires_grad_()
-        vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(len(ordinals), rng))
+        vectors_RD = self._towers.item(self._catalogue.content(ordinals), own_RD * self._shown(ordinals, rng))
         part = _part(self._peers.share(len(windows)), windows, pairs, seen_at.reshape(seen_BL.shape), target_at)
         part_loss = self._back_propagated(part, ordinals, vectors_RD, negative_at, negatives, lesson)
         part_RD = np.zeros(own_RD.shape, np.float32) if own_RD.grad is None else own_RD.grad.numpy()
@@ -127,9 +127,11 @@ class TowerLearner:
         self.rows.step(ordinals[moves], gradients_RD[moves], rate)
         return Step(ordinals[is_lesson], len(pairs), loss, is_taken=True)
 
-    def _shown(self, count: int, rng: np.random.Generator) -> Tensor:
-        """R × 1: 0 for items that this step knows by their content alone."""
-        return torch.from_numpy((rng.random((count, 1)) >= self._settings.own_dropout).astype(np.float32))
+    def _shown(self, ordinals: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """R × 1: 0 for items that this step knows by their content alone; those without any are always shown."""
+        shown_R = rng.random(len(ordinals)) >= self._settings.own_dropout
+        shown_R |= ~self._catalogue.are_described(ordinals)
+        return torch.from_numpy(shown_R[:, None].astype(np.float32))
 
     def _back_propagated(
         self,

@@ -172,3 +172,13 @@ def test_a_step_that_would_not_be_finite_is_not_taken(settings: TrainerSettings,
 def test_scores_begin_within_the_temperature_that_is_set(settings: TrainerSettings) -> None:
     towers = Learner(settings.model_copy(update={"temperature": 3.0})).towers
     assert float(towers.user.log_temperature.detach().exp()) == pytest.approx(3.0)
+
+
+def test_rows_are_hidden_only_where_content_stands_in_for_them(settings: TrainerSettings, shop: object) -> None:
+    learner = Learner(settings.model_copy(update={"own_dropout": 0.999}))
+    described = shop.products()[: shop.group]
+    learner.learn_products(described)
+    learner.learn(shop.visits(0, 20), 0)
+    moved = learner.arrays()["rows.rows_ND"].any(axis=1)
+    assert not moved[: shop.group].any()
+    assert moved[shop.group : shop.items].all()
