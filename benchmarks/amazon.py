@@ -14,13 +14,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from headrace.model.events import EventCode
+from headrace.model.towers import gap_buckets
 from headrace.trainer.records import Events, Product, Slice
 from headrace.trainer.sequences import Grown, Pairs, Windows, windows_of
 
 LENGTH = 50
 _START_US = 1_356_998_400_000_000
-# the files hold no times: purchases are a day apart, each a visit of its own
-_DAY_US = 86_400_000_000
+# the files hold no times: purchases are an hour apart, each a visit of its own, and to counts that fade by days they
+# are all of one age
+_APART_US = 3_600_000_000
 _WEB = 1
 
 
@@ -68,7 +70,7 @@ class Amazon:
             users[order],
             np.concatenate(kept)[order],
             np.full(size, EventCode.PURCHASE, np.uint8),
-            _START_US + places[order] * _DAY_US,
+            _START_US + places[order] * _APART_US,
             np.full(size, _WEB, np.uint8),
             tuple(f"u:{user}" for user in range(len(kept))),
             ("",) * size,
@@ -82,8 +84,7 @@ class Amazon:
         states = windows.lengths_B.astype(np.int64) - 1
         rows = np.arange(len(windows))
         targets = windows.ordinals_BW[rows, states].astype(np.int64)
-        # a day's wait
-        waits = np.full(len(rows), int(np.log2(86_401)) + 1, np.int64)
+        waits = np.repeat(gap_buckets(np.array([_APART_US])), len(rows))
         return windows, Pairs(rows, states, targets, waits, np.ones(len(rows), np.bool_))
 
     def trained_counts(self) -> NDArray[np.int64]:
@@ -93,6 +94,6 @@ class Amazon:
 
 def _asked(sequence: NDArray[np.uint32]) -> Grown:
     size = len(sequence)
-    times_us = _START_US + np.arange(size, dtype=np.int64) * _DAY_US
+    times_us = _START_US + np.arange(size, dtype=np.int64) * _APART_US
     bought, web = np.full(size, EventCode.PURCHASE, np.uint8), np.full(size, _WEB, np.uint8)
     return Grown(size - 1, sequence, bought, times_us, web)

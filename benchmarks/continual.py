@@ -1,8 +1,9 @@
 """Does learning as events come keep up with training again from nothing, at a fraction of its cost?
 
 ADER's protocol (benchmarks/ader.py) on DIGINETICA (weeks) or YOOCHOOSE (days), with the trainer's own learner.
-`python -m benchmarks.continual --data diginetica|yoochoose [--folder FOLDER] [--seeds N] [--seed N] [--quick]
-[--plots FOLDER] --json PATH`. Finished parts are kept beside PATH (`PATH.parts`) and not run again.
+`python -m benchmarks.continual --data diginetica|yoochoose [--folder FOLDER] [--seeds N] [--seed N]
+[--processes N] [--quick] [--plots FOLDER] --json PATH`.
+Finished parts are kept beside PATH (`PATH.parts`) and not run again.
 
 Methods, each over the same test clicks:
 - counts: co-visitation, own choices and popularity as the blend weighs them, no tower
@@ -358,7 +359,7 @@ def main() -> None:
     # retraining takes up the blends that headrace leaves
     extra = (arguments.data, folder, last, blends)
     first, second = units_of(seeds, arguments.methods.split(","), retrained)
-    rows = [row for units in (first, second) for row in run_units(units, measured, extra, parts)]
+    rows = [row for units in (first, second) for row in run_units(units, measured, extra, parts, arguments.processes)]
     Result(
         f"continual_{arguments.data}",
         {

@@ -1,8 +1,9 @@
 """How well does the sequence model rank, beside the published ones, with and without knowing items' content?
 
 Amazon Beauty and Sports, leave-one-out, full ranking (benchmarks/amazon.py), the trainer's own towers trained from
-nothing. `python -m benchmarks.sequential --data beauty|sports [--folder FOLDER] [--seeds N] [--seed N] [--quick]
-[--plots FOLDER] --json PATH`. Finished parts are kept beside PATH (`PATH.parts`) and not run again.
+nothing. `python -m benchmarks.sequential --data beauty|sports [--folder FOLDER] [--seeds N] [--seed N]
+[--processes N] [--quick] [--plots FOLDER] --json PATH`.
+Finished parts are kept beside PATH (`PATH.parts`) and not run again.
 
 Methods: headrace (towers with content, blended with counts), towers (alone), and the same with items known by
 nothing but their ids; counts. The blend's weights are learned from the validation items; nothing trains on those.
@@ -186,7 +187,7 @@ def main() -> None:
     methods = ("content", "ids") if arguments.text == "ngrams" else ("content", "ids", "minilm")
     units = [Unit(method, seed) for method in methods for seed in seeds]
     extra = (arguments.data, folder, 2 if arguments.quick else EPOCHS)
-    rows = run_units(units, measured, extra, arguments.json.with_suffix(".parts"))
+    rows = run_units(units, measured, extra, arguments.json.with_suffix(".parts"), arguments.processes)
     summary = [{"data": arguments.data} | row for row in summarised(rows)]
     Result(
         f"sequential_{arguments.data}",

@@ -1,4 +1,4 @@
-"""Work in parts: two at a time, each in a process of its own, kept when done and not run again."""
+"""Work in parts: some at a time, each in a process of its own, kept when done and not run again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from headrace.runtime.errors import NotFoundError
 
 Row = dict[str, object]
 
-_PROCESSES = 2
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -45,14 +45,14 @@ class Unit:
 
 
 def run_units(
-    units: Sequence[Unit], work: Callable[..., list[Row]], extra: tuple[object, ...], parts: Path
+    units: Sequence[Unit], work: Callable[..., list[Row]], extra: tuple[object, ...], parts: Path, processes: int
 ) -> list[Row]:
-    """Rows of `work(unit, *extra)` for all units; those that `parts` holds already are not run again."""
+    """Rows of `work(unit, *extra)` for all units, `processes` at a time; those that `parts` holds are not run again."""
     os.environ.update(_ENVIRONMENT)
     parts.parent.mkdir(parents=True, exist_ok=True)
     done = _kept(parts)
     missing = [unit for unit in units if unit.key not in done]
-    with Progress(console=Console(stderr=True)) as progress, _pool() as pool:
+    with Progress(console=Console(stderr=True)) as progress, _pool(processes) as pool:
         task = progress.add_task("begun", total=len(units), completed=len(units) - len(missing))
         futures = {pool.submit(work, unit, *extra): unit for unit in missing}
         for future in as_completed(futures):
@@ -64,9 +64,23 @@ def run_units(
     return [row for unit in units for row in done[unit.key]]
 
 
-def _pool() -> ProcessPoolExecutor:
+def _pool(processes: int) -> ProcessPoolExecutor:
     # a process a unit: what it leaves in memory goes with it
-    return ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), max_tasks_per_child=1)
+    return ProcessPoolExecutor(
+        processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent, max_tasks_per_child=1
+    )
+
+
+def _end_with_parent() -> None:
+    """Lets a worker end when the benchmark is killed, which tells it nothing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for processes that another one began"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _kept(parts: Path) -> dict[str, list[Row]]:
@@ -81,6 +95,7 @@ def parser_of(doc: str | None, names: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--data", choices=names, required=True)
     parser.add_argument("--folder", type=Path, help="folder of the data sets (default: HEADRACE_DATA)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2, help="how many trainings at a time, a core each")
     parser.add_argument("--plots", type=Path, help="folder for the figures")
     return parser
 
