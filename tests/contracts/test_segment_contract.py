@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,13 +13,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from headrace.index.devices import compiled_kernels
 from headrace.index.flat_segment import FlatSegment
 from headrace.index.gpu_segment import GpuOwner, GpuSegment
 from headrace.index.rows import NO_ORDINALS, Change, Rows
 from headrace.index.segment import Segment, SegmentView
 from headrace.index.self_check import DIMENSION, SegmentCheckError, check_segment, nearest_by_numpy
 
-KINDS = ("flat", "torch")
+SCANS = compiled_kernels()
+KINDS = ("flat", "torch", *SCANS)
 Make = Callable[[int], Segment]
 
 
@@ -26,6 +29,11 @@ Make = Callable[[int], Segment]
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     if request.param == "flat":
         yield FlatSegment
+        return
+    if request.param in SCANS:
+        from headrace.index.compact_segment import CompactSegment
+
+        yield lambda dimension: CompactSegment(dimension, request.param)
         return
     owner = GpuOwner("cpu")
     yield lambda dimension: GpuSegment(dimension, owner)
@@ -135,6 +143,11 @@ class Machine(RuleBasedStateMachine):
     def it_counts_its_items(self) -> None:
         assert len(self.segment) == len(self.model)
         assert (self.segment.sequence, self.segment.log_offset) == (self.sequence, self.sequence * 10)
+
+
+@pytest.mark.skipif(not SCANS and "TEST_REQUIRE_SCAN" not in os.environ, reason="the scan is not compiled here")
+def test_the_scan_is_compiled() -> None:
+    assert SCANS[-1] == "portable"
 
 
 def test_a_segment_does_what_a_dict_and_numpy_do(make: Make) -> None:

@@ -31,7 +31,7 @@ _LOOK_EVERY_S = 1.0
 @asynccontextmanager
 async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The parts of a running index; a snapshot is written at the end."""
-    maker = segment_maker(settings.device)
+    maker = segment_maker(settings.device, settings.segment)
     store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20)
     pools = Pools(
         Searcher(settings.search_threads or default_threads(), settings.max_searches),

@@ -16,7 +16,11 @@ from headrace.runtime.settings import SettingsError
 # of the driver, and of the Windows Subsystem for Linux
 _DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
+# no faster than Faiss
+_SLOW = "portable"
+
 Device = Literal["auto", "cpu", "gpu"]
+Kind = Literal["auto", "flat", "compact"]
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,45 @@ class SegmentMaker:
     close: Callable[[], None] = lambda: None
 
 
-def segment_maker(device: Device) -> SegmentMaker:
-    """The maker for a device setting, after its segments proved themselves.
+def segment_maker(device: Device, kind: Kind = "auto") -> SegmentMaker:
+    """The maker for what is set, after its segments proved themselves. `kind` is for main memory.
 
-    Raises SettingsError for `gpu` without one, SegmentCheckError for a segment that answers wrongly.
+    Raises SettingsError for a GPU or a kind that cannot be had, SegmentCheckError for a segment that answers wrongly.
     """
     missing = "asked for" if device == "cpu" else _missing_for_gpu()
     if device == "gpu" and missing:
         raise SettingsError(f"HEADRACE_INDEX_DEVICE=gpu, but {missing}")
     if missing:
-        maker = SegmentMaker(FlatSegment, f"{device}: {missing}")
+        maker = _in_main_memory(kind, f"{device}: {missing}")
     else:
         maker = torch_maker("cuda", f"{device}: there is a CUDA device")
     check_segment(maker.make(DIMENSION))
     return maker
+
+
+def _in_main_memory(kind: Kind, reason: str) -> SegmentMaker:
+    if kind == "flat":
+        return SegmentMaker(FlatSegment, f"{reason}; flat: asked for")
+    kernels = compiled_kernels()
+    if not kernels:
+        lacking = "the scan was not compiled when this was installed"
+        if kind == "compact":
+            raise SettingsError(f"HEADRACE_INDEX_SEGMENT=compact, but {lacking}")
+        return SegmentMaker(FlatSegment, f"{reason}; flat: {lacking}")
+    if kind == "auto" and kernels[0] == _SLOW:
+        return SegmentMaker(FlatSegment, f"{reason}; flat: this processor has no fast products of bytes")
+    from headrace.index.compact_segment import CompactSegment
+
+    return SegmentMaker(CompactSegment, f"{reason}; {kind}: scans bytes by {kernels[0]}")
+
+
+def compiled_kernels() -> tuple[str, ...]:
+    """What the compiled scan can run by here, best first; nothing when it was not compiled."""
+    try:
+        from headrace.index import _scan
+    except ImportError:
+        return ()
+    return _scan.kernels()
 
 
 def torch_maker(device: str, reason: str) -> SegmentMaker:

@@ -70,8 +70,7 @@ class FlatSegment:
 
     def write(self, change: Change) -> None:
         rows = self._table.begin(change)
-        self._reserve(self._table.capacity)
-        self._vectors_ND[rows] = change.upserts.vectors_ND
+        self._store(rows, change.upserts.vectors_ND)
         self._table.show(change, rows)
 
     def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
@@ -97,13 +96,14 @@ class FlatSegment:
     def memory_bytes(self) -> int:
         return self._vectors_ND.nbytes + self._table.memory_bytes()
 
-    def _reserve(self, capacity: int) -> None:
-        if capacity <= len(self._vectors_ND):
-            return
-        # readers keep the smaller memory until they are done with it
-        bigger_ND = np.zeros((capacity, self.dimension), np.float32)
-        bigger_ND[: len(self._vectors_ND)] = self._vectors_ND
-        self._vectors_ND = bigger_ND
+    def _store(self, rows: I64, vectors_ND: F32) -> None:
+        """Puts vectors into rows that no view shows."""
+        if self._table.capacity > len(self._vectors_ND):
+            # readers keep the smaller memory until they are done with it
+            bigger_ND = np.zeros((self._table.capacity, self.dimension), np.float32)
+            bigger_ND[: len(self._vectors_ND)] = self._vectors_ND
+            self._vectors_ND = bigger_ND
+        self._vectors_ND[rows] = vectors_ND
 
 
 def _search_selected(queries_QD: F32, k: int, vectors_ND: F32, view: View, selected_N: Mask) -> Found:

@@ -19,6 +19,9 @@ class IndexSettings(ServingSettings):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="where vectors live; auto takes a GPU if there is"
     )
+    segment: Literal["auto", "flat", "compact"] = Field(
+        "auto", description="in main memory: compact scans an int8 copy, flat the vectors; both are exact"
+    )
     search_threads: int = Field(0, ge=0, le=256, description="threads that search; 0: one a core")
     max_searches: int = Field(256, ge=1, description="searches that run or wait; more are refused")
     max_ordinal: int = Field((1 << 24) - 1, ge=0, lt=(1 << 32) - 1, description="highest item ordinal taken")

@@ -43,7 +43,7 @@ class TrainerSettings(ServingSettings):
     habit: bool = Field(True, description="let the sum of what was seen go straight into what is wanted")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of the user tower's activations left out in learning")
     input_dropout: float = Field(0.2, ge=0, lt=1, description="share of the user tower's inputs left out in learning")
-    own_dropout: float = Field(0.0, ge=0, lt=1, description="share of described items that a step knows by content alone")
+    own_dropout: float = Field(0.0, ge=0, lt=1, description="share of described items known by content alone in a step")
     reversed_share: float = Field(0.0, ge=0, le=1, description="share of sequences that are read backwards")
     uniform_negatives: int = Field(512, ge=1, description="shared negatives drawn evenly from items that were ever met")
     popular_negatives: int = Field(0, ge=0, description="shared negatives drawn by decayed popularity")

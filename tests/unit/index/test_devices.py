@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from headrace.index import devices
 from headrace.index.device_queue import DeviceQueue
 from headrace.index.devices import segment_maker, torch_maker
 from headrace.index.settings import IndexSettings
@@ -39,7 +40,32 @@ def test_a_service_on_a_cpu_never_imports_torch() -> None:
         "maker = segment_maker('auto'); print(maker.make(4).kind, maker.reason, 'torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode()
-    assert told == "flat-cpu auto: there is no NVIDIA device here False\n"
+    kind, reason = told.split(maxsplit=1)
+    assert kind in ("compact-cpu", "flat-cpu")
+    assert reason.startswith("auto: there is no NVIDIA device here; ")
+    assert reason.endswith(" False\n")
+
+
+def test_the_kind_in_main_memory_is_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "compiled_kernels", lambda: ("avx2", "portable"))
+    assert told("auto") == ("compact-cpu", "cpu: asked for; auto: scans bytes by avx2")
+    assert told("flat") == ("flat-cpu", "cpu: asked for; flat: asked for")
+    monkeypatch.setattr(devices, "compiled_kernels", lambda: ("portable",))
+    assert told("auto") == ("flat-cpu", "cpu: asked for; flat: this processor has no fast products of bytes")
+    assert told("compact") == ("compact-cpu", "cpu: asked for; compact: scans bytes by portable")
+
+
+def test_without_a_compiled_scan_faiss_serves_and_compact_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "headrace.index._scan", None)
+    monkeypatch.delattr("headrace.index._scan")
+    assert told("auto") == ("flat-cpu", "cpu: asked for; flat: the scan was not compiled when this was installed")
+    with pytest.raises(SettingsError, match="HEADRACE_INDEX_SEGMENT=compact, but the scan was not compiled"):
+        segment_maker("cpu", "compact")
+
+
+def told(kind: devices.Kind) -> tuple[str, str]:
+    maker = segment_maker("cpu", kind)
+    return maker.make(4).kind, maker.reason
 
 
 def test_a_torch_segment_names_its_device() -> None:

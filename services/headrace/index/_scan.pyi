@@ -1,0 +1,32 @@
+"""Exact nearest vectors through an int8 copy (scan/). Every array is contiguous."""
+
+from headrace.index.rows import F32, I64, U8, U32
+
+def kernels() -> tuple[str, ...]:
+    """Names of the kernels that this processor can run, best first."""
+
+def block_bytes(dimension: int) -> int:
+    """Bytes of a block of 16 rows: their codes, and scale, error and norm of each."""
+
+def write(codes: U8, rows: I64, vectors_ND: F32, dimension: int, /) -> None:
+    """Codes vectors into their rows. ValueError: a row is beyond the memory, or the sizes do not fit."""
+
+def search(
+    kernels: str,
+    codes: U8,
+    vectors_ND: F32,
+    ordinals_N: U32,
+    live: U8,
+    allow: U8 | None,
+    queries_QD: F32,
+    dimension: int,
+    k: int,
+    found_QK: U32,
+    scores_QK: F32,
+    counts_Q: U32,
+    /,
+) -> None:
+    """Writes the k best of each query, best first, equal scores by ordinal, into the last three arrays.
+
+    `live` has a bit a row, `allow` a bit an ordinal. Releases the interpreter lock. ValueError: sizes do not fit.
+    """

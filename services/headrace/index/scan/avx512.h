@@ -1,0 +1,92 @@
+// The scan for AVX-512 with VNNI: a block's 16 rows are the 16 lanes, and 4 queries share what is loaded.
+
+static inline __mmask16 passing(const uint8_t* facts, __m512i sums, const Probe& probe, __m512& score, __m512& slack) {
+  const __m512 scales = _mm512_loadu_ps(facts);
+  const __m512 errors = _mm512_loadu_ps(facts + 64);
+  const __m512 norms = _mm512_loadu_ps(facts + 128);
+  const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(probe.offset)));
+  score = _mm512_mul_ps(exact, _mm512_mul_ps(scales, _mm512_set1_ps(probe.scale)));
+  slack = _mm512_fmadd_ps(errors, _mm512_set1_ps(probe.norm), _mm512_mul_ps(norms, _mm512_set1_ps(probe.error)));
+  return _mm512_cmp_ps_mask(_mm512_add_ps(score, slack), _mm512_set1_ps(probe.threshold), _CMP_GE_OQ);
+}
+
+static inline void keep(const uint8_t* facts, __m512i sums, __mmask16 mask, size_t number, Probe& probe) {
+  __m512 score, slack;
+  const __mmask16 passes = passing(facts, sums, probe, score, slack) & mask;
+  if (!passes) return;
+  Candidates& found = probe.found;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(number * kRows)));
+  _mm512_mask_compressstoreu_ps(found.lower + found.used, passes, _mm512_sub_ps(score, slack));
+  _mm512_mask_compressstoreu_ps(found.upper + found.used, passes, _mm512_add_ps(score, slack));
+  _mm512_mask_compressstoreu_epi32(found.rows + found.used, passes, rows);
+  found.used += static_cast<size_t>(__builtin_popcount(passes));
+}
+
+static inline __m512i four(const int8_t* codes) {
+  int32_t word;
+  __builtin_memcpy(&word, codes, sizeof word);
+  return _mm512_set1_epi32(word);
+}
+
+template <size_t Queries>
+static inline void block_for(const uint8_t* block, size_t groups, __mmask16 mask, size_t number, Probe* probes) {
+  __m512i sums[Queries];
+  for (size_t at = 0; at < Queries; ++at) sums[at] = _mm512_setzero_si512();
+  for (size_t group = 0; group < groups; ++group) {
+    const __m512i codes = _mm512_loadu_si512(block + group * 64);
+    for (size_t at = 0; at < Queries; ++at) {
+      sums[at] = _mm512_dpbusd_epi32(sums[at], codes, four(probes[at].codes + group * kGroup));
+    }
+  }
+  for (size_t at = 0; at < Queries; ++at) keep(block + groups * 64, sums[at], mask, number, probes[at]);
+}
+
+static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
+                   Probe* probes, size_t count) {
+  const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
+  for (size_t number = begin; number < end; ++number) {
+    if (!masks[number]) continue;
+    for (size_t at = 0; at < count; ++at) {
+      if (probes[at].found.room - probes[at].found.used < kRows) return number;
+    }
+    const uint8_t* block = blocks + number * bytes;
+    size_t at = 0;
+    for (; at + 8 <= count; at += 8) block_for<8>(block, groups, masks[number], number, probes + at);
+    for (; at + 4 <= count; at += 4) block_for<4>(block, groups, masks[number], number, probes + at);
+    for (; at < count; ++at) block_for<1>(block, groups, masks[number], number, probes + at);
+  }
+  return end;
+}
+
+static void filter(uint16_t* masks, const uint32_t* ordinals, size_t rows, const uint32_t* allow, size_t allow_words) {
+  const __m512i words = _mm512_set1_epi32(static_cast<int>(allow_words));
+  for (size_t row = 0; row < rows; row += kRows) {
+    uint16_t& mask = masks[row / kRows];
+    if (!mask) continue;
+    const __m512i numbers = _mm512_maskz_loadu_epi32(mask, ordinals + row);
+    const __m512i at = _mm512_srli_epi32(numbers, 5);
+    const __mmask16 inside = _mm512_mask_cmplt_epu32_mask(mask, at, words);
+    const __m512i found = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), inside, at, allow, 4);
+    const __m512i bit = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(numbers, _mm512_set1_epi32(31)));
+    mask = _mm512_mask_test_epi32_mask(inside, found, bit);
+  }
+}
+
+static float dot(const float* one, const float* other, size_t dimension) {
+  __m512 sum = _mm512_setzero_ps();
+  size_t at = 0;
+  for (; at + 16 <= dimension; at += 16) {
+    sum = _mm512_fmadd_ps(_mm512_loadu_ps(one + at), _mm512_loadu_ps(other + at), sum);
+  }
+  if (at < dimension) {
+    const __mmask16 rest = static_cast<__mmask16>((1u << (dimension - at)) - 1);
+    sum = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(rest, one + at), _mm512_maskz_loadu_ps(rest, other + at), sum);
+  }
+  float lanes[16];
+  _mm512_storeu_ps(lanes, sum);
+  for (size_t width = 8; width; width /= 2) {
+    for (size_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}

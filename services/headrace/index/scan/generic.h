@@ -1,0 +1,74 @@
+// The kernels for one instruction set. Included once for each, inside a namespace of its own, with DOTS defined:
+//   DOTS(block, groups, codes, sums)  sums[16] of the products of a block's codes with a query's
+// Nothing from the standard library may be used here: what it instantiates would be shared with plain code.
+
+static inline void append(const uint8_t* block, size_t groups, uint16_t mask, size_t number, const int32_t* sums,
+                          Probe& probe) {
+  const float* scales = reinterpret_cast<const float*>(block + groups * kRows * kGroup);
+  const float* errors = scales + kRows;
+  const float* norms = errors + kRows;
+  float score[kRows], slack[kRows];
+  uint32_t passes = 0;
+  for (size_t row = 0; row < kRows; ++row) {
+    score[row] = static_cast<float>(sums[row] - probe.offset) * scales[row] * probe.scale;
+    slack[row] = probe.norm * errors[row] + probe.error * norms[row];
+  }
+  for (size_t row = 0; row < kRows; ++row) {
+    passes |= static_cast<uint32_t>(score[row] + slack[row] >= probe.threshold) << row;
+  }
+  passes &= mask;
+  Candidates& found = probe.found;
+  while (passes) {
+    const size_t row = static_cast<size_t>(__builtin_ctz(passes));
+    passes &= passes - 1;
+    found.lower[found.used] = score[row] - slack[row];
+    found.upper[found.used] = score[row] + slack[row];
+    found.rows[found.used] = static_cast<uint32_t>(number * kRows + row);
+    ++found.used;
+  }
+}
+
+static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
+                   Probe* probes, size_t count) {
+  const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
+  for (size_t number = begin; number < end; ++number) {
+    if (!masks[number]) continue;
+    for (size_t at = 0; at < count; ++at) {
+      if (probes[at].found.room - probes[at].found.used < kRows) return number;
+    }
+    const uint8_t* block = blocks + number * bytes;
+    for (size_t at = 0; at < count; ++at) {
+      int32_t sums[kRows];
+      DOTS(block, groups, probes[at].codes, sums);
+      append(block, groups, masks[number], number, sums, probes[at]);
+    }
+  }
+  return end;
+}
+
+static void filter(uint16_t* masks, const uint32_t* ordinals, size_t rows, const uint32_t* allow, size_t allow_words) {
+  for (size_t first = 0; first < rows; first += kRows) {
+    if (!masks[first / kRows]) continue;
+    const size_t count = rows - first < kRows ? rows - first : kRows;
+    uint32_t allowed = 0;
+    for (size_t row = 0; row < count; ++row) {
+      const uint32_t ordinal = ordinals[first + row], word = ordinal >> 5;
+      allowed |= (word < allow_words ? allow[word] >> (ordinal & 31) & 1 : 0) << row;
+    }
+    masks[first / kRows] &= static_cast<uint16_t>(allowed);
+  }
+}
+
+static float dot(const float* one, const float* other, size_t dimension) {
+  // 16 sums side by side: the compiler keeps them in vector registers without reordering anything
+  float sums[16] = {};
+  size_t at = 0;
+  for (; at + 16 <= dimension; at += 16) {
+    for (size_t lane = 0; lane < 16; ++lane) sums[lane] += one[at + lane] * other[at + lane];
+  }
+  for (size_t lane = 0; at + lane < dimension; ++lane) sums[lane] += one[at + lane] * other[at + lane];
+  for (size_t width = 8; width; width /= 2) {
+    for (size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
+  }
+  return sums[0];
+}
