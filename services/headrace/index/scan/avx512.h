@@ -10,6 +10,17 @@ static inline __mmask16 passing(const uint8_t* facts, __m512i sums, const Probe&
   return _mm512_cmp_ps_mask(_mm512_add_ps(score, slack), _mm512_set1_ps(probe.threshold), _CMP_GE_OQ);
 }
 
+// Those of a block's rows in `mask` that are allowed.
+static inline __mmask16 allowed_of(__mmask16 mask, size_t number, const Allowed& allowed) {
+  const __m512i ordinals = _mm512_maskz_loadu_epi32(mask, allowed.ordinals + number * kRows);
+  const __m512i words = _mm512_srli_epi32(ordinals, 5);
+  const __m512i most = _mm512_set1_epi32(static_cast<int>(allowed.words));
+  const __mmask16 inside = _mm512_mask_cmplt_epu32_mask(mask, words, most);
+  const __m512i bits = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), inside, words, allowed.bits, 4);
+  const __m512i place = _mm512_and_si512(ordinals, _mm512_set1_epi32(31));
+  return _mm512_mask_test_epi32_mask(inside, bits, _mm512_sllv_epi32(_mm512_set1_epi32(1), place));
+}
+
 static inline void keep(const uint8_t* facts, __m512i sums, __mmask16 mask, size_t number, Probe& probe) {
   __m512 score, slack;
   const __mmask16 passes = passing(facts, sums, probe, score, slack) & mask;
@@ -43,33 +54,26 @@ static inline void block_for(const uint8_t* block, size_t groups, __mmask16 mask
 }
 
 static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
-                   Probe* probes, size_t count) {
+                   const Allowed* allowed, Probe* probes, size_t count) {
   const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
   for (size_t number = begin; number < end; ++number) {
-    if (!masks[number]) continue;
+    const __mmask16 mask = masks[number] && allowed != nullptr ? allowed_of(masks[number], number, *allowed) : masks[number];
+    if (!mask) continue;
     for (size_t at = 0; at < count; ++at) {
       if (probes[at].found.room - probes[at].found.used < kRows) return number;
     }
     const uint8_t* block = blocks + number * bytes;
     size_t at = 0;
-    for (; at + 8 <= count; at += 8) block_for<8>(block, groups, masks[number], number, probes + at);
-    for (; at + 4 <= count; at += 4) block_for<4>(block, groups, masks[number], number, probes + at);
-    for (; at < count; ++at) block_for<1>(block, groups, masks[number], number, probes + at);
+    for (; at + 8 <= count; at += 8) block_for<8>(block, groups, mask, number, probes + at);
+    for (; at + 4 <= count; at += 4) block_for<4>(block, groups, mask, number, probes + at);
+    for (; at < count; ++at) block_for<1>(block, groups, mask, number, probes + at);
   }
   return end;
 }
 
-static void filter(uint16_t* masks, const uint32_t* ordinals, size_t rows, const uint32_t* allow, size_t allow_words) {
-  const __m512i words = _mm512_set1_epi32(static_cast<int>(allow_words));
-  for (size_t row = 0; row < rows; row += kRows) {
-    uint16_t& mask = masks[row / kRows];
-    if (!mask) continue;
-    const __m512i numbers = _mm512_maskz_loadu_epi32(mask, ordinals + row);
-    const __m512i at = _mm512_srli_epi32(numbers, 5);
-    const __mmask16 inside = _mm512_mask_cmplt_epu32_mask(mask, at, words);
-    const __m512i found = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), inside, at, allow, 4);
-    const __m512i bit = _mm512_sllv_epi32(_mm512_set1_epi32(1), _mm512_and_si512(numbers, _mm512_set1_epi32(31)));
-    mask = _mm512_mask_test_epi32_mask(inside, found, bit);
+static void filter(uint16_t* masks, size_t blocks, const Allowed& allowed) {
+  for (size_t number = 0; number < blocks; ++number) {
+    if (masks[number]) masks[number] = allowed_of(masks[number], number, allowed);
   }
 }
 

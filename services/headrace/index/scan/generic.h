@@ -2,7 +2,18 @@
 //   DOTS(block, groups, codes, sums)  sums[16] of the products of a block's codes with a query's
 // Nothing from the standard library may be used here: what it instantiates would be shared with plain code.
 
-static inline void append(const uint8_t* block, size_t groups, uint16_t mask, size_t number, const int32_t* sums,
+// Those of a block's rows in `mask` that are allowed.
+static inline uint32_t allowed_of(uint32_t mask, size_t number, const Allowed& allowed) {
+  uint32_t kept = 0;
+  for (uint32_t left = mask; left; left &= left - 1) {
+    const int row = __builtin_ctz(left);
+    const uint32_t ordinal = allowed.ordinals[number * kRows + static_cast<size_t>(row)], word = ordinal >> 5;
+    kept |= (word < allowed.words ? allowed.bits[word] >> (ordinal & 31) & 1 : 0) << row;
+  }
+  return kept;
+}
+
+static inline void append(const uint8_t* block, size_t groups, uint32_t mask, size_t number, const int32_t* sums,
                           Probe& probe) {
   const float* scales = reinterpret_cast<const float*>(block + groups * kRows * kGroup);
   const float* errors = scales + kRows;
@@ -29,10 +40,11 @@ static inline void append(const uint8_t* block, size_t groups, uint16_t mask, si
 }
 
 static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
-                   Probe* probes, size_t count) {
+                   const Allowed* allowed, Probe* probes, size_t count) {
   const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
   for (size_t number = begin; number < end; ++number) {
-    if (!masks[number]) continue;
+    const uint32_t mask = masks[number] && allowed != nullptr ? allowed_of(masks[number], number, *allowed) : masks[number];
+    if (!mask) continue;
     for (size_t at = 0; at < count; ++at) {
       if (probes[at].found.room - probes[at].found.used < kRows) return number;
     }
@@ -40,22 +52,15 @@ static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, 
     for (size_t at = 0; at < count; ++at) {
       int32_t sums[kRows];
       DOTS(block, groups, probes[at].codes, sums);
-      append(block, groups, masks[number], number, sums, probes[at]);
+      append(block, groups, mask, number, sums, probes[at]);
     }
   }
   return end;
 }
 
-static void filter(uint16_t* masks, const uint32_t* ordinals, size_t rows, const uint32_t* allow, size_t allow_words) {
-  for (size_t first = 0; first < rows; first += kRows) {
-    if (!masks[first / kRows]) continue;
-    const size_t count = rows - first < kRows ? rows - first : kRows;
-    uint32_t allowed = 0;
-    for (size_t row = 0; row < count; ++row) {
-      const uint32_t ordinal = ordinals[first + row], word = ordinal >> 5;
-      allowed |= (word < allow_words ? allow[word] >> (ordinal & 31) & 1 : 0) << row;
-    }
-    masks[first / kRows] &= static_cast<uint16_t>(allowed);
+static void filter(uint16_t* masks, size_t blocks, const Allowed& allowed) {
+  for (size_t number = 0; number < blocks; ++number) {
+    masks[number] = static_cast<uint16_t>(allowed_of(masks[number], number, allowed));
   }
 }
 

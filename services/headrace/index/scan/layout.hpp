@@ -39,13 +39,20 @@ struct Probe {
   Candidates found;
 };
 
-// Scans blocks [begin, end) for up to kTogether queries; masks[b] has a bit for each row of block b that may be found.
+// Which items a filter allows: a bit an ordinal, in whole words of 32 bits, and the ordinal of each row.
+struct Allowed {
+  const uint32_t* ordinals;
+  const uint32_t* bits;
+  size_t words;
+};
+
+// Scans blocks [begin, end) for up to kTogether queries; masks[b] has a bit for each row of block b that may be found,
+// if `allowed` has it too (null: it has all).
 // Stops early, before a block for which some query has no room for 16 more candidates. Returns where it stopped.
 using Scan = size_t (*)(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
-                        Probe* probes, size_t count);
-// Clears the bits of rows whose ordinal has no bit in `allow` (of `allow_words` words of 32 bits).
-using Filter = void (*)(uint16_t* masks, const uint32_t* ordinals, size_t rows, const uint32_t* allow,
-                        size_t allow_words);
+                        const Allowed* allowed, Probe* probes, size_t count);
+// Clears the bits of rows that are not allowed.
+using Filter = void (*)(uint16_t* masks, size_t blocks, const Allowed& allowed);
 // The inner product of two vectors.
 using Dot = float (*)(const float* one, const float* other, size_t dimension);
 

@@ -137,23 +137,24 @@ void answer(const Kernels& kernels, const Table& table, const float* query, Quer
   *count = static_cast<uint32_t>(wanted);
 }
 
-std::vector<uint16_t> masks_of(const Kernels& kernels, const Table& table) {
+std::vector<uint16_t> masks_of(const Table& table) {
   std::vector<uint16_t> masks((table.rows + kRows - 1) / kRows, 0);
   std::memcpy(masks.data(), table.live, (table.rows + 7) / 8);
-  if (table.allow != nullptr) {
-    std::vector<uint32_t> words((table.allow_bytes + 3) / 4, 0);
-    if (table.allow_bytes) std::memcpy(words.data(), table.allow, table.allow_bytes);
-    kernels.filter(masks.data(), table.ordinals, table.rows, words.data(), words.size());
-  }
   return masks;
 }
 
-void scan(const Kernels& kernels, const Table& table, const std::vector<uint16_t>& masks, size_t begin, size_t end,
-          Query* queries, size_t count) {
+std::vector<uint32_t> words_of(const Table& table) {
+  std::vector<uint32_t> words((table.allow_bytes + 3) / 4, 0);
+  if (table.allow_bytes) std::memcpy(words.data(), table.allow, table.allow_bytes);
+  return words;
+}
+
+void scan(const Kernels& kernels, const Table& table, const std::vector<uint16_t>& masks, const Allowed* allowed,
+          size_t begin, size_t end, Query* queries, size_t count) {
   Probe probes[kTogether];
   for (size_t at = 0; at < count; ++at) probes[at] = queries[at].probe;
   while (begin < end) {
-    begin = kernels.scan(table.blocks, groups_of(table.dimension), masks.data(), begin, end, probes, count);
+    begin = kernels.scan(table.blocks, groups_of(table.dimension), masks.data(), begin, end, allowed, probes, count);
     for (size_t at = 0; at < count; ++at) {
       queries[at].probe = probes[at];
       if (begin < end && queries[at].is_full()) queries[at].tighten();
@@ -182,15 +183,22 @@ void write_row(uint8_t* blocks, size_t row, const float* vector, size_t dimensio
 
 void search(const Kernels& kernels, const Table& table, const float* queries, size_t count, size_t k,
             const Answers& answers) {
-  const std::vector<uint16_t> masks = masks_of(kernels, table);
+  std::vector<uint16_t> masks = masks_of(table);
+  const std::vector<uint32_t> words = words_of(table);
+  const Allowed allowed = {table.ordinals, words.data(), words.size()};
+  // for few queries while scanning, beside what waits for memory; for many once
+  const bool is_many = count > kTogether;
+  if (table.allow != nullptr && is_many) kernels.filter(masks.data(), masks.size(), allowed);
   std::vector<Query> asked;
   asked.reserve(count);
   for (size_t at = 0; at < count; ++at) asked.emplace_back(queries + at * table.dimension, table.dimension, k);
-  const size_t together = count > kTogether ? std::max<size_t>(1, kChunkBytes / block_bytes(table.dimension)) : masks.size();
+  const size_t chunk = std::max<size_t>(1, kChunkBytes / block_bytes(table.dimension));
+  const size_t together = is_many ? chunk : masks.size();
   for (size_t begin = 0; begin < masks.size(); begin += together) {
     const size_t end = std::min(begin + together, masks.size());
     for (size_t first = 0; first < count; first += kTogether) {
-      scan(kernels, table, masks, begin, end, asked.data() + first, std::min(kTogether, count - first));
+      scan(kernels, table, masks, table.allow != nullptr && !is_many ? &allowed : nullptr, begin, end, asked.data() + first,
+           std::min(kTogether, count - first));
     }
   }
   std::vector<Scored> scored;

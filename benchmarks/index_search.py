@@ -1,0 +1,271 @@
+"""How fast are the nearest vectors found, one query at a time and many, beside the libraries that people use?
+
+One thread, inner products of vectors of length 1 that stand in clusters as a shop's items do; k = 100. Rounds go
+through all methods in turn, so that what else the machine does falls on all alike; medians of rounds.
+`python -m benchmarks.index_search [--items 10000,100000] [--dimensions 64,128] [--graphs-up-to N] [--quick] [--seed N]
+--json PATH`. The rivals hnswlib and usearch come with `make rivals`.
+
+Methods: headrace compact (int8 scan, exact) and flat (Faiss's kernel, exact); faiss Flat, Flat of fp16, IVFFlat and
+HNSW; hnswlib; usearch. What is not exact is set to the least effort that recalls 95 % (`effort`).
+single_ms: median time of a query alone. batch_qps: queries a second, 64 at a time. recall_at_100: share of the true
+best 100 that were found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from headrace.runtime.threads import limit_threads
+
+limit_threads()
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.arguments import base_parser
+from benchmarks.results import Bar, Result
+from headrace.index.compact_segment import CompactSegment
+from headrace.index.flat_segment import FlatSegment
+from headrace.index.rows import NO_ORDINALS, Change, Rows
+
+K = 100
+BATCH = 64
+LEAST_RECALL = 0.95
+EFFORTS = (100, 120, 150, 200, 300, 400, 600, 800, 1200)
+PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_RIVALS = ("hnswlib", "usearch")
+_GROUP = 100  # items of a cluster, about
+
+F32 = NDArray[np.float32]
+Find = Callable[[F32], NDArray[np.integer]]
+
+
+@dataclass
+class Method:
+    """A built index; `find` gives the best K of each query, in any order."""
+
+    name: str
+    find: Find
+    build_s: float
+    effort: int = 0
+    recall: float = 0.0
+
+
+def vectors_of(items: int, dimension: int, rng: np.random.Generator) -> tuple[F32, F32]:
+    """Items in clusters, and queries that lie near items."""
+    centres = rng.standard_normal((max(items // _GROUP, 1), dimension))
+    vectors = _unit(centres[rng.integers(0, len(centres), items)] + rng.standard_normal((items, dimension)))
+    queries = _unit(vectors[rng.integers(0, items, 512)] + rng.normal(0, 0.7 * dimension**-0.5, (512, dimension)))
+    return vectors, queries
+
+
+def _unit(rows: NDArray[np.floating]) -> F32:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def methods_of(vectors: F32, queries: F32, with_graphs: bool) -> Iterator[Method]:
+    """Every method, built and set."""
+    truth = _truth(vectors, queries)
+    yield from _segments(vectors)
+    yield from _flat(vectors)
+    yield _least(_ivf(vectors), PROBES, queries, truth)
+    if with_graphs:
+        for build in (_faiss_hnsw, _hnswlib, _usearch):
+            yield _least(build(vectors), EFFORTS, queries, truth)
+
+
+def _segments(vectors: F32) -> Iterator[Method]:
+    for name, kind in (("headrace compact", CompactSegment), ("headrace flat", FlatSegment)):
+        segment, begun = kind(vectors.shape[1]), time.perf_counter()
+        numbers = np.arange(len(vectors))
+        segment.write(Change(Rows(numbers.astype(np.uint32), vectors, numbers, numbers), NO_ORDINALS, 1, 1))
+        yield Method(name, lambda queries, of=segment: of.search(queries, K).ordinals_QK, time.perf_counter() - begun)
+
+
+def _flat(vectors: F32) -> Iterator[Method]:
+    dimension = vectors.shape[1]
+    halves = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    for name, index in (("faiss Flat", faiss.IndexFlatIP(dimension)), ("faiss Flat fp16", halves)):
+        begun = time.perf_counter()
+        index.train(vectors)
+        index.add(vectors)
+        yield Method(name, lambda queries, of=index: of.search(queries, K)[1], time.perf_counter() - begun)
+
+
+Settable = tuple[str, Callable[[int], None], Find, float]
+
+
+def inverted_lists(items: int, dimension: int) -> faiss.IndexIVFFlat:
+    """An empty IVFFlat with 4 √items lists, as Faiss's guidelines have it."""
+    lists = int(4 * items**0.5)
+    return faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
+
+
+def _ivf(vectors: F32) -> Settable:
+    begun = time.perf_counter()
+    index = inverted_lists(*vectors.shape)
+    index.train(vectors[: 50 * index.nlist])
+    index.add(vectors)
+    seconds = time.perf_counter() - begun
+    return "faiss IVFFlat", lambda probes: setattr(index, "nprobe", probes), lambda q: index.search(q, K)[1], seconds
+
+
+def _faiss_hnsw(vectors: F32) -> Settable:
+    begun = time.perf_counter()
+    index = faiss.IndexHNSWFlat(vectors.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 200
+    index.add(vectors)
+    seconds = time.perf_counter() - begun
+    return "faiss HNSW", lambda ef: setattr(index.hnsw, "efSearch", ef), lambda q: index.search(q, K)[1], seconds
+
+
+def _hnswlib(vectors: F32) -> Settable:
+    import hnswlib
+
+    begun = time.perf_counter()
+    index = hnswlib.Index("ip", vectors.shape[1])
+    index.init_index(len(vectors), ef_construction=200, M=16)
+    index.add_items(vectors, num_threads=os.cpu_count())
+    seconds = time.perf_counter() - begun
+    index.set_num_threads(1)
+    return "hnswlib", index.set_ef, lambda queries: index.knn_query(queries, K)[0], seconds
+
+
+def _usearch(vectors: F32) -> Settable:
+    from usearch.index import Index
+
+    begun = time.perf_counter()
+    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=16, expansion_add=200)
+    index.add(np.arange(len(vectors)), vectors, threads=os.cpu_count() or 1)
+    seconds = time.perf_counter() - begun
+
+    def find(queries: F32) -> NDArray[np.integer]:
+        keys = index.search(queries, K, threads=1).keys
+        return keys if keys.ndim == 2 else keys[None]
+
+    return "usearch", lambda ef: setattr(index, "expansion_search", ef), find, seconds
+
+
+def _least(built: Settable, efforts: Sequence[int], queries: F32, truth: NDArray[np.integer]) -> Method:
+    """The method set to the least effort that recalls enough, or the greatest there is."""
+    name, set_effort, find, build_s = built
+    for effort in efforts:
+        set_effort(effort)
+        method = Method(name, find, build_s, effort, recall_of(find, queries, truth))
+        if method.recall >= LEAST_RECALL:
+            break
+    return method
+
+
+def _truth(vectors: F32, queries: F32) -> NDArray[np.integer]:
+    best = [np.argpartition(-(part @ vectors.T), K, axis=1)[:, :K] for part in np.split(queries, len(queries) // BATCH)]
+    return np.concatenate(best)
+
+
+def recall_of(find: Find, queries: F32, truth: NDArray[np.integer]) -> float:
+    found = np.concatenate([find(part) for part in np.split(queries, len(queries) // BATCH)])
+    hits = [len(np.intersect1d(one, other)) for one, other in zip(found, truth, strict=True)]
+    return float(np.mean(hits)) / K
+
+
+def timed(methods: Sequence[Method], queries: F32, rounds: int) -> Iterator[tuple[Method, float, float]]:
+    """Median milliseconds of a query alone, and queries a second in batches, of every method."""
+    singles: dict[str, list[float]] = {method.name: [] for method in methods}
+    batches: dict[str, list[float]] = {method.name: [] for method in methods}
+    for number in range(rounds):
+        chosen = np.roll(queries, -number * BATCH, axis=0)[:BATCH]
+        for method in methods:
+            singles[method.name] += _seconds(method.find, (chosen[at : at + 1] for at in range(BATCH)))
+            batches[method.name] += _seconds(method.find, [chosen])
+    for method in methods:
+        yield method, float(np.median(singles[method.name])) * 1e3, BATCH / float(np.median(batches[method.name]))
+
+
+def _seconds(find: Find, calls: Iterable[F32]) -> list[float]:
+    seconds = []
+    for queries in calls:
+        begun = time.perf_counter()
+        find(queries)
+        seconds.append(time.perf_counter() - begun)
+    return seconds
+
+
+def measured(items: int, dimension: int, with_graphs: bool, rounds: int, seed: int) -> list[dict[str, object]]:
+    vectors, queries = vectors_of(items, dimension, np.random.default_rng(seed))
+    truth, console = _truth(vectors, queries), Console(stderr=True)
+    methods = []
+    for method in methods_of(vectors, queries, with_graphs):
+        method.recall = recall_of(method.find, queries, truth)
+        console.print(f"{items} x {dimension}: {method.name} built in {method.build_s:.1f} s", highlight=False)
+        methods.append(method)
+    return [
+        {
+            "data": f"{items} x {dimension}",
+            "method": method.name,
+            "effort": method.effort,
+            "recall_at_100": round(method.recall, 4),
+            "single_ms": round(single_ms, 4),
+            "batch_qps": round(batch_qps, 1),
+            "build_s": round(method.build_s, 2),
+        }
+        for method, single_ms, batch_qps in timed(methods, queries, rounds)
+    ]
+
+
+def bars_of(rows: Sequence[dict[str, object]]) -> list[Bar]:
+    found = {str(row["method"]): row for row in rows if row["data"] == "100000 x 64"}
+    if not {"headrace compact", "hnswlib", "faiss Flat"} <= set(found):
+        return []
+
+    def ratio(name: str, over: str, under: str) -> float:
+        return float(str(found[over][name])) / float(str(found[under][name]))
+
+    ours, graph, flat = "headrace compact", "hnswlib", "faiss Flat"
+    return [
+        Bar.at_least("recall@100", 0.999, float(str(found[ours]["recall_at_100"]))),
+        Bar.at_least("batch QPS over hnswlib's", 2.0, ratio("batch_qps", ours, graph)),
+        Bar.at_least("batch QPS over Faiss Flat's", 8.0, ratio("batch_qps", ours, flat)),
+        Bar.at_most("single query over hnswlib's", 1.1, ratio("single_ms", ours, graph)),
+        Bar.at_least("Faiss Flat's single query over ours", 3.0, ratio("single_ms", flat, ours)),
+    ]
+
+
+def main() -> None:
+    parser = base_parser(__doc__, quick="10,000 items of 64 numbers, few rounds")
+    parser.add_argument("--items", type=_numbers, default=[10_000, 100_000])
+    parser.add_argument("--dimensions", type=_numbers, default=[64, 128])
+    parser.add_argument("--graphs-up-to", type=int, default=100_000, help="items; beyond, graphs take minutes to build")
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    missing = [name for name in _RIVALS if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"not installed: {', '.join(missing)} (make rivals)")
+    shapes = [(items, dimension) for items in arguments.items for dimension in arguments.dimensions]
+    if arguments.quick:
+        shapes, arguments.rounds = [(10_000, 64)], 3
+    rows = [
+        row
+        for items, dimension in shapes
+        for row in measured(items, dimension, items <= arguments.graphs_up_to, arguments.rounds, arguments.seed)
+    ]
+    settings = {"k": K, "batch": BATCH, "threads": 1, "rounds": arguments.rounds, "least_recall": LEAST_RECALL}
+    Result("index_search", settings, [arguments.seed], rows, bars_of(rows)).write(arguments.json)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers between commas, got {text!r}") from error
+
+
+if __name__ == "__main__":
+    main()
