@@ -20,9 +20,8 @@ from headrace.trainer.sequences import Grown, Pairs, Windows, windows_of
 
 LENGTH = 50
 _START_US = 1_356_998_400_000_000
-# the files hold no times: purchases are an hour apart, each a visit of its own, and to counts that fade by days they
-# are all of one age
-_APART_US = 3_600_000_000
+# the files hold no times: purchases are a day apart, each a visit of its own
+_APART_US = 86_400_000_000
 _WEB = 1
 
 

@@ -37,6 +37,8 @@ SETTINGS: Mapping[str, object] = {
     "input_dropout": 0.3,
     "habit": False,
     "reversed_share": 0.5,
+    # the files hold no times: what goes together does not get old
+    "covisitation_half_life_days": 3650.0,
     "own_dropout": 0.2,
     "temperature": 6.0,
     "evaluated_places": 300,

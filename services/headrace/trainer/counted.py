@@ -21,7 +21,6 @@ from headrace.trainer.sequences import Grown, Windows
 _RECENT = 20
 _AGE_DECAY = 0.7
 _LAST_DECAY = 0.3
-_HALF_LIFE_DAYS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +42,13 @@ class Shares:
 
 
 class Counted:
-    """Pairs of items that the same people chose, and forecasts from them."""
+    """Pairs of items that the same people chose, and forecasts from them; counts halve in `half_life_days`."""
 
     names = ("covisitation", "covisitation_last", "followers", "own")
 
-    def __init__(self) -> None:
-        self._pairs = Covisitation(_HALF_LIFE_DAYS)
-        self._followers = Covisitation(_HALF_LIFE_DAYS)
+    def __init__(self, half_life_days: float) -> None:
+        self._pairs = Covisitation(half_life_days)
+        self._followers = Covisitation(half_life_days)
         self._count = 0
 
     def grow(self, count: int) -> None:

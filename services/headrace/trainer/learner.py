@@ -94,7 +94,7 @@ class Learner:
         self._reservoir = Reservoir(settings.replay_windows, self.shape.max_length + 1)
         self._popularity = Popularity()
         self._searches = SearchPairs()
-        self._counted = Counted()
+        self._counted = Counted(settings.covisitation_half_life_days)
         self.forecaster = Forecaster(settings.evaluated_places)
         self.rate_control = RateControl(settings)
         self.gauge = Gauge(settings.gauge_windows, settings.gauge_stretches, self.shape.max_length + 1)

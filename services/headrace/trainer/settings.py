@@ -56,6 +56,9 @@ class TrainerSettings(ServingSettings):
     anchor: float = Field(0.0, ge=0, description="how strongly items are held to their vectors of the last release")
     least_replay: int = Field(16, ge=0, description="replayed sequences a pass, at least")
     query_steps: int = Field(2, ge=0, description="steps of the query tower a slice that has something to teach it")
+    covisitation_half_life_days: float = Field(
+        30.0, ge=7, le=3650, description="half-life of the blend's co-visitation counts"
+    )
     evaluated_states: int = Field(256, ge=0, description="events a slice by which the sources' blend is learned")
     evaluated_places: int = Field(100, ge=1, description="best places of the blend that are put in order again")
     evaluated_people: int = Field(64, ge=0, description="people a slice whose next items are predicted first")

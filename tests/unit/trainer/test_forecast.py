@@ -28,7 +28,7 @@ def _person(*ordinals: int, old: int = 0) -> Grown:
 
 @pytest.fixture
 def counted() -> Counted:
-    found = Counted()
+    found = Counted(half_life_days=30)
     found.grow(ITEMS)
     found.add([_person(0, 1), _person(0, 1), _person(0, 2)])
     return found
