@@ -34,7 +34,7 @@ async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncItera
     maker = segment_maker(settings.device, settings.segment)
     store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20)
     pools = Pools(
-        Searcher(settings.search_threads or default_threads(), settings.max_searches),
+        Searcher(settings.search_threads or default_threads(), settings.max_searches, settings.check_share),
         ThreadPoolExecutor(_READERS, thread_name_prefix="index-reader"),
     )
     background = Background()

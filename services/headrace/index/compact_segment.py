@@ -17,6 +17,7 @@ from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Found
 from headrace.index.ties import nobody
 
 _BLOCK_ROWS = 16
+_ROUNDING = 1e-5
 
 
 class CompactSegment(FlatSegment):
@@ -29,25 +30,32 @@ class CompactSegment(FlatSegment):
         self._kernels = kernels or _scan.kernels()[0]
         self._codes = np.zeros(self._code_bytes(self._table.capacity), np.uint8)
 
-    def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
+    def recall(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
+        """The share of the `k` best by Faiss's scan of the vectors that `search` finds, both as of one moment."""
+        queries_QD = np.ascontiguousarray(queries_QD, np.float32)
         with self._table.pinned_with(deny) as (view, denied_rows):
-            found = nobody(len(queries_QD), k, view.sequence)
-            _scan.search(
-                self._kernels,
-                # read after the view: memory only grows, and holds every row of the view unchanged
-                self._codes,
-                self._vectors_ND,
-                view.ordinals_N,
-                _without(view, denied_rows[denied_rows >= 0]),
-                allow,
-                np.ascontiguousarray(queries_QD, np.float32),
-                self.dimension,
-                k,
-                found.ordinals_QK,
-                found.scores_QK,
-                found.counts_Q,
-            )
-            return found
+            answer = self._found(view, queries_QD, k, allow, denied_rows)
+            truth = super()._found(view, queries_QD, k, allow, denied_rows)
+        return shared(answer, truth)
+
+    def _found(self, view: View, queries_QD: F32, k: int, allow: U8 | None, denied_rows: I64) -> Found:
+        found = nobody(len(queries_QD), k, view.sequence)
+        _scan.search(
+            self._kernels,
+            # read after the view: memory only grows, and holds every row of the view unchanged
+            self._codes,
+            self._vectors_ND,
+            view.ordinals_N,
+            _without(view, denied_rows[denied_rows >= 0]),
+            allow,
+            queries_QD,
+            self.dimension,
+            k,
+            found.ordinals_QK,
+            found.scores_QK,
+            found.counts_Q,
+        )
+        return found
 
     def memory_bytes(self) -> int:
         return super().memory_bytes() + self._codes.nbytes
@@ -64,6 +72,20 @@ class CompactSegment(FlatSegment):
 
     def _code_bytes(self, rows: int) -> int:
         return -(-rows // _BLOCK_ROWS) * _scan.block_bytes(self.dimension)
+
+
+def shared(answer: Found, truth: Found) -> float:
+    """The share of the true best that an answer has; one that scores like its last counts as had."""
+    had = total = 0
+    for query, count in enumerate(truth.counts_Q.tolist()):
+        best, scores = truth.ordinals_QK[query, :count], truth.scores_QK[query, :count]
+        own_count = int(answer.counts_Q[query])
+        own, least = answer.ordinals_QK[query, :own_count], answer.scores_QK[query, max(own_count - 1, 0)]
+        # scores are summed in another order there: the last ones may change places
+        alike = (scores <= least + _ROUNDING * np.abs(least)) if own_count == count else np.zeros(count, np.bool_)
+        had += int((np.isin(best, own) | alike).sum())
+        total += count
+    return had / total if total else 1.0
 
 
 def _without(view: View, denied_rows: I64) -> U8:

@@ -75,13 +75,16 @@ class FlatSegment:
 
     def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
         with self._table.pinned_with(deny) as (view, denied_rows):
-            # read after the view: memory only grows, and holds every row of the view unchanged
-            vectors_ND = self._vectors_ND[: len(view.live_N)]
-            queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-            if allow is None and not len(deny):
-                return _scan(queries_QD, k, vectors_ND, view, view.live_bits, view.count)
-            selected_N = view.selected_N(allow, denied_rows[denied_rows >= 0])
-            return _search_selected(queries_QD, k, vectors_ND, view, selected_N)
+            return self._found(view, np.ascontiguousarray(queries_QD, np.float32), k, allow, denied_rows)
+
+    def _found(self, view: View, queries_QD: F32, k: int, allow: U8 | None, denied_rows: I64) -> Found:
+        """What a pinned view has; `denied_rows` below 0 are none."""
+        # read after the view: memory only grows, and holds every row of the view unchanged
+        vectors_ND = self._vectors_ND[: len(view.live_N)]
+        if allow is None and not len(denied_rows):
+            return _scan(queries_QD, k, vectors_ND, view, view.live_bits, view.count)
+        selected_N = view.selected_N(allow, denied_rows[denied_rows >= 0])
+        return _search_selected(queries_QD, k, vectors_ND, view, selected_N)
 
     def get(self, ordinals: U32) -> Rows:
         with self._table.pinned_with(ordinals) as (view, rows):

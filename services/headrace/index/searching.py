@@ -15,6 +15,7 @@ from typing import TypeVar
 import faiss
 import numpy as np
 
+from headrace.index.checking import Checkable, Checker
 from headrace.index.rows import F32, U8, U32, Found
 from headrace.index.segment import Segment
 from headrace.index.ties import nobody
@@ -35,13 +36,14 @@ class Query:
 
 
 class Searcher:
-    """Runs searches on `threads` threads; refuses more than `limit` at a time."""
+    """Runs searches on `threads` threads; refuses more than `limit` at a time; checks a share of them afterwards."""
 
-    def __init__(self, threads: int, limit: int) -> None:
+    def __init__(self, threads: int, limit: int, check_share: float = 0.0) -> None:
         # Faiss reads OMP_NUM_THREADS once a process and the setting once a thread
         self._pool = ThreadPoolExecutor(threads, "index-search", initializer=partial(faiss.omp_set_num_threads, 1))
         self._limit = limit
         self._running = 0
+        self.checker = Checker(check_share, self._pool)
 
     async def nearest(self, segment: Segment, query: Query) -> Found:
         """What a query finds. OverloadedError when too many are waiting."""
@@ -49,9 +51,13 @@ class Searcher:
             raise OverloadedError(f"{self._running} searches are waiting", retry_after_s=0.1)
         self._running += 1
         try:
-            return await self._run(partial(found, segment, query))
+            answer = await self._run(partial(found, segment, query))
         finally:
             self._running -= 1
+        if isinstance(segment, Checkable) and query.queries_QD is not None:
+            check = partial(segment.recall, query.queries_QD[:1], query.k, query.allow, query.deny)
+            self.checker.consider(len(query.queries_QD), check)
+        return answer
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -205,6 +205,8 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
             apply_p50_ms=self._apply_ms.at(0.5),
             apply_p99_ms=self._apply_ms.at(0.99),
             memory_bytes=sum(space.segment.memory_bytes() for space in spaces),
+            checked_queries=self._pools.searcher.checker.checked,
+            checked_recall=self._pools.searcher.checker.recall,
         )
 
     async def _space_stats(self, space: Space, with_digest: bool) -> index_pb2.SpaceStats:

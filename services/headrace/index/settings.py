@@ -24,6 +24,9 @@ class IndexSettings(ServingSettings):
     )
     search_threads: int = Field(0, ge=0, le=256, description="threads that search; 0: one a core")
     max_searches: int = Field(256, ge=1, description="searches that run or wait; more are refused")
+    check_share: float = Field(
+        0.01, ge=0, le=1, description="share of queries that are answered again in the plainest way, to tell the recall"
+    )
     max_ordinal: int = Field((1 << 24) - 1, ge=0, lt=(1 << 32) - 1, description="highest item ordinal taken")
     max_wait_s: float = Field(5.0, gt=0, description="longest wait for min_sequence in a call without a deadline")
     pipeline_batches: int = Field(16, ge=1, description="batches of one stream that may be under way")

@@ -487,12 +487,19 @@ class GetIndexStatsResponse(_message.Message):
     APPLY_P50_MS_FIELD_NUMBER: _builtins.int
     APPLY_P99_MS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CHECKED_QUERIES_FIELD_NUMBER: _builtins.int
+    CHECKED_RECALL_FIELD_NUMBER: _builtins.int
     active_space: _builtins.str
     backend: _builtins.str
     apply_p50_ms: _builtins.float
     """Milliseconds from a batch's arrival to its being visible: recent quantiles."""
     apply_p99_ms: _builtins.float
     memory_bytes: _builtins.int
+    checked_queries: _builtins.int
+    """Queries that were answered a second time by scoring every vector, and what share of those answers the first
+    ones had: the mean over the newest 1,000. Segments that always score every vector are not checked.
+    """
+    checked_recall: _builtins.float
     @_builtins.property
     def spaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpaceStats]: ...
     def __init__(
@@ -504,10 +511,12 @@ class GetIndexStatsResponse(_message.Message):
         apply_p50_ms: _builtins.float = ...,
         apply_p99_ms: _builtins.float = ...,
         memory_bytes: _builtins.int = ...,
+        checked_queries: _builtins.int = ...,
+        checked_recall: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_space", b"active_space", "apply_p50_ms", b"apply_p50_ms", "apply_p99_ms", b"apply_p99_ms", "backend", b"backend", "memory_bytes", b"memory_bytes", "spaces", b"spaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_space", b"active_space", "apply_p50_ms", b"apply_p50_ms", "apply_p99_ms", b"apply_p99_ms", "backend", b"backend", "checked_queries", b"checked_queries", "checked_recall", b"checked_recall", "memory_bytes", b"memory_bytes", "spaces", b"spaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -334,6 +334,20 @@ async def test_the_stats_say_what_serves_and_why(index: Index) -> None:
     assert answer.spaces[0].segment_reason.startswith("cpu: asked for; ")
 
 
+async def test_a_share_of_the_answers_is_checked(serve: Serve) -> None:
+    async with serve(check_share=0.5) as index:
+        sender = await index.create("s-1", 8)
+        await index.apply(sender.batch(rows=300))
+        checked = 0
+        while checked < 3:
+            await index.search(np.ones((1, 8), np.float32), 10)
+            told = await index.stub.GetIndexStats(index_pb2.GetIndexStatsRequest())
+            if told.spaces[0].segment_kind != "compact-cpu":
+                pytest.skip("the scan is not compiled here")
+            checked = told.checked_queries
+        assert told.checked_recall == 1.0
+
+
 async def test_a_follower_gets_a_snapshot_and_then_every_change(index: Index) -> None:
     sender = await index.create("s-1", 4)
     await index.apply(sender.batch(rows=150))
