@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
-from headrace.index.devices import segment_maker
+from headrace.index.devices import InMemory, segment_maker
 from headrace.index.searching import Searcher, default_threads
 from headrace.index.server import IndexServicer, Pools
 from headrace.index.settings import IndexSettings
@@ -31,7 +31,7 @@ _LOOK_EVERY_S = 1.0
 @asynccontextmanager
 async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The parts of a running index; a snapshot is written at the end."""
-    maker = segment_maker(settings.device, settings.segment)
+    maker = segment_maker(settings.device, InMemory(settings.segment, settings.cells_from, settings.recall_goal))
     store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20)
     pools = Pools(
         Searcher(settings.search_threads or default_threads(), settings.max_searches, settings.check_share),

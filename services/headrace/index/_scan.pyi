@@ -1,6 +1,6 @@
 """Exact nearest vectors through an int8 copy (scan/). Every array is contiguous."""
 
-from headrace.index.rows import F32, I64, U8, U32
+from headrace.index.rows import F32, I32, I64, U8, U32
 
 def kernels() -> tuple[str, ...]:
     """Names of the kernels that this processor can run, best first."""
@@ -24,9 +24,14 @@ def search(
     found_QK: U32,
     scores_QK: F32,
     counts_Q: U32,
+    centres_CD: F32 | None = None,
+    cell_of_block: I32 | None = None,
+    probes: int = 0,
     /,
 ) -> None:
     """Writes the k best of each query, best first, equal scores by ordinal, into the last three arrays.
 
-    `live` has a bit a row, `allow` a bit an ordinal. Releases the interpreter lock. ValueError: sizes do not fit.
+    `live` has a bit a row, `allow` a bit an ordinal. With centres, a query looks only into the blocks of the `probes`
+    cells whose centres score best, and into those in no cell (-2; -1 are free). Releases the interpreter lock.
+    ValueError: sizes do not fit.
     """

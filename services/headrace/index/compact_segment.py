@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from headrace.index import _scan
+from headrace.index.cells import BLOCK_ROWS, Cells
 from headrace.index.flat_segment import FlatSegment
 from headrace.index.row_table import View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Found
 from headrace.index.ties import nobody
 
-_BLOCK_ROWS = 16
 _ROUNDING = 1e-5
 
 
@@ -39,6 +39,19 @@ class CompactSegment(FlatSegment):
         return shared(answer, truth)
 
     def _found(self, view: View, queries_QD: F32, k: int, allow: U8 | None, denied_rows: I64) -> Found:
+        return self._scanned(view, queries_QD, k, allow, denied_rows)
+
+    def _scanned(
+        self,
+        view: View,
+        queries_QD: F32,
+        k: int,
+        allow: U8 | None,
+        denied_rows: I64,
+        cells: Cells | None = None,
+        probes: int = 0,
+    ) -> Found:
+        """All rows of a pinned view, or those in the `probes` cells that each query is nearest to."""
         found = nobody(len(queries_QD), k, view.sequence)
         _scan.search(
             self._kernels,
@@ -54,6 +67,9 @@ class CompactSegment(FlatSegment):
             found.ordinals_QK,
             found.scores_QK,
             found.counts_Q,
+            None if cells is None else cells.centres_CD,
+            None if cells is None else cells.cell_of_block,
+            probes,
         )
         return found
 
@@ -71,7 +87,7 @@ class CompactSegment(FlatSegment):
         _scan.write(self._codes, rows, np.ascontiguousarray(vectors_ND, np.float32), self.dimension)
 
     def _code_bytes(self, rows: int) -> int:
-        return -(-rows // _BLOCK_ROWS) * _scan.block_bytes(self.dimension)
+        return -(-rows // BLOCK_ROWS) * _scan.block_bytes(self.dimension)
 
 
 def shared(answer: Found, truth: Found) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ _DEVICE_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 _SLOW = "portable"
 
 Device = Literal["auto", "cpu", "gpu"]
-Kind = Literal["auto", "flat", "compact"]
+Kind = Literal["auto", "flat", "compact", "cells"]
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,17 @@ class SegmentMaker:
     close: Callable[[], None] = lambda: None
 
 
-def segment_maker(device: Device, kind: Kind = "auto") -> SegmentMaker:
-    """The maker for what is set, after its segments proved themselves. `kind` is for main memory.
+@dataclass(frozen=True)
+class InMemory:
+    """What is set of segments in main memory; `cells_from` and `recall_goal` are for kinds auto and cells."""
+
+    kind: Kind = "auto"
+    cells_from: int = 250_000
+    recall_goal: float = 0.97
+
+
+def segment_maker(device: Device, in_memory: InMemory = InMemory()) -> SegmentMaker:
+    """The maker for a device setting, after its segments proved themselves.
 
     Raises SettingsError for a GPU or a kind that cannot be had, SegmentCheckError for a segment that answers wrongly.
     """
@@ -41,27 +51,32 @@ def segment_maker(device: Device, kind: Kind = "auto") -> SegmentMaker:
     if device == "gpu" and missing:
         raise SettingsError(f"HEADRACE_INDEX_DEVICE=gpu, but {missing}")
     if missing:
-        maker = _in_main_memory(kind, f"{device}: {missing}")
+        maker = _in_main_memory(in_memory, f"{device}: {missing}")
     else:
         maker = torch_maker("cuda", f"{device}: there is a CUDA device")
     check_segment(maker.make(DIMENSION))
     return maker
 
 
-def _in_main_memory(kind: Kind, reason: str) -> SegmentMaker:
-    if kind == "flat":
+def _in_main_memory(wanted: InMemory, reason: str) -> SegmentMaker:
+    if wanted.kind == "flat":
         return SegmentMaker(FlatSegment, f"{reason}; flat: asked for")
     kernels = compiled_kernels()
     if not kernels:
         lacking = "the scan was not compiled when this was installed"
-        if kind == "compact":
-            raise SettingsError(f"HEADRACE_INDEX_SEGMENT=compact, but {lacking}")
+        if wanted.kind != "auto":
+            raise SettingsError(f"HEADRACE_INDEX_SEGMENT={wanted.kind}, but {lacking}")
         return SegmentMaker(FlatSegment, f"{reason}; flat: {lacking}")
-    if kind == "auto" and kernels[0] == _SLOW:
+    if wanted.kind == "auto" and kernels[0] == _SLOW:
         return SegmentMaker(FlatSegment, f"{reason}; flat: this processor has no fast products of bytes")
+    from headrace.index.cell_segment import CellSegment
     from headrace.index.compact_segment import CompactSegment
 
-    return SegmentMaker(CompactSegment, f"{reason}; {kind}: scans bytes by {kernels[0]}")
+    reason = f"{reason}; {wanted.kind}: scans bytes by {kernels[0]}"
+    if wanted.kind == "compact":
+        return SegmentMaker(CompactSegment, reason)
+    make = partial(CellSegment, cells_from=wanted.cells_from, recall_goal=wanted.recall_goal)
+    return SegmentMaker(make, f"{reason}, in cells from {wanted.cells_from:,} rows on")
 
 
 def compiled_kernels() -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 
@@ -62,6 +63,8 @@ class View:
     count: int
     sequence: int
     log_offset: int
+    # how the places of rows were laid out then
+    layout: object = None
 
     @cached_property
     def ordinals_N(self) -> U32:
@@ -99,18 +102,60 @@ class View:
         return Rows(columns.ordinals[rows], vectors_ND, columns.sequences[rows], columns.log_offsets[rows])
 
 
+class Places(Protocol):
+    """Says which row a vector goes to. One thread uses it."""
+
+    def take(self, vectors_ND: F32) -> I64:
+        """A row for each vector, that no view shows."""
+        ...
+
+    def put(self, rows: I64) -> None:
+        """Takes back rows that nobody looks at."""
+        ...
+
+    def layout(self) -> object:
+        """What readers need to know of it as it is now; never changed afterwards."""
+        ...
+
+
+class AnyPlace:
+    """Any free row will do."""
+
+    def __init__(self) -> None:
+        self._free: list[I64] = []
+        self._high = 0
+
+    def take(self, vectors_ND: F32) -> I64:
+        wanted = len(vectors_ND)
+        taken: list[I64] = []
+        while wanted and self._free:
+            rows = self._free.pop()
+            taken.append(rows[:wanted])
+            if len(rows) > wanted:
+                self._free.append(rows[wanted:])
+            wanted -= len(taken[-1])
+        self._high += wanted
+        return np.concatenate([*taken, np.arange(self._high - wanted, self._high, dtype=np.int64)])
+
+    def put(self, rows: I64) -> None:
+        self._free.append(rows)
+
+    def layout(self) -> object:
+        return None
+
+
 class RowTable:
     """The rows of one segment, whatever memory holds their vectors.
 
     One thread writes (`begin`, then the vectors, then `show`); any number read through pinned views.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places | None = None) -> None:
+        self._places = places or AnyPlace()
         self._lock = threading.Lock()
         self._columns = Columns.sized(_FIRST_CAPACITY)
         self._directory = np.full(_FIRST_CAPACITY, _NONE, np.int64)
         self._pins: Counter[int] = Counter()
-        self._free: list[I64] = []
         # rows hidden by a generation: free once no older view is pinned
         self._hidden: deque[tuple[int, I64]] = deque()
         self.view = View(0, self._columns, np.zeros(0, np.bool_), 0, 0, 0)
@@ -143,7 +188,8 @@ class RowTable:
     def begin(self, change: Change) -> I64:
         """Rows for the change's upserts, which no view shows. Their vectors must be written before `show`."""
         self._reclaim()
-        rows = self._fresh(len(change.upserts))
+        rows = self._places.take(change.upserts.vectors_ND)
+        self._reserve_rows(int(rows.max()) + 1 if len(rows) else 0)
         columns, upserts = self._columns, change.upserts
         columns.ordinals[rows] = upserts.ordinals
         columns.sequences[rows] = upserts.sequences
@@ -166,7 +212,8 @@ class RowTable:
             self._directory[change.deletes[change.deletes < len(self._directory)]] = _NONE
             self._directory[ordinals] = rows
             generation, count = self.view.generation + 1, self.view.count + len(rows) - len(hidden)
-            self.view = View(generation, self._columns, live_N, count, change.sequence, change.log_offset)
+            layout = self._places.layout()
+            self.view = View(generation, self._columns, live_N, count, change.sequence, change.log_offset, layout)
             self._hidden.append((generation, hidden))
 
     def memory_bytes(self) -> int:
@@ -182,24 +229,12 @@ class RowTable:
         with self._lock:
             oldest = min(self._pins, default=self.view.generation)
         while self._hidden and self._hidden[0][0] <= oldest:
-            self._free.append(self._hidden.popleft()[1])
+            self._places.put(self._hidden.popleft()[1])
 
-    def _fresh(self, wanted: int) -> I64:
-        taken: list[I64] = []
-        while wanted and self._free:
-            rows = self._free.pop()
-            taken.append(rows[:wanted])
-            if len(rows) > wanted:
-                self._free.append(rows[wanted:])
-            wanted -= len(taken[-1])
-        return np.concatenate([*taken, self._beyond(wanted)])
-
-    def _beyond(self, wanted: int) -> I64:
-        high = len(self.view.live_N)
-        if high + wanted > self.capacity:
+    def _reserve_rows(self, wanted: int) -> None:
+        if wanted > self.capacity:
             # views keep the columns that they were made with
-            self._columns = self._columns.grown(_doubled(self.capacity, high + wanted))
-        return np.arange(high, high + wanted, dtype=np.int64)
+            self._columns = self._columns.grown(_doubled(self.capacity, wanted))
 
     def _reserve_ordinals(self, wanted: int) -> None:
         if wanted <= len(self._directory):

@@ -33,8 +33,12 @@ class Segment(Protocol):
     each sees the segment as it was after one whole change.
     """
 
-    kind: str
     dimension: int
+
+    @property
+    def kind(self) -> str:
+        """Names what it is made of now."""
+        ...
 
     def __len__(self) -> int: ...
 

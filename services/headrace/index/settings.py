@@ -19,9 +19,12 @@ class IndexSettings(ServingSettings):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="where vectors live; auto takes a GPU if there is"
     )
-    segment: Literal["auto", "flat", "compact"] = Field(
-        "auto", description="in main memory: compact scans an int8 copy, flat the vectors; both are exact"
+    segment: Literal["auto", "flat", "compact", "cells"] = Field(
+        "auto",
+        description="in main memory: flat scans vectors, compact an int8 copy, cells parts of it when there are many",
     )
+    cells_from: int = Field(250_000, ge=1_000, description="rows from which on a search looks into some cells only")
+    recall_goal: float = Field(0.97, gt=0.5, le=1, description="share of the best that some cells are to hold")
     search_threads: int = Field(0, ge=0, le=256, description="threads that search; 0: one a core")
     max_searches: int = Field(256, ge=1, description="searches that run or wait; more are refused")
     check_share: float = Field(

@@ -8,7 +8,7 @@ import pytest
 
 from headrace.index import devices
 from headrace.index.device_queue import DeviceQueue
-from headrace.index.devices import segment_maker, torch_maker
+from headrace.index.devices import InMemory, segment_maker, torch_maker
 from headrace.index.settings import IndexSettings
 from headrace.runtime.settings import SettingsError, load
 
@@ -48,7 +48,9 @@ def test_a_service_on_a_cpu_never_imports_torch() -> None:
 
 def test_the_kind_in_main_memory_is_chosen_by_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "compiled_kernels", lambda: ("avx2", "portable"))
-    assert told("auto") == ("compact-cpu", "cpu: asked for; auto: scans bytes by avx2")
+    scans = "cpu: asked for; auto: scans bytes by avx2, in cells from 250,000 rows on"
+    assert told("auto") == ("compact-cpu", scans)
+    assert told("compact") == ("compact-cpu", "cpu: asked for; compact: scans bytes by avx2")
     assert told("flat") == ("flat-cpu", "cpu: asked for; flat: asked for")
     monkeypatch.setattr(devices, "compiled_kernels", lambda: ("portable",))
     assert told("auto") == ("flat-cpu", "cpu: asked for; flat: this processor has no fast products of bytes")
@@ -60,11 +62,11 @@ def test_without_a_compiled_scan_faiss_serves_and_compact_is_refused(monkeypatch
     monkeypatch.delattr("headrace.index._scan")
     assert told("auto") == ("flat-cpu", "cpu: asked for; flat: the scan was not compiled when this was installed")
     with pytest.raises(SettingsError, match="HEADRACE_INDEX_SEGMENT=compact, but the scan was not compiled"):
-        segment_maker("cpu", "compact")
+        segment_maker("cpu", InMemory("compact"))
 
 
 def told(kind: devices.Kind) -> tuple[str, str]:
-    maker = segment_maker("cpu", kind)
+    maker = segment_maker("cpu", InMemory(kind))
     return maker.make(4).kind, maker.reason
 
 

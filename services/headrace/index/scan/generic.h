@@ -39,14 +39,20 @@ static inline void append(const uint8_t* block, size_t groups, uint32_t mask, si
   }
 }
 
-static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
-                   const Allowed* allowed, Probe* probes, size_t count) {
+static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, const Course& course, size_t begin,
+                   size_t end, const Allowed* allowed, Probe* probes, size_t count) {
   const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
-  for (size_t number = begin; number < end; ++number) {
+  for (size_t place = begin; place < end; ++place) {
+    const size_t number = course.numbers == nullptr ? place : course.numbers[place];
+    if (course.numbers != nullptr) {
+      // listed blocks lie anywhere: the processor cannot know which comes next
+      const uint8_t* ahead = blocks + course.numbers[place + 2 < course.count ? place + 2 : place] * bytes;
+      for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(ahead + byte);
+    }
     const uint32_t mask = masks[number] && allowed != nullptr ? allowed_of(masks[number], number, *allowed) : masks[number];
     if (!mask) continue;
     for (size_t at = 0; at < count; ++at) {
-      if (probes[at].found.room - probes[at].found.used < kRows) return number;
+      if (probes[at].found.room - probes[at].found.used < kRows) return place;
     }
     const uint8_t* block = blocks + number * bytes;
     for (size_t at = 0; at < count; ++at) {

@@ -46,11 +46,17 @@ struct Allowed {
   size_t words;
 };
 
-// Scans blocks [begin, end) for up to kTogether queries; masks[b] has a bit for each row of block b that may be found,
-// if `allowed` has it too (null: it has all).
+// Which blocks are scanned: those numbered [0, count), or the `count` numbers that are listed.
+struct Course {
+  const uint32_t* numbers;
+  size_t count;
+};
+
+// Scans the places [begin, end) of a course for up to kTogether queries; masks[b] has a bit for each row of block b
+// that may be found, if `allowed` has it too (null: it has all).
 // Stops early, before a block for which some query has no room for 16 more candidates. Returns where it stopped.
-using Scan = size_t (*)(const uint8_t* blocks, size_t groups, const uint16_t* masks, size_t begin, size_t end,
-                        const Allowed* allowed, Probe* probes, size_t count);
+using Scan = size_t (*)(const uint8_t* blocks, size_t groups, const uint16_t* masks, const Course& course, size_t begin,
+                        size_t end, const Allowed* allowed, Probe* probes, size_t count);
 // Clears the bits of rows that are not allowed.
 using Filter = void (*)(uint16_t* masks, size_t blocks, const Allowed& allowed);
 // The inner product of two vectors.

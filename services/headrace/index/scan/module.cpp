@@ -93,11 +93,11 @@ PyObject* write(PyObject*, PyObject* arguments) {
 PyObject* search(PyObject*, PyObject* arguments) {
   const char* name;
   PyObject *codes_object, *vectors_object, *ordinals_object, *live_object, *allow_object, *queries_object;
-  PyObject *found_object, *scores_object, *counts_object;
-  Py_ssize_t dimension, k;
-  if (!PyArg_ParseTuple(arguments, "sOOOOOOnnOOO", &name, &codes_object, &vectors_object, &ordinals_object,
+  PyObject *found_object, *scores_object, *counts_object, *centres_object = Py_None, *cells_object = Py_None;
+  Py_ssize_t dimension, k, probes = 0;
+  if (!PyArg_ParseTuple(arguments, "sOOOOOOnnOOO|OOn", &name, &codes_object, &vectors_object, &ordinals_object,
                         &live_object, &allow_object, &queries_object, &dimension, &k, &found_object, &scores_object,
-                        &counts_object)) {
+                        &counts_object, &centres_object, &cells_object, &probes)) {
     return nullptr;
   }
   const Kernels* chosen = kernels_called(name);
@@ -128,11 +128,21 @@ PyObject* search(PyObject*, PyObject* arguments) {
                                  live.as<uint8_t>(),
                                  is_filtered ? allow.as<uint8_t>() : nullptr,
                                  is_filtered ? allow.bytes() : 0};
+  Buffer centres, cells;
+  const bool has_cells = centres_object != Py_None;
+  if (has_cells && (!centres.take(centres_object) || !cells.take(cells_object))) return nullptr;
+  headrace::Cells probed = {};
+  if (has_cells) {
+    probed = {centres.as<float>(), centres.bytes() / (width * sizeof(float)), cells.as<int32_t>(),
+              cells.bytes() / sizeof(int32_t), static_cast<size_t>(probes)};
+    const bool is_known = probed.blocks >= blocks && probes > 0;
+    if (!check(is_known, "cells do not fit the blocks")) return nullptr;
+  }
   const headrace::Answers answers = {found.as<uint32_t>(), scores.as<float>(), counts.as<uint32_t>()};
   std::string fault;
   Py_BEGIN_ALLOW_THREADS;
   try {
-    headrace::search(*chosen, table, queries.as<float>(), count, wanted, answers);
+    headrace::search(*chosen, table, has_cells ? &probed : nullptr, queries.as<float>(), count, wanted, answers);
   } catch (const std::exception& error) {
     fault = error.what();
   }
@@ -146,7 +156,8 @@ PyMethodDef methods[] = {
     {"block_bytes", block_bytes, METH_O, "block_bytes(dimension) -> bytes of a block of 16 rows"},
     {"write", write, METH_VARARGS, "write(codes, rows, vectors, dimension): codes vectors into their rows"},
     {"search", search, METH_VARARGS,
-     "search(kernels, codes, vectors, ordinals, live, allow, queries, dimension, k, found, scores, counts)"},
+     "search(kernels, codes, vectors, ordinals, live, allow, queries, dimension, k, found, scores, counts, "
+     "centres=None, cell_of_block=None, probes=0)"},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef module = {PyModuleDef_HEAD_INIT, "_scan", "Exact nearest vectors through an int8 copy.", -1, methods,

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace headrace {
@@ -149,17 +150,54 @@ std::vector<uint32_t> words_of(const Table& table) {
   return words;
 }
 
-void scan(const Kernels& kernels, const Table& table, const std::vector<uint16_t>& masks, const Allowed* allowed,
-          size_t begin, size_t end, Query* queries, size_t count) {
+void scan(const Kernels& kernels, const Table& table, const std::vector<uint16_t>& masks, const Course& course,
+          const Allowed* allowed, size_t begin, size_t end, Query* queries, size_t count) {
   Probe probes[kTogether];
   for (size_t at = 0; at < count; ++at) probes[at] = queries[at].probe;
   while (begin < end) {
-    begin = kernels.scan(table.blocks, groups_of(table.dimension), masks.data(), begin, end, allowed, probes, count);
+    begin = kernels.scan(table.blocks, groups_of(table.dimension), masks.data(), course, begin, end, allowed, probes,
+                         count);
     for (size_t at = 0; at < count; ++at) {
       queries[at].probe = probes[at];
       if (begin < end && queries[at].is_full()) queries[at].tighten();
       probes[at] = queries[at].probe;
     }
+  }
+}
+
+void scan_all(const Kernels& kernels, const Table& table, const std::vector<uint16_t>& masks, const Allowed* allowed,
+              std::vector<Query>& asked) {
+  const Course course = {nullptr, masks.size()};
+  const size_t chunk = std::max<size_t>(1, kChunkBytes / block_bytes(table.dimension));
+  const size_t together = asked.size() > kTogether ? chunk : masks.size();
+  for (size_t begin = 0; begin < masks.size(); begin += together) {
+    const size_t end = std::min(begin + together, masks.size());
+    for (size_t first = 0; first < asked.size(); first += kTogether) {
+      scan(kernels, table, masks, course, allowed, begin, end, asked.data() + first,
+           std::min(kTogether, asked.size() - first));
+    }
+  }
+}
+
+// The numbers of the blocks that a query looks into.
+void probe(const Kernels& kernels, const Table& table, const Cells& cells, const std::vector<uint16_t>& masks,
+           const float* query, std::vector<uint32_t>& numbers) {
+  std::vector<std::pair<float, size_t>> scored(cells.count);
+  for (size_t cell = 0; cell < cells.count; ++cell) {
+    scored[cell] = {kernels.dot(query, cells.centres + cell * table.dimension, table.dimension), cell};
+  }
+  const size_t probes = std::min(cells.probes, cells.count);
+  std::nth_element(scored.begin(), scored.begin() + probes, scored.end(), std::greater<>());
+  // one more than cells, so that blocks in no cell have a place too
+  std::vector<uint8_t> is_probed(cells.count + 1, 0);
+  for (size_t place = 0; place < probes; ++place) is_probed[scored[place].second] = 1;
+  is_probed[cells.count] = 1;
+  numbers.clear();
+  for (size_t number = 0; number < std::min(masks.size(), cells.blocks); ++number) {
+    const int32_t cell = cells.of_block[number];
+    // a free block's number is beyond all of them
+    const size_t slot = cell == kInNoCell ? cells.count : static_cast<size_t>(cell);
+    if (slot <= cells.count && is_probed[slot] && masks[number]) numbers.push_back(static_cast<uint32_t>(number));
   }
 }
 
@@ -181,24 +219,26 @@ void write_row(uint8_t* blocks, size_t row, const float* vector, size_t dimensio
   for (size_t at = 0; at < kFacts; ++at) std::memcpy(place + at * kRows * sizeof(float), &facts[at], sizeof(float));
 }
 
-void search(const Kernels& kernels, const Table& table, const float* queries, size_t count, size_t k,
-            const Answers& answers) {
+void search(const Kernels& kernels, const Table& table, const Cells* cells, const float* queries, size_t count,
+            size_t k, const Answers& answers) {
   std::vector<uint16_t> masks = masks_of(table);
   const std::vector<uint32_t> words = words_of(table);
   const Allowed allowed = {table.ordinals, words.data(), words.size()};
   // for few queries while scanning, beside what waits for memory; for many once
-  const bool is_many = count > kTogether;
+  const bool is_many = count > kTogether && cells == nullptr;
   if (table.allow != nullptr && is_many) kernels.filter(masks.data(), masks.size(), allowed);
+  const Allowed* looked_up = table.allow != nullptr && !is_many ? &allowed : nullptr;
   std::vector<Query> asked;
   asked.reserve(count);
   for (size_t at = 0; at < count; ++at) asked.emplace_back(queries + at * table.dimension, table.dimension, k);
-  const size_t chunk = std::max<size_t>(1, kChunkBytes / block_bytes(table.dimension));
-  const size_t together = is_many ? chunk : masks.size();
-  for (size_t begin = 0; begin < masks.size(); begin += together) {
-    const size_t end = std::min(begin + together, masks.size());
-    for (size_t first = 0; first < count; first += kTogether) {
-      scan(kernels, table, masks, table.allow != nullptr && !is_many ? &allowed : nullptr, begin, end, asked.data() + first,
-           std::min(kTogether, count - first));
+  if (cells == nullptr) {
+    scan_all(kernels, table, masks, looked_up, asked);
+  } else {
+    std::vector<uint32_t> numbers;
+    for (size_t at = 0; at < count; ++at) {
+      probe(kernels, table, *cells, masks, queries + at * table.dimension, numbers);
+      const Course course = {numbers.data(), numbers.size()};
+      scan(kernels, table, masks, course, looked_up, 0, numbers.size(), &asked[at], 1);
     }
   }
   std::vector<Scored> scored;

@@ -16,6 +16,19 @@ struct Table {
   size_t allow_bytes;
 };
 
+// Blocks in cells around centres: a query looks into the `probes` cells whose centres score best, and into all blocks
+// that are in no cell yet. Free blocks are in none and are not looked at.
+struct Cells {
+  const float* centres;
+  size_t count;
+  const int32_t* of_block;
+  size_t blocks;
+  size_t probes;
+};
+
+constexpr int32_t kFree = -1;
+constexpr int32_t kInNoCell = -2;
+
 // Where the nearest of each query go: k places each, best first, equal scores by ordinal.
 struct Answers {
   uint32_t* ordinals;
@@ -26,8 +39,9 @@ struct Answers {
 // Writes the codes of one vector to its row.
 void write_row(uint8_t* blocks, size_t row, const float* vector, size_t dimension);
 
-// The k rows of the greatest inner product with each query, exactly.
-void search(const Kernels& kernels, const Table& table, const float* queries, size_t count, size_t k,
-            const Answers& answers);
+// The k rows of the greatest inner product with each query: of all rows, or of those that `cells` (if not null) have
+// it look at.
+void search(const Kernels& kernels, const Table& table, const Cells* cells, const float* queries, size_t count,
+            size_t k, const Answers& answers);
 
 }  // namespace headrace
