@@ -1,0 +1,21 @@
+"""What was acknowledged is there after SIGKILL at any moment, and nothing else is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+KILLS = 200
+
+
+def test_every_acknowledged_vector_survives_being_killed(tmp_path: Path) -> None:
+    worker = Path(__file__).with_name("killed_index.py")
+    ended = subprocess.run(
+        [sys.executable, str(worker), str(tmp_path / "index"), str(KILLS), "7"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-2_000:]
+    assert ended.stdout.startswith(f"{KILLS} kills")
