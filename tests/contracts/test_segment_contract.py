@@ -130,9 +130,7 @@ class Machine(RuleBasedStateMachine):
     def restore_into_a_new_segment(self) -> None:
         restored = self.make(D)
         with self.segment.view() as view:
-            for rows in view.chunks():
-                restored.write(Change(rows, NO_ORDINALS, 0, 0))
-            restored.write(Change(Rows.none(D), NO_ORDINALS, view.sequence, view.log_offset))
+            restored.fill(view.chunks(), view.sequence, view.log_offset)
         self.pins.close()
         self.pinned = []
         self.segment = restored

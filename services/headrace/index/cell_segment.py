@@ -1,8 +1,8 @@
 """Many vectors in cells: a search looks into the cells whose centres score best, by the scan of int8 codes.
 
-Up to `cells_from` rows every search is exact. Then the rows are put into √N cells, which are made anew whenever there
-are four times as many rows; a cell that grows too large is split where it stands. How many cells a query looks into
-follows the recall that is measured: at first of rows of the segment as queries, then of the queries themselves
+Up to `cells_from` rows every search is exact. Then the rows are put into √N / 2 cells, which are made anew whenever
+there are four times as many rows; a cell that grows too large is split where it stands. How many cells a query looks
+into follows the recall that is measured: at first of rows of the segment as queries, then of the queries themselves
 (checking.py). A search with a filter is exact always.
 """
 
@@ -10,20 +10,25 @@ follows the recall that is measured: at first of rows of the segment as queries,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from headrace.index.cells import CellPlaces, Cells, centres_of, nearest
 from headrace.index.compact_segment import CompactSegment
 from headrace.index.row_table import RowTable, View
-from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found
+from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found, Rows
 
 _AGAIN = 4  # times as many rows: cells are made anew
 _FULL = 4  # times the mean: a cell is split
+_SPLITS_AT_ONCE = 4
 _MOVED_AT_ONCE = 8_192
 _ASKED, _K = 64, 100
 # by how much the mean of recalls follows a new one, and how near the goal it may lie
 _FOLLOW, _NEAR = 0.05, 0.01
 _SEED = 7
+# more cells than there are ever
+_ALL = 1 << 30
 
 
 class CellSegment(CompactSegment):
@@ -41,8 +46,8 @@ class CellSegment(CompactSegment):
         self._cells_from = cells_from
         self._goal = recall_goal
         self._rows_when_made = 0
-        # rows of cells when they were last split
-        self._split_at: dict[int, int] = {}
+        # rows up to which a cell that could not be split is let be
+        self._stay_together: dict[int, int] = {}
         self._probes = 0
         self._recall = recall_goal
 
@@ -58,15 +63,25 @@ class CellSegment(CompactSegment):
 
     def write(self, change: Change) -> None:
         super().write(change)
+        self._keep_cells()
+
+    def fill(self, parts: Iterable[Rows], sequence: int, log_offset: int) -> None:
+        for rows in parts:
+            super().write(Change(rows, NO_ORDINALS, 0, 0))
+        super().write(Change(Rows.none(self.dimension), NO_ORDINALS, sequence, log_offset))
+        # once for all of it
+        self._keep_cells()
+
+    def _keep_cells(self) -> None:
         rows = len(self)
         if rows >= max(self._cells_from, _AGAIN * self._rows_when_made):
             self._make_cells()
         elif self._rows_when_made:
-            self._split_fullest()
+            self._split_full()
 
     def recall(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
         found = super().recall(queries_QD, k, allow, deny)
-        if self._probes and allow is None:
+        if 0 < self._probes < _ALL and allow is None:
             self._follow(found)
         return found
 
@@ -80,9 +95,10 @@ class CellSegment(CompactSegment):
 
     def _found(self, view: View, queries_QD: F32, k: int, allow: U8 | None, denied_rows: I64) -> Found:
         cells = view.layout
-        if not isinstance(cells, Cells) or allow is not None:
+        probes = self._probes
+        if not isinstance(cells, Cells) or allow is not None or not probes:
             return super()._found(view, queries_QD, k, allow, denied_rows)
-        found = self._scanned(view, queries_QD, k, None, denied_rows, cells, max(self._probes, 1))
+        found = self._scanned(view, queries_QD, k, None, denied_rows, cells, probes)
         least = min(k, view.count - int((denied_rows >= 0).sum()))
         # the cells that were looked into had fewer than there are
         return found if int(found.counts_Q.min()) >= least else super()._found(view, queries_QD, k, allow, denied_rows)
@@ -90,32 +106,40 @@ class CellSegment(CompactSegment):
     def _make_cells(self) -> None:
         view = self._table.view
         rows = view.rows_by_ordinal()
-        self._places.begin(centres_of(self._vectors_ND[rows], round(len(rows) ** 0.5), _SEED))
-        self._rows_when_made, self._split_at = len(rows), {}
-        # readers look into the blocks of before until their rows have moved
+        self._places.begin(centres_of(self._vectors_ND[rows], max(1, round(len(rows) ** 0.5 / 2)), _SEED))
+        self._rows_when_made, self._stay_together = len(rows), {}
+        # all is scanned until it is known how many cells are enough
+        self._probes = 0
         for start in range(0, len(rows), _MOVED_AT_ONCE):
             self._move(rows[start : start + _MOVED_AT_ONCE])
         self._probes = self._calibrated()
         self._recall = self._goal
 
-    def _split_fullest(self) -> None:
-        cell, used = self._places.fullest()
-        centres_CD = self._places.centres_CD
-        assert centres_CD is not None
-        most = _FULL * len(self) / len(centres_CD) + _K
-        # vectors that are all alike stay together: tried again when there are twice as many
-        if used <= max(most, 2 * self._split_at.get(cell, 0)):
-            return
+    def _split_full(self) -> None:
+        """Splits cells that have far more rows than others, some at a time."""
+        tried: set[int] = set()
+        for _ in range(_SPLITS_AT_ONCE):
+            centres_CD = self._places.centres_CD
+            assert centres_CD is not None
+            most = _FULL * len(self) / len(centres_CD) + _K
+            cell = self._places.fullest(most, tried, self._stay_together)
+            if cell is None:
+                return
+            tried.add(cell)
+            self._split(cell, most)
+
+    def _split(self, cell: int, most: float) -> None:
         rows = np.flatnonzero(self._table.view.live_N)
         rows = rows[self._places.cells_of(rows) == cell]
         if len(rows) <= most:  # the others are of before, and go when nobody looks at them any more
             return
-        self._split_at[cell] = used
         halves_2D = centres_of(self._vectors_ND[rows], 2, _SEED)
         moved = rows[nearest(self._vectors_ND[rows], halves_2D) == 1]
         if 0 < len(moved) < len(rows):
             self._places.split(cell, halves_2D)
             self._move(moved)
+        else:  # vectors that are all alike stay together
+            self._stay_together[cell] = 2 * len(rows)
 
     def _move(self, rows: I64) -> None:
         """Writes rows once more, to where they belong now."""
@@ -125,6 +149,8 @@ class CellSegment(CompactSegment):
 
     def _calibrated(self) -> int:
         """The fewest cells in which rows of the segment, as queries, find what they are to find."""
+        if self._goal >= 1:
+            return _ALL
         with self._table.pinned() as view:
             cells = view.layout
             assert isinstance(cells, Cells)

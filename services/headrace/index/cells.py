@@ -8,6 +8,7 @@ A block belongs to one cell, or to none, or is free. A changed vector goes to it
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import faiss
@@ -73,9 +74,11 @@ class CellPlaces:
         centres_CD[cell] = centres_2D[0]
         self.centres_CD, self._layout = centres_CD, None
 
-    def fullest(self) -> tuple[int, int]:
-        """The cell with the most rows, and how many."""
-        return max(self._used.items(), key=lambda item: item[1], default=(0, 0))
+    def fullest(self, most: float, but: Collection[int], let_be: Mapping[int, int]) -> int | None:
+        """The cell with the most rows, if they are more than `most` and than `let_be` says of it; none of `but`."""
+        used = {cell: used for cell, used in self._used.items() if used > most and cell not in but}
+        full = [(used, cell) for cell, used in used.items() if used > let_be.get(cell, 0)]
+        return max(full)[1] if full else None
 
     def cells_of(self, rows: I64) -> I32:
         """The cell that each row's block belongs to."""

@@ -8,7 +8,7 @@ Measured on two cores: up to about 250,000 rows a core this beats mutable graphs
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from headrace.index.row_table import RowTable, View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found, Mask, Rows
+from headrace.index.segment import fill_by_writing
 from headrace.index.ties import Fetched, best
 
 # below this share of rows, copying the selected ones together beats skipping over the others
@@ -72,6 +73,9 @@ class FlatSegment:
         rows = self._table.begin(change)
         self._store(rows, change.upserts.vectors_ND)
         self._table.show(change, rows)
+
+    def fill(self, parts: Iterable[Rows], sequence: int, log_offset: int) -> None:
+        fill_by_writing(self, parts, sequence, log_offset)
 
     def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
         with self._table.pinned_with(deny) as (view, denied_rows):

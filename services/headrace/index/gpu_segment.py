@@ -8,7 +8,7 @@ word; a tensor that is written in place does both exactly. `device` may be any t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ import torch
 from headrace.index.device_queue import DeviceQueue
 from headrace.index.row_table import RowTable, View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found, Mask, Rows
+from headrace.index.segment import fill_by_writing
 from headrace.index.ties import Fetched, best
 
 # scores that are held at once: 512 MiB
@@ -143,6 +144,9 @@ class GpuSegment:
         rows = self._table.begin(change)
         self._owner.queue.run(lambda: self._store(rows, change.upserts.vectors_ND))
         self._table.show(change, rows)
+
+    def fill(self, parts: Iterable[Rows], sequence: int, log_offset: int) -> None:
+        fill_by_writing(self, parts, sequence, log_offset)
 
     def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
         with self._table.pinned_with(deny) as (view, denied_rows):

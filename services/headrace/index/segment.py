@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -54,6 +54,10 @@ class Segment(Protocol):
         """Makes a change visible to every later call, at once."""
         ...
 
+    def fill(self, parts: Iterable[Rows], sequence: int, log_offset: int) -> None:
+        """Takes all rows of an empty segment, and then stands at a sequence."""
+        ...
+
     def search(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> Found:
         """The `k` best rows of each query, exactly, among those that a filter leaves.
 
@@ -70,3 +74,10 @@ class Segment(Protocol):
         ...
 
     def memory_bytes(self) -> int: ...
+
+
+def fill_by_writing(segment: Segment, parts: Iterable[Rows], sequence: int, log_offset: int) -> None:
+    """`Segment.fill` for those to which it is nothing special."""
+    for rows in parts:
+        segment.write(Change(rows, NO_ORDINALS, 0, 0))
+    segment.write(Change(Rows.none(segment.dimension), NO_ORDINALS, sequence, log_offset))

@@ -16,7 +16,6 @@ from typing import BinaryIO
 
 from headrace.index.batch import Batch
 from headrace.index.log_record import Activate, Create, Drop, Entry, decoded, encoded
-from headrace.index.rows import NO_ORDINALS, Change, Rows
 from headrace.index.segment import Segment
 from headrace.index.snapshot import Manifest, Pinned, Snapshots, SpaceBase, read_rows, skipped
 from headrace.index.space import Space
@@ -342,9 +341,7 @@ class Store:
 
     def _restored(self, folder: Path, base: SpaceBase) -> Space:
         segment = self._make_segment(base.dimension)
-        for rows in read_rows(folder, base):
-            segment.write(Change(rows, NO_ORDINALS, 0, 0))
-        segment.write(Change(Rows.none(base.dimension), NO_ORDINALS, base.sequence, base.log_offset))
+        segment.fill(read_rows(folder, base), base.sequence, base.log_offset)
         return Space(base.name, base.dimension, segment)
 
     def _replay(self, number: int, payload: bytes) -> bool:
