@@ -178,10 +178,22 @@ def _print(found: Status) -> None:
     columns = ("stage", "service", "at", "behind", "lag p50 ms", "lag p99 ms")
     rows = [tuple("" if value is None else value for value in stage.values()) for stage in stages(found)]
     print_table("Freshness", columns, rows)
-    print_facts(_facts(found))
+    print_facts(facts_of(found))
 
 
-def _facts(found: Status) -> dict[str, object]:
+def _vectors(index: GetIndexStatsResponse) -> dict[str, object]:
+    facts = {
+        f"vectors of {space.space}": f"{space.vectors:,} by {space.segment_kind} ({space.segment_reason})"
+        for space in index.spaces
+    }
+    if index.checked_queries:
+        checked = f"{index.checked_recall:.3f} of the true best, {index.checked_queries:,} queries checked"
+        facts["searches find"] = checked
+    return dict(facts)
+
+
+def facts_of(found: Status) -> dict[str, object]:
+    """What is said below the table, of those services that answered."""
     facts: dict[str, object] = {}
     if door := found.ingest:
         refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(door.rejected_by_reason.items()))
@@ -192,6 +204,8 @@ def _facts(found: Status) -> dict[str, object]:
         if found.ranker.refused_release:
             facts["release refused"] = f"{found.ranker.refused_release}: {found.ranker.refused_reason}"
         facts["answers"] = f"{found.ranker.answers:,}, {found.ranker.degraded_answers:,} degraded"
+    if found.index:
+        facts |= _vectors(found.index)
     if trainer := found.trainer:
         facts["newest release"] = trainer.newest_release or "none yet"
         if trainer.prequential:
