@@ -22,6 +22,8 @@ constexpr int kZeroCode = 128;
 constexpr double kRounding = 6e-8;
 // keeps a bound a bound when it is itself rounded
 constexpr double kUp = 1.0 + 1e-6;
+// of an interval in which a threshold lies
+constexpr int kHalvings = 12;
 // blocks that many queries go over one after the other, while the second-level cache holds them
 constexpr size_t kChunkBytes = 128 << 10;
 
@@ -51,6 +53,22 @@ Coded code(const float* vector, size_t dimension, Put put) {
   return {scale, std::sqrt(norm), std::sqrt(coded), std::sqrt(error)};
 }
 
+// A score that at least k of the numbers reach, and few more: by halving, which is quicker than to order them.
+float reached_by(const float* numbers, size_t count, size_t k) {
+  float low = numbers[0], high = numbers[0];
+  for (size_t at = 1; at < count; ++at) {
+    low = std::min(low, numbers[at]);
+    high = std::max(high, numbers[at]);
+  }
+  for (int step = 0; step < kHalvings; ++step) {
+    const float middle = low + (high - low) / 2;
+    uint32_t reaching = 0;
+    for (size_t at = 0; at < count; ++at) reaching += numbers[at] >= middle;
+    (reaching >= k ? low : high) = middle;
+  }
+  return low;
+}
+
 // A query with the rows that may be among its best.
 class Query {
  public:
@@ -76,15 +94,15 @@ class Query {
   void tighten() {
     Candidates& found = probe.found;
     if (found.used >= k_) {
-      scratch_.assign(found.lower, found.lower + found.used);
-      std::nth_element(scratch_.begin(), scratch_.begin() + (k_ - 1), scratch_.end(), std::greater<float>());
-      probe.threshold = std::max(probe.threshold, scratch_[k_ - 1]);
+      probe.threshold = std::max(probe.threshold, reached_by(found.lower, found.used, k_));
       size_t kept = 0;
+      // written each time and counted when it stays: whether it does is nothing that a processor could guess
       for (size_t at = 0; at < found.used; ++at) {
-        if (found.upper[at] < probe.threshold) continue;
+        const bool stays = found.upper[at] >= probe.threshold;
         found.lower[kept] = found.lower[at];
         found.upper[kept] = found.upper[at];
-        found.rows[kept++] = found.rows[at];
+        found.rows[kept] = found.rows[at];
+        kept += stays;
       }
       found.used = kept;
     }
@@ -102,7 +120,7 @@ class Query {
   }
 
   std::vector<int8_t> codes_;
-  std::vector<float> lower_, upper_, scratch_;
+  std::vector<float> lower_, upper_;
   std::vector<uint32_t> rows_;
   size_t k_;
 };
