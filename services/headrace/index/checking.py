@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -10,6 +11,8 @@ from typing import Protocol, runtime_checkable
 
 from headrace.index.rows import F32, NO_ORDINALS, U8, U32
 from headrace.runtime.telemetry import histogram
+
+log = logging.getLogger(__name__)
 
 # queries over which the recall is told
 _NEWEST = 1_000
@@ -54,7 +57,10 @@ class Checker:
         self._running.add_done_callback(self._note)
 
     def _note(self, done: asyncio.Future[float]) -> None:
-        if done.cancelled() or done.exception() is not None:
+        if done.cancelled():
+            return
+        if error := done.exception():
+            log.error("check_failed", extra={"reason": f"{type(error).__name__}: {error}"})
             return
         self.checked += 1
         self._newest.append(done.result())

@@ -49,7 +49,8 @@ static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, 
       const uint8_t* ahead = blocks + course.numbers[place + 2 < course.count ? place + 2 : place] * bytes;
       for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(ahead + byte);
     }
-    const uint32_t mask = masks[number] && allowed != nullptr ? allowed_of(masks[number], number, *allowed) : masks[number];
+    uint32_t mask = masks[number];
+    if (mask && allowed != nullptr) mask = allowed_of(mask, number, *allowed);
     if (!mask) continue;
     for (size_t at = 0; at < count; ++at) {
       if (probes[at].found.room - probes[at].found.used < kRows) return place;

@@ -22,8 +22,10 @@ constexpr int kZeroCode = 128;
 constexpr double kRounding = 6e-8;
 // keeps a bound a bound when it is itself rounded
 constexpr double kUp = 1.0 + 1e-6;
-// of an interval in which a threshold lies
-constexpr int kHalvings = 12;
+// of an interval in which a threshold lies, at most: as many as a float32 has bits to tell apart
+constexpr int kHalvings = 24;
+// a threshold that one in so many too many reach is good enough
+constexpr size_t kFew = 16;
 // blocks that many queries go over one after the other, while the second-level cache holds them
 constexpr size_t kChunkBytes = 128 << 10;
 
@@ -65,6 +67,7 @@ float reached_by(const float* numbers, size_t count, size_t k) {
     uint32_t reaching = 0;
     for (size_t at = 0; at < count; ++at) reaching += numbers[at] >= middle;
     (reaching >= k ? low : high) = middle;
+    if (reaching >= k && reaching <= k + k / kFew) break;
   }
   return low;
 }
