@@ -3,7 +3,8 @@
 Up to `cells_from` rows every search is exact. Then the rows are put into √N / 2 cells, which are made anew whenever
 there are four times as many rows; a cell that grows too large is split where it stands. How many cells a query looks
 into follows the recall that is measured: at first of rows of the segment as queries, then of the queries themselves
-(checking.py). A search with a filter is exact always.
+(checking.py); where more than a quarter of them are needed, all is scanned as before. A search with a filter is exact
+always.
 """
 
 # N rows, D dimension, Q queries, K wanted, C cells
@@ -26,6 +27,9 @@ _MOVED_AT_ONCE = 8_192
 _ASKED, _K = 64, 100
 # by how much the mean of recalls follows a new one, and how near the goal it may lie
 _FOLLOW, _NEAR = 0.05, 0.01
+# share of the cells beyond which looking into them is slower than scanning all (1,000,000 × 64, where half of them
+# were needed: 2.2 ms against 2.1 alone, 498 queries/s against 2,087 together)
+_WORTH = 0.25
 _SEED = 7
 # more cells than there are ever
 _ALL = 1 << 30
@@ -89,7 +93,7 @@ class CellSegment(CompactSegment):
         """Looks into more cells when too little was found lately, into fewer when more than needed."""
         self._recall += _FOLLOW * (recall - self._recall)
         if self._recall < self._goal:
-            self._probes += 1 + self._probes // 20
+            self._probes = self._worth(self._probes + 1 + self._probes // 20)
         elif self._recall > self._goal + _NEAR:
             self._probes = max(1, self._probes - 1)
 
@@ -112,8 +116,14 @@ class CellSegment(CompactSegment):
         self._probes = 0
         for start in range(0, len(rows), _MOVED_AT_ONCE):
             self._move(rows[start : start + _MOVED_AT_ONCE])
-        self._probes = self._calibrated()
+        self._probes = self._worth(self._calibrated())
         self._recall = self._goal
+
+    def _worth(self, probes: int) -> int:
+        """As many cells, or 0 where so many are needed that scanning all is quicker."""
+        centres_CD = self._places.centres_CD
+        assert centres_CD is not None
+        return probes if probes <= _WORTH * len(centres_CD) or probes == _ALL else 0
 
     def _split_full(self) -> None:
         """Splits cells that have far more rows than others, some at a time."""
@@ -163,4 +173,5 @@ class CellSegment(CompactSegment):
         order_QC = np.argsort(-(queries_QD @ cells.centres_CD.T), axis=1)
         rank_QC = np.argsort(order_QC, axis=1)
         needed = np.sort(np.take_along_axis(rank_QC, cells_QK.astype(np.int64), axis=1).ravel()) + 1
-        return int(needed[int(np.ceil(self._goal * len(needed))) - 1])
+        # rows find themselves, which queries do not: half of what may be missed is asked for
+        return int(needed[int(np.ceil((1 + self._goal) / 2 * len(needed))) - 1])
