@@ -10,7 +10,6 @@ ms: median of a query; over_unfiltered: against the same method without a filter
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.arguments import base_parser
-from benchmarks.index_search import F32, K, inverted_lists, vectors_of
+from benchmarks.index_search import F32, K, fill, inverted_lists, seconds_of, vectors_of
 from benchmarks.results import Bar, Result
 from headrace.index.compact_segment import CompactSegment
 from headrace.index.flat_segment import FlatSegment
-from headrace.index.rows import NO_ORDINALS, U8, Change, Rows
+from headrace.index.rows import U8
 from headrace.index.segment import Segment
 
 SHARES = (1.0, 0.5, 0.1, 0.01, 0.002)
@@ -45,10 +44,9 @@ class Method:
 
 
 def methods_of(vectors: F32) -> Iterator[Method]:
-    numbers = np.arange(len(vectors))
     kinds: tuple[Segment, ...] = (CompactSegment(vectors.shape[1]), FlatSegment(vectors.shape[1]))
     for segment in kinds:
-        segment.write(Change(Rows(numbers.astype(np.uint32), vectors, numbers, numbers), NO_ORDINALS, 1, 1))
+        fill(segment, vectors)
         name = f"headrace {segment.kind.removesuffix('-cpu')}"
         yield Method(name, lambda queries, allow, of=segment: of.search(queries, K, allow).ordinals_QK)
     yield _faiss("faiss Flat", faiss.IndexFlatIP(vectors.shape[1]), vectors, faiss.SearchParameters)
@@ -82,7 +80,8 @@ def measured(items: int, dimension: int, rounds: int, seed: int) -> list[dict[st
     for _ in range(rounds):
         for share in SHARES:
             for method in methods:
-                took[method.name, share] += _seconds(method.find, queries, bitmaps[share])
+                find = partial(method.find, allow=bitmaps[share])
+                took[method.name, share] += seconds_of(find, (queries[at : at + 1] for at in range(len(queries))))
     return [
         {
             "data": f"{items} x {dimension}",
@@ -95,15 +94,6 @@ def measured(items: int, dimension: int, rounds: int, seed: int) -> list[dict[st
         for method in methods
         for share in SHARES
     ]
-
-
-def _seconds(find: Find, queries: F32, allow: U8 | None) -> list[float]:
-    seconds = []
-    for at in range(len(queries)):
-        begun = time.perf_counter()
-        find(queries[at : at + 1], allow)
-        seconds.append(time.perf_counter() - begun)
-    return seconds
 
 
 def _recall(find: Find, vectors: F32, queries: F32, allowed: NDArray[np.bool_], allow: U8 | None) -> float:

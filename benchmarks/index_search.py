@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headrace.runtime.threads import limit_threads
 
@@ -36,15 +37,18 @@ from benchmarks.results import Bar, Result
 from headrace.index.cell_segment import CellSegment
 from headrace.index.compact_segment import CompactSegment
 from headrace.index.flat_segment import FlatSegment
-from headrace.index.rows import NO_ORDINALS, Change, Rows
+from headrace.index.rows import Rows
 from headrace.index.segment import Segment
+
+if TYPE_CHECKING:
+    import hnswlib
+    import usearch.index
 
 K = 100
 BATCH = 64
 CELLS_FROM = 250_000
 EFFORTS = (100, 120, 150, 200, 300, 400, 600, 800, 1200)
 PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-_RIVALS = ("hnswlib", "usearch")
 _GROUP = 100  # items of a cluster, about
 
 F32 = NDArray[np.float32]
@@ -92,13 +96,18 @@ def _segments(vectors: F32, least_recall: float) -> Iterator[Method]:
     }
     if len(vectors) >= CELLS_FROM:
         segments["headrace cells"] = CellSegment(vectors.shape[1], cells_from=CELLS_FROM, recall_goal=least_recall)
-    numbers = np.arange(len(vectors))
     for name, segment in segments.items():
         begun = time.perf_counter()
-        segment.write(Change(Rows(numbers.astype(np.uint32), vectors, numbers, numbers), NO_ORDINALS, 1, 1))
+        fill(segment, vectors)
         seconds = time.perf_counter() - begun
         effort = segment.probes if isinstance(segment, CellSegment) else 0
         yield Method(name, lambda queries, of=segment: of.search(queries, K).ordinals_QK, seconds, effort)
+
+
+def fill(segment: Segment, vectors: F32) -> None:
+    """Puts the vectors in as items 0, 1, 2 …"""
+    numbers = np.arange(len(vectors))
+    segment.fill([Rows(numbers.astype(np.uint32), vectors, numbers, numbers)], 1, 1)
 
 
 def _flat(vectors: F32) -> Iterator[Method]:
@@ -138,24 +147,41 @@ def _faiss_hnsw(vectors: F32) -> Settable:
     return "faiss HNSW", lambda ef: setattr(index.hnsw, "efSearch", ef), lambda q: index.search(q, K)[1], seconds
 
 
-def _hnswlib(vectors: F32) -> Settable:
+def hnswlib_of(vectors: F32) -> hnswlib.Index:
     import hnswlib
 
-    begun = time.perf_counter()
     index = hnswlib.Index("ip", vectors.shape[1])
     index.init_index(len(vectors), ef_construction=200, M=16)
     index.add_items(vectors, num_threads=os.cpu_count())
+    return index
+
+
+def usearch_of(vectors: F32) -> usearch.index.Index:
+    from usearch.index import Index
+
+    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=16, expansion_add=200)
+    index.add(np.arange(len(vectors)), vectors, threads=os.cpu_count() or 1)
+    return index
+
+
+def require_rivals() -> None:
+    """Ends the program, saying how they are installed, when some are not."""
+    missing = [name for name in ("hnswlib", "usearch") if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(f"not installed: {', '.join(missing)} (make rivals)")
+
+
+def _hnswlib(vectors: F32) -> Settable:
+    begun = time.perf_counter()
+    index = hnswlib_of(vectors)
     seconds = time.perf_counter() - begun
     index.set_num_threads(1)
     return "hnswlib", index.set_ef, lambda queries: index.knn_query(queries, K)[0], seconds
 
 
 def _usearch(vectors: F32) -> Settable:
-    from usearch.index import Index
-
     begun = time.perf_counter()
-    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=16, expansion_add=200)
-    index.add(np.arange(len(vectors)), vectors, threads=os.cpu_count() or 1)
+    index = usearch_of(vectors)
     seconds = time.perf_counter() - begun
 
     def find(queries: F32) -> NDArray[np.integer]:
@@ -196,13 +222,13 @@ def timed(methods: Sequence[Method], queries: F32, rounds: int) -> Iterator[tupl
     for number in range(rounds):
         chosen = np.roll(queries, -number * BATCH, axis=0)[:BATCH]
         for method in methods:
-            singles[method.name] += _seconds(method.find, (chosen[at : at + 1] for at in range(BATCH)))
-            batches[method.name] += _seconds(method.find, [chosen])
+            singles[method.name] += seconds_of(method.find, (chosen[at : at + 1] for at in range(BATCH)))
+            batches[method.name] += seconds_of(method.find, [chosen])
     for method in methods:
         yield method, float(np.median(singles[method.name])) * 1e3, BATCH / float(np.median(batches[method.name]))
 
 
-def _seconds(find: Find, calls: Iterable[F32]) -> list[float]:
+def seconds_of(find: Find, calls: Iterable[F32]) -> list[float]:
     seconds = []
     for queries in calls:
         begun = time.perf_counter()
@@ -219,7 +245,8 @@ def measured(
     truth, console = _truth(vectors, queries), Console(stderr=True)
     methods = []
     for method in methods_of(vectors, queries, with_graphs, least_recall):
-        method.recall = recall_of(method.find, queries, truth)
+        # what was set by its recall knows it
+        method.recall = method.recall or recall_of(method.find, queries, truth)
         console.print(f"{items} x {dimension}: {method.name} built in {method.build_s:.1f} s", highlight=False)
         methods.append(method)
     return [
@@ -276,9 +303,7 @@ def main() -> None:
     parser.add_argument("--least-recall", type=float, default=0.95, help="what is not exact is set to find this share")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
-    missing = [name for name in _RIVALS if importlib.util.find_spec(name) is None]
-    if missing:
-        sys.exit(f"not installed: {', '.join(missing)} (make rivals)")
+    require_rivals()
     shapes = [(items, dimension) for items in arguments.items for dimension in arguments.dimensions]
     if arguments.quick:
         shapes, arguments.rounds = [(10_000, 64)], 3

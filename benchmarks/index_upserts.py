@@ -13,9 +13,7 @@ index at a steady rate, a hundred batches a second. `python -m benchmarks.index_
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -30,7 +28,7 @@ limit_threads()
 import numpy as np
 
 from benchmarks.arguments import base_parser
-from benchmarks.index_search import F32, K, vectors_of
+from benchmarks.index_search import F32, K, fill, hnswlib_of, require_rivals, usearch_of, vectors_of
 from benchmarks.results import Bar, Result
 from headrace.index.batch import Batch
 from headrace.index.compact_segment import CompactSegment
@@ -43,7 +41,6 @@ RATES = (0, 1_000, 10_000)
 _READS_S = 500
 _WRITES_S = 100
 _BATCH_ROWS, _UNDER_WAY = 500, 8
-_RIVALS = ("hnswlib", "usearch")
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,12 @@ def _segment(name: str, segment: Segment, vectors: F32) -> Method:
         changed = Rows(ordinals.astype(np.uint32), rows, numbers, numbers)
         segment.write(Change(changed, NO_ORDINALS, sequence, sequence))
 
-    replace(np.arange(len(vectors)), vectors)
+    fill(segment, vectors)
     return Method(name, lambda queries: segment.search(queries, K), replace)
 
 
 def _hnswlib(vectors: F32) -> Method:
-    import hnswlib
-
-    index = hnswlib.Index("ip", vectors.shape[1])
-    index.init_index(len(vectors), ef_construction=200, M=16)
-    index.add_items(vectors, num_threads=os.cpu_count())
+    index = hnswlib_of(vectors)
     index.set_ef(150)
     return Method(
         "hnswlib",
@@ -88,10 +81,7 @@ def _hnswlib(vectors: F32) -> Method:
 
 
 def _usearch(vectors: F32) -> Method:
-    from usearch.index import Index
-
-    index = Index(ndim=vectors.shape[1], metric="ip", dtype="f32", connectivity=16, expansion_add=200)
-    index.add(np.arange(len(vectors)), vectors, threads=os.cpu_count() or 1)
+    index = usearch_of(vectors)
     index.expansion_search = 150
 
     def replace(ordinals: np.ndarray, rows: F32) -> None:
@@ -235,9 +225,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=64)
     arguments = parser.parse_args()
-    missing = [name for name in _RIVALS if importlib.util.find_spec(name) is None]
-    if missing:
-        sys.exit(f"not installed: {', '.join(missing)} (make rivals)")
+    require_rivals()
     items, seconds, rounds = (10_000, 1.0, 1) if arguments.quick else (arguments.items, 4.0, 3)
     rows = readers(items, arguments.dimension, seconds, rounds, arguments.seed)
     rows += asyncio.run(durable(items, arguments.dimension, 2 * seconds, arguments.seed))

@@ -182,14 +182,14 @@ def _print(found: Status) -> None:
 
 
 def _vectors(index: GetIndexStatsResponse) -> dict[str, object]:
-    facts = {
+    facts: dict[str, object] = {
         f"vectors of {space.space}": f"{space.vectors:,} by {space.segment_kind} ({space.segment_reason})"
         for space in index.spaces
     }
     if index.checked_queries:
         checked = f"{index.checked_recall:.3f} of the true best, {index.checked_queries:,} queries checked"
         facts["searches find"] = checked
-    return dict(facts)
+    return facts
 
 
 def facts_of(found: Status) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Exact search that reads a quarter of the bytes: an int8 copy is scanned, few rows are scored by their vectors.
 
 What coding lost of a row is known, so the scan leaves out only what cannot be among the best (scan/search.cpp): the
-answer is the exact one. 100,000 vectors of 64 numbers take 0.15 ms a query on one core, where Faiss Flat takes 1.
+answer is the exact one. 100,000 vectors of 64 numbers take 0.12 ms a query on one core, where Faiss Flat takes 0.43.
 """
 
 # N rows, D dimension, Q queries, K wanted

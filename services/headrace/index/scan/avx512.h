@@ -1,4 +1,6 @@
-// The scan for AVX-512 with VNNI: a block's 16 rows are the 16 lanes, and 4 queries share what is loaded.
+// The scan for AVX-512 with VNNI: a block's 16 rows are the 16 lanes, and up to 8 queries share what is loaded.
+
+using Mask = __mmask16;
 
 static inline __mmask16 passing(const uint8_t* facts, __m512i sums, const Probe& probe, __m512& score, __m512& slack) {
   const __m512 scales = _mm512_loadu_ps(facts);
@@ -11,7 +13,7 @@ static inline __mmask16 passing(const uint8_t* facts, __m512i sums, const Probe&
 }
 
 // Those of a block's rows in `mask` that are allowed.
-static inline __mmask16 allowed_of(__mmask16 mask, size_t number, const Allowed& allowed) {
+static inline Mask allowed_of(Mask mask, size_t number, const Allowed& allowed) {
   const __m512i ordinals = _mm512_maskz_loadu_epi32(mask, allowed.ordinals + number * kRows);
   const __m512i words = _mm512_srli_epi32(ordinals, 5);
   const __m512i most = _mm512_set1_epi32(static_cast<int>(allowed.words));
@@ -53,35 +55,12 @@ static inline void block_for(const uint8_t* block, size_t groups, __mmask16 mask
   for (size_t at = 0; at < Queries; ++at) keep(block + groups * 64, sums[at], mask, number, probes[at]);
 }
 
-static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, const Course& course, size_t begin,
-                   size_t end, const Allowed* allowed, Probe* probes, size_t count) {
-  const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
-  for (size_t place = begin; place < end; ++place) {
-    const size_t number = course.numbers == nullptr ? place : course.numbers[place];
-    if (course.numbers != nullptr) {
-      // listed blocks lie anywhere: the processor cannot know which comes next
-      const uint8_t* ahead = blocks + course.numbers[place + 2 < course.count ? place + 2 : place] * bytes;
-      for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(ahead + byte);
-    }
-    __mmask16 mask = masks[number];
-    if (mask && allowed != nullptr) mask = allowed_of(mask, number, *allowed);
-    if (!mask) continue;
-    for (size_t at = 0; at < count; ++at) {
-      if (probes[at].found.room - probes[at].found.used < kRows) return place;
-    }
-    const uint8_t* block = blocks + number * bytes;
-    size_t at = 0;
-    for (; at + 8 <= count; at += 8) block_for<8>(block, groups, mask, number, probes + at);
-    for (; at + 4 <= count; at += 4) block_for<4>(block, groups, mask, number, probes + at);
-    for (; at < count; ++at) block_for<1>(block, groups, mask, number, probes + at);
-  }
-  return end;
-}
-
-static void filter(uint16_t* masks, size_t blocks, const Allowed& allowed) {
-  for (size_t number = 0; number < blocks; ++number) {
-    if (masks[number]) masks[number] = allowed_of(masks[number], number, allowed);
-  }
+static inline void scan_block(const uint8_t* block, size_t groups, Mask mask, size_t number, Probe* probes,
+                              size_t count) {
+  size_t at = 0;
+  for (; at + 8 <= count; at += 8) block_for<8>(block, groups, mask, number, probes + at);
+  for (; at + 4 <= count; at += 4) block_for<4>(block, groups, mask, number, probes + at);
+  for (; at < count; ++at) block_for<1>(block, groups, mask, number, probes + at);
 }
 
 static float dot(const float* one, const float* other, size_t dimension) {
@@ -101,3 +80,5 @@ static float dot(const float* one, const float* other, size_t dimension) {
   }
   return lanes[0];
 }
+
+#include "course.h"

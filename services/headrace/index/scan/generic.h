@@ -2,10 +2,12 @@
 //   DOTS(block, groups, codes, sums)  sums[16] of the products of a block's codes with a query's
 // Nothing from the standard library may be used here: what it instantiates would be shared with plain code.
 
+using Mask = uint32_t;
+
 // Those of a block's rows in `mask` that are allowed.
-static inline uint32_t allowed_of(uint32_t mask, size_t number, const Allowed& allowed) {
-  uint32_t kept = 0;
-  for (uint32_t left = mask; left; left &= left - 1) {
+static inline Mask allowed_of(Mask mask, size_t number, const Allowed& allowed) {
+  Mask kept = 0;
+  for (Mask left = mask; left; left &= left - 1) {
     const int row = __builtin_ctz(left);
     const uint32_t ordinal = allowed.ordinals[number * kRows + static_cast<size_t>(row)], word = ordinal >> 5;
     kept |= (word < allowed.words ? allowed.bits[word] >> (ordinal & 31) & 1 : 0) << row;
@@ -13,7 +15,7 @@ static inline uint32_t allowed_of(uint32_t mask, size_t number, const Allowed& a
   return kept;
 }
 
-static inline void append(const uint8_t* block, size_t groups, uint32_t mask, size_t number, const int32_t* sums,
+static inline void append(const uint8_t* block, size_t groups, Mask mask, size_t number, const int32_t* sums,
                           Probe& probe) {
   const float* scales = reinterpret_cast<const float*>(block + groups * kRows * kGroup);
   const float* errors = scales + kRows;
@@ -39,35 +41,12 @@ static inline void append(const uint8_t* block, size_t groups, uint32_t mask, si
   }
 }
 
-static size_t scan(const uint8_t* blocks, size_t groups, const uint16_t* masks, const Course& course, size_t begin,
-                   size_t end, const Allowed* allowed, Probe* probes, size_t count) {
-  const size_t bytes = groups * kRows * kGroup + kFacts * kRows * sizeof(float);
-  for (size_t place = begin; place < end; ++place) {
-    const size_t number = course.numbers == nullptr ? place : course.numbers[place];
-    if (course.numbers != nullptr) {
-      // listed blocks lie anywhere: the processor cannot know which comes next
-      const uint8_t* ahead = blocks + course.numbers[place + 2 < course.count ? place + 2 : place] * bytes;
-      for (size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(ahead + byte);
-    }
-    uint32_t mask = masks[number];
-    if (mask && allowed != nullptr) mask = allowed_of(mask, number, *allowed);
-    if (!mask) continue;
-    for (size_t at = 0; at < count; ++at) {
-      if (probes[at].found.room - probes[at].found.used < kRows) return place;
-    }
-    const uint8_t* block = blocks + number * bytes;
-    for (size_t at = 0; at < count; ++at) {
-      int32_t sums[kRows];
-      DOTS(block, groups, probes[at].codes, sums);
-      append(block, groups, mask, number, sums, probes[at]);
-    }
-  }
-  return end;
-}
-
-static void filter(uint16_t* masks, size_t blocks, const Allowed& allowed) {
-  for (size_t number = 0; number < blocks; ++number) {
-    masks[number] = static_cast<uint16_t>(allowed_of(masks[number], number, allowed));
+static inline void scan_block(const uint8_t* block, size_t groups, Mask mask, size_t number, Probe* probes,
+                              size_t count) {
+  for (size_t at = 0; at < count; ++at) {
+    int32_t sums[kRows];
+    DOTS(block, groups, probes[at].codes, sums);
+    append(block, groups, mask, number, sums, probes[at]);
   }
 }
 
@@ -84,3 +63,5 @@ static float dot(const float* one, const float* other, size_t dimension) {
   }
   return sums[0];
 }
+
+#include "course.h"
