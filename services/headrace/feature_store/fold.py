@@ -131,7 +131,7 @@ class State:
             if not self._seen[ordinal]:
                 self._seen[ordinal] = True
                 self.items.features_NF[ordinal, _FIRST_SEEN] = hours(time_us)
-                self.items.note_described()
+                self.items.note_described(np.array([ordinal]))
 
     def _count(self, act: UserAct, user: int) -> None:
         visit = self._visit(act, user)
@@ -196,7 +196,7 @@ class State:
         before = features[ordinals, DECAY_COLUMNS]
         features[ordinals, WINDOW_COLUMNS] = self.windows.totals_RW[rows]
         features[ordinals, DECAY_COLUMNS] = self._decays.logs_NH[ordinals]
-        self.items.note_decayed(before, features[ordinals, DECAY_COLUMNS])
+        self.items.note_decayed(ordinals, before, features[ordinals, DECAY_COLUMNS])
 
     def _cancel(self, act: UserAct, user: int) -> None:
         for ordinal, time_us in self.histories.take_back(user, np.array(act.ordinals), act.time_us):
@@ -212,7 +212,7 @@ class State:
         brand = self.entities.brands.of(fact.brand)
         row = self.items.features_NF[fact.ordinal]
         describe(row, fact, category, brand)
-        self.items.note_described()
+        self.items.note_described(np.array([fact.ordinal]))
         if not fact.deleted:
             row[WORD_COLUMNS] = self._words.read(fact.title, row[WORD_COLUMNS])
             self.entities.category_of[fact.ordinal] = category

@@ -10,12 +10,14 @@ sent while the clock moves; a reader subtracts `(now − LANDMARK) / τ`, or com
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.events import COUNTED_NAMES
+from headrace.model.leaders import Leaders
+from headrace.model.servable import Mask, Servable
 from headrace.model.words import WORDS
 
 NEIGHBOURS = 32
@@ -80,6 +82,8 @@ _POPULAR = tuple(
         "log_views_7d",
     )
 )
+_POPULAR_DECAYS = [column - DECAY_COLUMNS.start for column in _POPULAR]
+_FRESH = (COLUMN["first_seen_h"],)
 
 
 def tau_us(half_life_days: float) -> float:
@@ -102,6 +106,15 @@ def blank_item() -> NDArray[np.float32]:
     return row
 
 
+@dataclass(frozen=True, slots=True)
+class _Popular:
+    """Popular items, as long as the leaders and what may be shown stay."""
+
+    changes: int
+    servable: NDArray[np.bool_]
+    ordinals: NDArray[np.uint32]
+
+
 @dataclass
 class Items:
     """Columns of items 0 .. count−1; the arrays have room for more. `version` grows with every change."""
@@ -116,8 +129,17 @@ class Items:
         default_factory=lambda: np.full(len(DECAY_FEATURES), NEVER, dtype=np.float32)
     )
 
-    _fresh_kept: tuple[NDArray[np.bool_], int, NDArray[np.uint32]] | None = field(default=None, repr=False)
-    _servable_kept: tuple[float, float, NDArray[np.bool_]] | None = field(default=None, repr=False)
+    # shared with views of the same rows
+    _leaders: Leaders = field(default_factory=lambda: Leaders(NEVER), repr=False)
+    _servable_kept: Servable = field(default_factory=Servable, repr=False)
+    _popular_kept: dict[int, _Popular] = field(default_factory=dict, repr=False)
+
+    def view(self) -> Items:
+        """The items as they stand, in shape: they may grow while another thread reads.
+
+        Rows are shared, so a reader may see newer values.
+        """
+        return replace(self)
 
     def grow(self, count: int) -> None:
         """Makes items up to `count` exist, blank."""
@@ -136,6 +158,8 @@ class Items:
         neighbours[: self.count] = self.neighbour_ordinals_NK[: self.count]
         weights[: self.count] = self.neighbour_weights_NK[: self.count]
         self.features_NF, self.neighbour_ordinals_NK, self.neighbour_weights_NK = features, neighbours, weights
+        # views of the old rows keep theirs: they hear of no change any more
+        self._leaders, self._servable_kept, self._popular_kept = Leaders(NEVER), Servable(), {}
 
     def update(
         self,
@@ -154,14 +178,18 @@ class Items:
     def set_features(self, ordinals: NDArray[np.uint32], features: NDArray[np.float32]) -> None:
         """Replaces the feature rows of distinct, existing items."""
         before = self.features_NF[ordinals, DECAY_COLUMNS]
-        if (self.features_NF[ordinals, _SHOWN] != features[:, _SHOWN]).any():
-            self._servable_kept = None
+        is_described_anew = (self.features_NF[ordinals, _SHOWN] != features[:, _SHOWN]).any()
         self.features_NF[ordinals] = features
-        self.note_decayed(before, features[:, DECAY_COLUMNS])
+        if is_described_anew:
+            self.note_described(ordinals)
+        self.note_decayed(ordinals, before, features[:, DECAY_COLUMNS])
         self.version += 1
 
-    def note_decayed(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
-        """Keeps `decay_maxima` true after rows changed from `before` to `after`."""
+    def note_decayed(
+        self, ordinals: NDArray[np.integer], before: NDArray[np.float32], after: NDArray[np.float32]
+    ) -> None:
+        """Keeps what is known of the greatest counts true after those of items changed from `before` to `after`."""
+        self._leaders.note(_POPULAR, ordinals, after[:, _POPULAR_DECAYS])
         if ((before >= self.decay_maxima) & (after < before)).any():
             self.decay_maxima = self.features_NF[: self.count, DECAY_COLUMNS].max(axis=0)
         elif len(after):
@@ -187,24 +215,21 @@ class Items:
 
         Do not write to the answer: it is kept for the next call.
         """
-        kept = self._servable_kept
-        if kept is None or len(kept[2]) != self.count or not kept[0] <= now_us < kept[1]:
-            kept = self._servable_kept = self._servable_now(now_us)
-        return kept[2]
+        return self._servable_kept.at(now_us, self.count, lambda: self._servable_now(now_us))
 
-    def _servable_now(self, now_us: int) -> tuple[float, float, NDArray[np.bool_]]:
-        """The mask, and from when until when it holds."""
+    def _servable_now(self, now_us: int) -> Mask:
         rows = self.features_NF[: self.count]
         turns_h = np.concatenate([rows[:, COLUMN["publish_h"]], rows[:, COLUMN["expire_h"]]])
         now_h = np.float32(hours(now_us))
         past, coming = turns_h[turns_h <= now_h], turns_h[turns_h > now_h]
         begin_us = float(past.max()) * HOUR_US + LANDMARK_US if len(past) else -math.inf
         end_us = float(coming.min()) * HOUR_US + LANDMARK_US if len(coming) else math.inf
-        return begin_us, end_us, self._servable(rows, now_us)
+        return Mask(begin_us, end_us, self._servable(rows, now_us))
 
-    def note_described(self) -> None:
+    def note_described(self, ordinals: NDArray[np.integer]) -> None:
         """Says that documents or first sights changed: to be called after writing to those columns in place."""
-        self._servable_kept = None
+        self._servable_kept.forget()
+        self._leaders.note(_FRESH, ordinals, self.features_NF[ordinals, COLUMN["first_seen_h"], None])
         self.version += 1
 
     def are_servable(self, ordinals: NDArray[np.uint32], now_us: int) -> NDArray[np.bool_]:
@@ -227,28 +252,24 @@ class Items:
 
     def popular(self, now_us: int, limit: int) -> NDArray[np.uint32]:
         """The most bought and most viewed servable items at several half-lives in turn, best first."""
-        servable = self.is_servable(now_us)
+        changes, servable = self._leaders.changes, self.is_servable(now_us)
+        kept = self._popular_kept.get(limit)
+        if kept is None or kept.changes != changes or kept.servable is not servable:
+            kept = _Popular(changes, servable, self._popular_now(servable, limit))
+            self._popular_kept[limit] = kept
+        return kept.ordinals
+
+    def _popular_now(self, servable: NDArray[np.bool_], limit: int) -> NDArray[np.uint32]:
         # a shop without views, say, has nothing to rank by in half of the columns
         columns = [column for column in _POPULAR if self.decay_maxima[column - DECAY_COLUMNS.start] > NEVER]
-        return _interleaved([self._top(column, limit, servable) for column in columns], limit)
+        return _interleaved([self._first(column, limit, servable) for column in columns], limit)
 
     def fresh(self, now_us: int, limit: int) -> NDArray[np.uint32]:
         """The servable items seen last for the first time, newest first."""
-        servable, kept = self.is_servable(now_us), self._fresh_kept
-        if kept is None or kept[0] is not servable or kept[1] != limit:
-            kept = self._fresh_kept = (servable, limit, self._top(COLUMN["first_seen_h"], limit, servable))
-        return kept[2]
+        return self._first(_FRESH[0], limit, self.is_servable(now_us))
 
-    def _top(self, column: int, limit: int, servable: NDArray[np.bool_]) -> NDArray[np.uint32]:
-        values = np.where(servable, self.features_NF[: self.count, column], NEVER)
-        if len(values) > limit > 0:
-            # everything that ties with the limit-th stays in, so that equal values go by ordinal
-            threshold = np.partition(values, len(values) - limit)[len(values) - limit]
-            chosen = np.flatnonzero((values >= threshold) & (values > NEVER))
-        else:
-            chosen = np.flatnonzero(values > NEVER)
-        order = np.argsort(-values[chosen], kind="stable")[:limit]
-        return chosen[order].astype(np.uint32)
+    def _first(self, column: int, limit: int, servable: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        return self._leaders.first(column, self.features_NF[: self.count, column], servable, limit)
 
 
 def _interleaved(lists: list[NDArray[np.uint32]], limit: int) -> NDArray[np.uint32]:

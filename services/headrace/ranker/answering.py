@@ -81,7 +81,7 @@ class Answering:
         if not self.catalogue.is_loaded:
             stages.miss("items", "none loaded")
         nobody = Person(History.empty(is_customer(asker.user_key)), self.catalogue.shop_time_us())
-        draft = Draft(stages, served, self.catalogue.items_view(), serving_config, asker, explain, nobody)
+        draft = Draft(stages, served, self.catalogue.items.view(), serving_config, asker, explain, nobody)
         draft.delta_sequence = served.vectors.applied_sequence if served else 0
         return draft
 

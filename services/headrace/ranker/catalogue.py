@@ -115,21 +115,6 @@ class Catalogue:
         """Product ids of listed ordinals; the others are left out."""
         return [listing.id for ordinal in ordinals if (listing := self.listing(ordinal)) is not None]
 
-    def items_view(self) -> Items:
-        """The items as they stand, in shape: they may grow while another thread reads.
-
-        Rows are shared, so a reader may see newer values; an answer needs no more than that.
-        """
-        items = self.items
-        return Items(
-            items.features_NF,
-            items.neighbour_ordinals_NK,
-            items.neighbour_weights_NK,
-            items.count,
-            items.version,
-            items.decay_maxima,
-        )
-
     def shown(self) -> NDArray[np.bool_]:
         """Listed, published and not expired."""
         columns, count, now_us = self._columns, self.count, self.shop_time_us()

@@ -224,7 +224,7 @@ def _warm(model: ServingModel, vectors: Vectors, catalogue: Catalogue) -> None:
     """Runs the model on the shop's own items: warm caches, and nothing but finite scores."""
     if vectors.dimension and vectors.dimension != model.dimension:
         raise RefusedError(f"dimension is {model.dimension}, the index's vectors have {vectors.dimension}")
-    items, now_us = catalogue.items_view(), catalogue.shop_time_us()
+    items, now_us = catalogue.items.view(), catalogue.shop_time_us()
     candidates = np.arange(min(items.count, _WARM_ROWS), dtype=np.uint32)
     features_CF = candidate_features(History.empty(), items, candidates, now_us)
     if not len(candidates):

@@ -86,7 +86,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         async with self._admission.turn():
             answer = await self._recommender.recommend(wanted, self._deadline_s())
         self._status.count("Recommend", answer)
-        return ranker_pb2.RecommendResponse(results=_results(answer, request.return_products), info=_info(answer))
+        return recommended(answer, request.return_products)
 
     async def Search(self, request: ranker_pb2.SearchRequest, context: Context) -> ranker_pb2.SearchResponse:
         wanted = requests.product_query(request)
@@ -144,6 +144,11 @@ def impression_record(shown: Shown) -> Record:
         time_us=shown.time_us,
         payload=message.SerializeToString(),
     )
+
+
+def recommended(answer: Answer, with_products: bool) -> ranker_pb2.RecommendResponse:
+    """The message of an answer."""
+    return ranker_pb2.RecommendResponse(results=_results(answer, with_products), info=_info(answer))
 
 
 def _results(answer: Answer, with_products: bool) -> list[ranker_pb2.RankedProduct]:

@@ -112,16 +112,13 @@ class Sources:
     async def near_items(
         self, served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int, stages: Stages
     ) -> Neighbours:
-        """The allowed items most alike to any of `ordinals`.
+        """The allowed items most alike to each of `ordinals`, from the index, else from memory.
 
-        Exact, by cosine, while the catalogue is small enough to look through in memory; else what the index
-        finds, which is also asked, in its active space, before the first release.
+        Item vectors are all of one length, so the greatest inner products are those of the most alike. Before the
+        first release the index is asked in its active space.
         """
         if served is not None and not served.vectors.rows(ordinals).any():
             return Neighbours.none()
-        if served is not None and served.vectors.count <= _MOST_IN_MEMORY:
-            alike, cosines = served.vectors.most_alike(ordinals, k, allowed.mask)
-            return Neighbours(alike, cosines, served.vectors.space, served.vectors.applied_sequence)
         space = served.vectors.space if served else ""
         with stages.timed("index"):
             found = await self._asked(
@@ -130,7 +127,7 @@ class Sources:
                 self._index_breaker,
                 stages,
             )
-            return found or Neighbours.none()
+            return found or _alike_in_memory(served, ordinals, allowed, k)
 
     async def _asked(
         self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages
@@ -168,6 +165,13 @@ def _from_memory(served: Served, query_D: NDArray[np.float32], allowed: Allowed,
         return Neighbours.none()
     ordinals, scores = vectors.nearest(query_D, k, allowed.mask)
     return Neighbours(ordinals, scores, vectors.space, vectors.applied_sequence)
+
+
+def _alike_in_memory(served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int) -> Neighbours:
+    if served is None or served.vectors.count > _MOST_IN_MEMORY:
+        return Neighbours.none()
+    alike, cosines = served.vectors.most_alike(ordinals, k, allowed.mask)
+    return Neighbours(alike, cosines, served.vectors.space, served.vectors.applied_sequence)
 
 
 def bought_together(ordinals: NDArray[np.uint32], items: Items) -> tuple[Candidates, NDArray[np.float32]]:

@@ -35,6 +35,10 @@ class Vectors:
         """Items that have a vector."""
         return int(self._present_N.sum())
 
+    def ordinals(self) -> NDArray[np.uint32]:
+        """Items that have a vector, ascending."""
+        return np.flatnonzero(self._present_N).astype(np.uint32)
+
     def apply(
         self,
         ordinals: NDArray[np.uint32],

@@ -114,7 +114,7 @@ def test_an_ordinal_given_to_another_product_forgets_the_first():
 
 def test_items_seen_by_a_reader_keep_their_shape_while_the_catalogue_grows():
     catalogue = stocked(Listing(0, "a", "a"))
-    view = catalogue.items_view()
+    view = catalogue.items.view()
     ordinals = np.array([5_000], np.uint32)
     rows = ItemRows(
         ordinals,
@@ -124,7 +124,7 @@ def test_items_seen_by_a_reader_keep_their_shape_while_the_catalogue_grows():
     )
     catalogue.update(rows)
     assert view.count == 1
-    assert catalogue.items_view().count == 5_001
+    assert catalogue.items.view().count == 5_001
 
 
 def test_before_the_log_has_a_time_the_wall_clock_decides():
