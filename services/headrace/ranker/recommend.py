@@ -76,10 +76,10 @@ class Recommender:
         await self._answering.learn_history(draft)
         near, proposals = await asyncio.gather(self._near_person(draft, selection), self._proposals(draft))
         parts = [Candidates(proposals.ordinals, proposals.sources), Candidates.of(near.ordinals, VECTOR)]
-        return await self._by_model(draft, parts, selection)
+        return self._by_model(draft, parts, selection)
 
     async def _near_person(self, draft: Draft, selection: Selection) -> Neighbours:
-        await self._answering.locate(draft)
+        self._answering.locate(draft)
         served, vector_D = draft.served, draft.person.vector
         if served is None or vector_D is None:
             return Neighbours.none()
@@ -89,18 +89,20 @@ class Recommender:
         return near
 
     async def _proposals(self, draft: Draft) -> Proposals:
+        # the question to the index goes out first
+        await asyncio.sleep(0)
         person = draft.person
-        found = await self._answering.in_pool(
+        found = self._answering.worked(
             "candidates", draft, lambda: propose(person.history, draft.items, person.now_us, _LIMITS)
         )
         return found or Proposals(np.zeros(0, np.uint32), np.zeros(0, np.uint8))
 
-    async def _by_model(self, draft: Draft, parts: Sequence[Candidates], selection: Selection) -> Ranked:
+    def _by_model(self, draft: Draft, parts: Sequence[Candidates], selection: Selection) -> Ranked:
         def rank() -> Ranked:
             candidates = filled(selected(parts, selection), selection, draft.items)
             return by_model(draft.served, draft.person, draft.items, candidates)
 
-        return await self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
+        return self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
 
     async def _similar(self, draft: Draft, selection: Selection) -> Ranked:
         if not len(selection.on_page):
@@ -113,7 +115,7 @@ class Recommender:
             draft.stages.miss("neighbours", "none known")
             parts = [self._popular_beside(draft, selection)]
         rank = partial(self._rank_parts, draft, parts, selection)
-        return await self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
+        return self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
 
     @staticmethod
     def _rank_parts(draft: Draft, parts: Sequence[Candidates], selection: Selection) -> Ranked:
@@ -150,7 +152,7 @@ class Recommender:
         """For a page whose product nobody knows: what is popular, in the person's order."""
         draft.stages.miss("product", "unknown")
         await self._answering.meet(draft)
-        return await self._by_model(draft, [], selection)
+        return self._by_model(draft, [], selection)
 
     async def _bought_together(self, draft: Draft, selection: Selection) -> Ranked:
         if not len(selection.on_page):
@@ -159,7 +161,7 @@ class Recommender:
         together, weights = bought_together(selection.on_page, draft.items)
         candidates = selection.of(together)
         weights = weights[np.isin(together.ordinals, candidates.ordinals)]
-        return await self._as_given(draft, candidates, weights)
+        return self._as_given(draft, candidates, weights)
 
     async def _repurchase(self, draft: Draft, selection: Selection) -> Ranked:
         await self._answering.meet(draft)
@@ -167,7 +169,7 @@ class Recommender:
         own = newest_first(history, history.event_types == EventCode.PURCHASE)
         candidates = selection.of(Candidates.of(own, REPURCHASE))
         rank = partial(by_model, draft.served, draft.person, draft.items, candidates)
-        return await self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
+        return self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
 
     async def _recently_viewed(self, draft: Draft, selection: Selection) -> Ranked:
         await self._answering.meet(draft)
@@ -175,11 +177,11 @@ class Recommender:
         own = newest_first(history, history.event_types != EventCode.REMOVE)
         candidates = selection.of(Candidates.of(own, REPURCHASE))
         places = np.arange(len(candidates), dtype=np.float32)
-        return await self._as_given(draft, candidates, (1 / (1 + places)).astype(np.float32))
+        return self._as_given(draft, candidates, (1 / (1 + places)).astype(np.float32))
 
-    async def _as_given(self, draft: Draft, candidates: Candidates, weights: NDArray[np.float32]) -> Ranked:
+    def _as_given(self, draft: Draft, candidates: Candidates, weights: NDArray[np.float32]) -> Ranked:
         rank = partial(as_given, draft.served, draft.person, draft.items, candidates, weights)
-        return await self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
+        return self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
 
 
 def _unscored(parts: Sequence[Candidates], selection: Selection, draft: Draft) -> Ranked:
