@@ -28,6 +28,7 @@ from headrace.model.text.encoder import EncoderName, FindEncoder, TextEncoder, n
 from headrace.model.text.errors import TextEncoderError
 from headrace.model.text.ngrams import HashedNgramEncoder
 from headrace.model.towers import CHANNELS, EVENT_CODES, Towers, TowerShape, event_gaps, gap_buckets
+from headrace.model.user_encoder import UserEncoder
 
 # what every release has; one with a fitted text encoder has that too
 PARTS = ("towers.safetensors", "ranker.safetensors", "golden.safetensors", "config.json")
@@ -68,6 +69,7 @@ class ServingModel:
         self.dimension = towers.shape.dimension
         self.max_length = towers.shape.max_length
         self._towers = towers.eval()
+        self._user_encoder = UserEncoder(towers.user)
         self._ranker = ranker.eval()
         self._encoder = encoder
         self._golden: _Arrays = {}
@@ -95,15 +97,13 @@ class ServingModel:
         known = np.flatnonzero(item_vectors_LD.any(axis=1))[-self.max_length :]
         times_us = history.times_us[known]
         wait = gap_buckets(np.array([now_us - times_us[-1]])) if len(known) else np.zeros(1, np.int64)
-        with torch.inference_mode():
-            states = self._towers.user(
-                torch.from_numpy(item_vectors_LD[known])[None],
-                _codes(history.event_types[known], EVENT_CODES),
-                _codes(history.channels[known], CHANNELS),
-                torch.from_numpy(event_gaps(times_us))[None],
-            )
-            vector: NDArray[np.float32] = self._towers.user.wants(states[0, -1:], torch.from_numpy(wait))[0].numpy()
-        return vector
+        return self._user_encoder.wants(
+            item_vectors_LD[known],
+            _codes(history.event_types[known], EVENT_CODES),
+            _codes(history.channels[known], CHANNELS),
+            event_gaps(times_us),
+            int(wait[0]),
+        )
 
     def query_vectors(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Q × D: where in item space the words point."""
@@ -150,9 +150,9 @@ def _are_near(expected_QD: NDArray[np.float32], actual_QD: NDArray[np.float32]) 
     return bool((moved_Q <= _PRETRAINED_TOLERANCE * np.linalg.norm(expected_QD, axis=1) + _TOLERANCE).all())
 
 
-def _codes(codes: NDArray[np.uint8], limit: int) -> torch.Tensor:
+def _codes(codes: NDArray[np.uint8], limit: int) -> NDArray[np.uint8]:
     # a channel that this release has no row for counts as its last one, as it did in training
-    return torch.from_numpy(np.minimum(codes, limit - 1).astype(np.int64))[None]
+    return np.minimum(codes, np.uint8(limit - 1))
 
 
 def parts_of(

@@ -107,10 +107,10 @@ class UserTower(nn.Module):
         self.place = nn.Embedding(shape.max_length + 1, width)
         self.beginning = nn.Parameter(torch.empty(width))
         self.dropout = nn.Dropout(0.0)
-        self.blocks = nn.ModuleList(_Block(width, shape.heads) for _ in range(shape.blocks))
+        self.blocks = nn.ModuleList(UserBlock(width, shape.heads) for _ in range(shape.blocks))
         self.norm = nn.RMSNorm(width, eps=1e-6)
         self.log_temperature = nn.Parameter(torch.full((1,), math.log(_TEMPERATURE)))
-        self._has_habit = shape.habit
+        self.has_habit = shape.habit
         self.wait_gain = nn.Embedding(GAP_BUCKETS, width)
         self.wait_shift = nn.Embedding(GAP_BUCKETS, width)
         self.habit_gain = nn.Embedding(GAP_BUCKETS, width)
@@ -155,7 +155,7 @@ class UserTower(nn.Module):
         seen_PD, habit_PD = states_P2D.chunk(2, dim=-1)
         gained_PD = self.norm(seen_PD) * (1 + self.wait_gain(waits_P)) + self.wait_shift(waits_P)
         wants_PD = functional.normalize(self.out(gained_PD), dim=-1)
-        if self._has_habit:
+        if self.has_habit:
             wants_PD = wants_PD + habit_PD * self.habit_gain(waits_P)
         return wants_PD * self.log_temperature.exp()
 
@@ -172,10 +172,12 @@ def width_scale(width: int) -> float:
     return float(width**-0.5)
 
 
-class _Block(nn.Module):
+class UserBlock(nn.Module):
+    """Causal attention over the states so far, then a gated network of each."""
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self._heads = heads
+        self.heads = heads
         self.dropout = nn.Dropout(0.0)
         hidden = width * 2
         self.attention_norm = nn.RMSNorm(width, eps=1e-6)
@@ -196,7 +198,7 @@ class _Block(nn.Module):
 
     def _attended(self, states_BLD: Tensor) -> Tensor:
         batch, length, width = states_BLD.shape
-        qkv = self.qkv(states_BLD).view(batch, length, 3, self._heads, width // self._heads)
+        qkv = self.qkv(states_BLD).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return cast(Tensor, self.attention_out(attended.transpose(1, 2).reshape(batch, length, width)))
