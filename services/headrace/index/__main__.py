@@ -34,7 +34,9 @@ async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncItera
     maker = segment_maker(settings.device, InMemory(settings.segment, settings.cells_from, settings.recall_goal))
     store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20)
     pools = Pools(
-        Searcher(settings.search_threads or default_threads(), settings.max_searches, settings.check_share),
+        Searcher(
+            settings.search_threads or default_threads(), settings.max_searches, settings.check_share, maker.at_once
+        ),
         ThreadPoolExecutor(_READERS, thread_name_prefix="index-reader"),
     )
     background = Background()

@@ -26,11 +26,15 @@ Kind = Literal["auto", "flat", "compact", "cells"]
 
 @dataclass(frozen=True)
 class SegmentMaker:
-    """Makes the segments of this process; `close` ends what they share."""
+    """Makes the segments of this process; `close` ends what they share.
+
+    Searches of no more than `at_once` rows are too short to be handed to a thread.
+    """
 
     make: Callable[[int], Segment]
     reason: str
     close: Callable[[], None] = lambda: None
+    at_once: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def torch_maker(device: str, reason: str) -> SegmentMaker:
     from headrace.index.gpu_segment import GpuOwner, GpuSegment
 
     owner = GpuOwner(device)
-    return SegmentMaker(lambda dimension: GpuSegment(dimension, owner), reason, owner.close)
+    # a search waits for the device, whatever its size
+    return SegmentMaker(lambda dimension: GpuSegment(dimension, owner), reason, owner.close, at_once=0)
 
 
 def _missing_for_gpu() -> str:

@@ -34,33 +34,44 @@ class Query:
     allow: U8 | None
     deny: U32
 
+    @property
+    def count(self) -> int:
+        """How many queries it holds."""
+        queries = self.items_Q if self.queries_QD is None else self.queries_QD
+        return 0 if queries is None else len(queries)
+
 
 class Searcher:
-    """Runs searches on `threads` threads; refuses more than `limit` at a time; checks a share of them afterwards."""
+    """Runs searches on `threads` threads; refuses more than `limit` at a time; checks a share of them afterwards.
 
-    def __init__(self, threads: int, limit: int, check_share: float = 0.0) -> None:
+    Searches that score no more than `at_once` rows in all are made on the event loop: handing them over takes longer.
+    """
+
+    def __init__(self, threads: int, limit: int, check_share: float = 0.0, at_once: int = 0) -> None:
         # Faiss reads OMP_NUM_THREADS once a process and the setting once a thread
         self._pool = ThreadPoolExecutor(threads, "index-search", initializer=partial(faiss.omp_set_num_threads, 1))
         self._limit = limit
+        self._at_once = at_once
         self._running = 0
         self.checker = Checker(check_share, self._pool)
 
     async def nearest(self, segment: Segment, query: Query) -> Found:
         """What a query finds. OverloadedError when too many are waiting."""
-        if self._running >= self._limit:
-            raise OverloadedError(f"{self._running} searches are waiting", retry_after_s=0.1)
-        self._running += 1
-        try:
-            answer = await self._run(partial(found, segment, query))
-        finally:
-            self._running -= 1
+        is_small = query.count * len(segment) <= self._at_once
+        answer = found(segment, query) if is_small else await self._in_turn(partial(found, segment, query))
         if isinstance(segment, Checkable) and query.queries_QD is not None:
             check = partial(segment.recall, query.queries_QD[:1], query.k, query.allow, query.deny)
             self.checker.consider(len(query.queries_QD), check)
         return answer
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        if self._running >= self._limit:
+            raise OverloadedError(f"{self._running} searches are waiting", retry_after_s=0.1)
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        finally:
+            self._running -= 1
 
     def close(self) -> None:
         self._pool.shutdown()

@@ -153,6 +153,13 @@ class Person:
             items.features_NF[recent, WORD_COLUMNS],
         )
 
+    def in_last_visit(self) -> NDArray[np.bool_]:
+        """Which of the recent items belong to the last visit."""
+        visits = visit_numbers(self.history.times_us)
+        of_visit: NDArray[np.uint32] = self.history.ordinals[visits == visits[-1]]
+        # a table is quicker than np.isin for so few
+        return (self.recent_D[:, None] == of_visit).any(axis=1)
+
 
 def propose(history: History, items: Items, now_us: int, limits: SourceLimits) -> Proposals:
     """Candidates for a person: bought or seen before, seen along with the last items, popular, new.
@@ -380,19 +387,13 @@ def _fill_covisited(features: NDArray[np.float32], person: Person, lookup: _Look
     total = np.bincount(places, decayed, lookup.count)
     best = np.zeros(lookup.count)
     np.maximum.at(best, places, weights_DK.ravel()[found])
-    in_visit = np.repeat(np.isin(recent, _last_visit(person.history)), weights_DK.shape[1])[found]
+    in_visit = np.repeat(person.in_last_visit(), weights_DK.shape[1])[found]
     of_visit = np.bincount(places[in_visit], decayed[in_visit], lookup.count)
     features[:, _AT["covisitation"]] = np.log1p(20.0 * total) / 2.0
     features[:, _AT["covisitation_best"]] = np.log1p(20.0 * best)
     features[:, _AT["covisitation_last_visit"]] = np.log1p(20.0 * of_visit) / 2.0
     popularity = features[:, _AT["relative_log_purchases_30d"]] + features[:, _AT["relative_log_views_30d"]]
     features[:, _AT["covisitation_lift"]] = np.where(total > 0, np.log(total + 1e-4) / 4.0 - popularity, 0.0)
-
-
-def _last_visit(history: History) -> NDArray[np.uint32]:
-    visits = visit_numbers(history.times_us)
-    ordinals: NDArray[np.uint32] = history.ordinals[visits == visits[-1]]
-    return ordinals
 
 
 def _fill_affinity(features: NDArray[np.float32], rows: NDArray[np.float32], person: Person, now_us: int) -> None:
@@ -420,7 +421,7 @@ def _fill_alike(features: NDArray[np.float32], words_CW: NDArray[np.float32], pe
     own_DW = person.recent_words_DW
     if not len(own_DW):
         return
-    in_visit = np.isin(person.recent_D, _last_visit(person.history)).astype(np.float64)
+    in_visit = person.in_last_visit().astype(np.float64)
     # all of the last visit may be unknown items
     shares_SD = np.stack([in_visit / max(in_visit.sum(), 1.0), _position_weights(len(own_DW))])
     shares_SD[1] /= shares_SD[1].sum()
@@ -434,7 +435,9 @@ def _share(own: NDArray[np.float32], wanted: NDArray[np.float32]) -> NDArray[np.
     """Of the person's events, the share that has the candidate's code; code 0 means none."""
     if not own.any():
         return np.zeros(len(wanted), np.float32)
-    codes, counts = np.unique(own, return_counts=True)
-    at = np.minimum(np.searchsorted(codes, wanted), len(codes) - 1)
-    share = np.where((codes[at] == wanted) & (wanted > 0), counts[at] / len(own), 0.0)
-    return share.astype(np.float32)
+    counts = np.bincount(own.astype(np.int64), minlength=2)
+    counts[0] = 0
+    # a code that the person never met counts as none
+    codes = wanted.astype(np.int64)
+    share: NDArray[np.float32] = (counts[np.where(codes < len(counts), codes, 0)] / len(own)).astype(np.float32)
+    return share

@@ -45,13 +45,10 @@ def title_likeness(
     weights_CW: NDArray[np.float32],
 ) -> NDArray[np.float64]:
     """S × C: mean cosines of candidates' titles to recent ones, for S ways to weigh those (rows that add up to 1)."""
-    words_U, at = np.unique(recent_codes_DW, return_inverse=True)
-    at_DW = at.reshape(recent_codes_DW.shape)
-    place_CW = np.minimum(np.searchsorted(words_U, codes_CW), len(words_U) - 1)
-    is_shared_CW = (words_U[place_CW] == codes_CW) & (codes_CW > 0)
-    shared_CW = np.where(is_shared_CW, weights_CW, 0.0)
     found = []
     for shares_D in shares_SD:
-        told_U = np.bincount(at_DW.ravel(), (recent_weights_DW * shares_D[:, None]).ravel(), len(words_U))
-        found.append((told_U[place_CW] * shared_CW).sum(axis=1))
+        told = np.bincount(recent_codes_DW.ravel(), (recent_weights_DW * shares_D[:, None]).ravel(), CODES)
+        # 0 stands for no word
+        told[0] = 0.0
+        found.append((told[codes_CW] * weights_CW).sum(axis=1))
     return np.stack(found)
