@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from headrace.runtime.door import Door
+from headrace.runtime.garbage import keep_small
 from headrace.runtime.logs import configure_logs
 from headrace.runtime.settings import CommonSettings, ServingSettings
 from headrace.runtime.telemetry import telemetry
@@ -148,6 +149,7 @@ async def _serve(
 ) -> int:
     stop = _stop_signal()
     async with compose() as parts, running(parts, settings) as server:
+        parts.background.start(keep_small(), "garbage")
         log.info("serving", extra={"address": server.address})
         died = await _first(stop.wait(), server.failed.wait()) == 1
         log.info("stopping", extra={"because": "a task died" if died else "asked to"})
