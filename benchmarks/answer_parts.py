@@ -34,6 +34,7 @@ from headrace.ranker.releases import Releases, Served
 from headrace.ranker.server import recommended
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.sources import Sources
+from headrace.ranker.turns import Turns
 from headrace.runtime.channels import open_channel
 from headrace.v1.ranker_pb2 import RecommendRequest
 
@@ -88,14 +89,22 @@ async def _memory(
             asyncio.create_task(ItemFeed(store, catalogue, lexical, settings.retry_s).run()),
             asyncio.create_task(releases.run()),
         ]
-        while not (catalogue.is_loaded and releases.current):
+        while not (catalogue.is_loaded and releases.current):  # noqa: ASYNC110  # neither tells of it
             await asyncio.sleep(0.1)
         states = {key: await store.state(key, 0, _FAR_S) for key in {_key(message) for message in messages}}
         await _ended(tasks)
         search = _SearchInProcess(_segment(releases.current))
         sources = Sources(_StatesInProcess(states), search, settings)  # type: ignore[arg-type]  # stand in for peers
         answering = Answering(
-            catalogue, Filters(catalogue), releases, sources, _Inline(), Tokens("parts"), None, settings
+            catalogue,
+            Filters(catalogue),
+            releases,
+            sources,
+            _Inline(),
+            Tokens("parts"),
+            None,
+            settings,
+            Turns(lambda: 0),
         )
         yield Recommender(answering), search
 
@@ -145,9 +154,9 @@ class _SearchInProcess:
         self.seconds = 0.0
 
     async def near_vector(
-        self, space: str, query_D: NDArray[np.float32], k: int, bitmap: bytes, timeout_s: float
+        self, space: str, query: NDArray[np.float32], k: int, bitmap: bytes, timeout_s: float
     ) -> Neighbours:
-        return self._searched(Query(query_D[None], None, k, _bits(bitmap), NO_ORDINALS), space)
+        return self._searched(Query(query[None], None, k, _bits(bitmap), NO_ORDINALS), space)
 
     async def near_items(
         self, space: str, ordinals: NDArray[np.uint32], k: int, bitmap: bytes, timeout_s: float

@@ -26,7 +26,7 @@ async def _serve() -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("benchmarks.Echo", {"Echo": handler}),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(port, flush=True)  # noqa: T201  # its parent reads it
+    print(port, flush=True)  # its parent reads it
     await server.wait_for_termination()
 
 

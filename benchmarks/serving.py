@@ -194,7 +194,7 @@ def _times(events: list[UserEvent]) -> list[int]:
     return [s for event in events if (s := event.event_time.seconds) < datetime(2080, 1, 1, tzinfo=UTC).timestamp()]
 
 
-async def climbed(scale: Scale, hold: Callable[[int], "asyncio.Future[Load]"]) -> list[Load]:
+async def climbed(scale: Scale, hold: Callable[[int], asyncio.Future[Load]]) -> list[Load]:
     """Loads of growing rates, until one is not held."""
     loads: list[Load] = []
     for rate in scale.climb:
@@ -244,7 +244,7 @@ async def measured(scale: Scale, seed: int) -> tuple[list[dict[str, object]], li
         )
         held = max([load.rate for load in [*steady.values(), *climb] if load.holds], default=0)
         over = await overloaded(asking, max(held, scale.rates[-1]), cpu, idle, seed)
-        parts = await arithmetic_ms(client, [request for request in asking.requests[:400]])
+        parts = await arithmetic_ms(client, asking.requests[:400])
         return _rows(echo, steady, climb, over, parts), _bars(echo, steady, held, over, parts)
 
 

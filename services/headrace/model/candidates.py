@@ -158,7 +158,8 @@ class Person:
         visits = visit_numbers(self.history.times_us)
         of_visit: NDArray[np.uint32] = self.history.ordinals[visits == visits[-1]]
         # a table is quicker than np.isin for so few
-        return (self.recent_D[:, None] == of_visit).any(axis=1)
+        is_in_D: NDArray[np.bool_] = (self.recent_D[:, None] == of_visit).any(axis=1)
+        return is_in_D
 
 
 def propose(history: History, items: Items, now_us: int, limits: SourceLimits) -> Proposals:

@@ -91,9 +91,7 @@ class Leaders:
         self._pools[column] = _Pool(pool.value, pool.ordinal, members_M, known, pool.most)
 
 
-def _first(
-    pool: _Pool, values_N: NDArray[np.float32], allowed_N: NDArray[np.bool_], limit: int
-) -> NDArray[np.uint32]:
+def _first(pool: _Pool, values_N: NDArray[np.float32], allowed_N: NDArray[np.bool_], limit: int) -> NDArray[np.uint32]:
     members = pool.members_M[: np.searchsorted(pool.members_M, len(allowed_N))]
     values = values_N[members]
     # some have fallen out of the pool's range since they came

@@ -27,9 +27,10 @@ from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
 from headrace.ranker.search import ProductSearch
-from headrace.ranker.server import RankerServicer, Status, impression_record
+from headrace.ranker.server import ANSWERS, RankerServicer, Status, impression_record
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.sources import Sources
+from headrace.ranker.turns import Turns
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.runtime.serving import Background, Face, Parts, run_service
@@ -69,6 +70,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         background.start(lexical.run(), "lexical")
         background.start(releases.run(), "releases")
 
+        admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
         answering = Answering(
             catalogue,
             Filters(catalogue),
@@ -78,16 +80,17 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             Tokens(settings.token_key),
             impressions,
             settings,
+            Turns(lambda: admission.calls),
         )
         servicer = RankerServicer(
             Recommender(answering),
             ProductSearch(answering, lexical),
             CandidateRanker(answering),
-            Admission(settings.max_concurrent, settings.max_waiting),
+            admission,
             Status(catalogue, lexical, releases, impressions),
             settings.default_deadline_s,
         )
-        yield Parts([Face(_SERVICE, partial(_add, servicer))], background)
+        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
 
 
 def _vector_feed(index: IndexPeer, settings: RankerSettings, space: str) -> VectorFeed:

@@ -24,6 +24,7 @@ from headrace.ranker.scoring import Person, strongest_features, user_vector
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.sources import Sources
 from headrace.ranker.stages import Stages, UsualTimes
+from headrace.ranker.turns import Turns
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class Answering:
         tokens: Tokens,
         impressions: ImpressionLog | None,
         settings: RankerSettings,
+        turns: Turns,
     ) -> None:
         self.catalogue = catalogue
         self.filters = filters
@@ -74,6 +76,7 @@ class Answering:
         self._tokens = tokens
         self._impressions = impressions
         self._usual_times = UsualTimes()
+        self._turns = turns
 
     def draft(self, serving_config: str, asker: Asker, *, explain: bool, deadline_s: float) -> Draft:
         """Begins an answer."""
@@ -90,7 +93,7 @@ class Answering:
     async def meet(self, draft: Draft) -> None:
         """Finds out what is known of the person, and where the served towers put them."""
         await self.learn_history(draft)
-        self.locate(draft)
+        await self.locate(draft)
 
     async def learn_history(self, draft: Draft) -> None:
         """Asks for the person's history; an unknown person's is empty."""
@@ -101,20 +104,21 @@ class Answering:
             draft.person = Person(state.history, state.now_us or draft.person.now_us)
             draft.state_offset = state.offset
 
-    def locate(self, draft: Draft) -> None:
+    async def locate(self, draft: Draft) -> None:
         """Encodes the person's history into the space of the release."""
         served, person = draft.served, draft.person
         if served is None:
             return
-        vector_D = self.worked("encode", draft, lambda: user_vector(served, person.history, person.now_us))
+        vector_D = await self.worked("encode", draft, lambda: user_vector(served, person.history, person.now_us))
         draft.person = Person(person.history, person.now_us, vector_D)
 
-    def worked(self, stage: str, draft: Draft, work: Callable[[], T]) -> T | None:
+    async def worked(self, stage: str, draft: Draft, work: Callable[[], T]) -> T | None:
         """What `work` gives, made at once; None, noted, when less time is left than it usually takes.
 
         On the event loop: arithmetic of half a millisecond costs less than handing it to a thread, which then
         fights with the loop for the interpreter (2.5 against 3.5 ms of CPU an answer).
         """
+        await self._turns.next()
         if draft.stages.cpu_budget_s(self.settings.score_budget_s) < self._usual_times.of(stage):
             self._usual_times.forget_some(stage)
             draft.stages.miss(stage, "deadline")
@@ -136,9 +140,9 @@ class Answering:
                 draft.stages.miss(stage, "deadline")
                 return None
 
-    def ranked(self, draft: Draft, rank: Callable[[], Ranked], fallback: Callable[[], Ranked]) -> Ranked:
+    async def ranked(self, draft: Draft, rank: Callable[[], Ranked], fallback: Callable[[], Ranked]) -> Ranked:
         """What `rank` makes; `fallback` when there is no time, or no sane score."""
-        ranked = self.worked("score", draft, rank)
+        ranked = await self.worked("score", draft, rank)
         if ranked is None:
             return fallback()
         if not np.isfinite(ranked.scores).all():

@@ -36,7 +36,7 @@ class CandidateRanker:
         ordinals = {each: answering.catalogue.ordinal(each) for each in wanted.product_ids}
         known = [ordinal for ordinal in ordinals.values() if ordinal is not None]
         candidates = Candidates.of(np.array(known, np.uint32), 0)
-        ranked = answering.ranked(
+        ranked = await answering.ranked(
             draft,
             partial(by_model, draft.served, draft.person, draft.items, candidates),
             lambda: Ranked.unscored(candidates),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.candidates import POPULAR, SourceLimits
 from headrace.model.items import Items
 from headrace.ranker.filters import Allowed
 from headrace.ranker.releases import Served
@@ -75,12 +76,16 @@ def selected(parts: Sequence[Candidates], selection: Selection) -> Candidates:
     return selection.of(merged(parts, sum(len(part) for part in parts)))
 
 
-def filled(candidates: Candidates, selection: Selection, items: Items) -> Candidates:
+def filled(candidates: Candidates, selection: Selection, items: Items, now_us: int) -> Candidates:
     """The candidates, with popular ones after them while there are fewer than wanted."""
     if len(candidates) >= selection.wanted:
         return candidates
-    popular = popular_among(selection.mask(), items, selection.wanted)
-    return merged([candidates, popular], selection.wanted)
+    # these are at hand; all items are looked through only for a filter that leaves too few of them
+    known = selection.of(Candidates.of(items.popular(now_us, SourceLimits().popular), POPULAR))
+    most = merged([candidates, known], selection.wanted)
+    if len(most) == selection.wanted:
+        return most
+    return merged([most, popular_among(selection.mask(), items, selection.wanted)], selection.wanted)
 
 
 def by_model(served: Served | None, person: Person, items: Items, candidates: Candidates) -> Ranked:

@@ -76,10 +76,10 @@ class Recommender:
         await self._answering.learn_history(draft)
         near, proposals = await asyncio.gather(self._near_person(draft, selection), self._proposals(draft))
         parts = [Candidates(proposals.ordinals, proposals.sources), Candidates.of(near.ordinals, VECTOR)]
-        return self._by_model(draft, parts, selection)
+        return await self._by_model(draft, parts, selection)
 
     async def _near_person(self, draft: Draft, selection: Selection) -> Neighbours:
-        self._answering.locate(draft)
+        await self._answering.locate(draft)
         served, vector_D = draft.served, draft.person.vector
         if served is None or vector_D is None:
             return Neighbours.none()
@@ -92,17 +92,17 @@ class Recommender:
         # the question to the index goes out first
         await asyncio.sleep(0)
         person = draft.person
-        found = self._answering.worked(
+        found = await self._answering.worked(
             "candidates", draft, lambda: propose(person.history, draft.items, person.now_us, _LIMITS)
         )
         return found or Proposals(np.zeros(0, np.uint32), np.zeros(0, np.uint8))
 
-    def _by_model(self, draft: Draft, parts: Sequence[Candidates], selection: Selection) -> Ranked:
+    async def _by_model(self, draft: Draft, parts: Sequence[Candidates], selection: Selection) -> Ranked:
         def rank() -> Ranked:
-            candidates = filled(selected(parts, selection), selection, draft.items)
+            candidates = filled(selected(parts, selection), selection, draft.items, draft.person.now_us)
             return by_model(draft.served, draft.person, draft.items, candidates)
 
-        return self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
+        return await self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
 
     async def _similar(self, draft: Draft, selection: Selection) -> Ranked:
         if not len(selection.on_page):
@@ -115,7 +115,7 @@ class Recommender:
             draft.stages.miss("neighbours", "none known")
             parts = [self._popular_beside(draft, selection)]
         rank = partial(self._rank_parts, draft, parts, selection)
-        return self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
+        return await self._answering.ranked(draft, rank, lambda: _unscored(parts, selection, draft))
 
     @staticmethod
     def _rank_parts(draft: Draft, parts: Sequence[Candidates], selection: Selection) -> Ranked:
@@ -152,7 +152,7 @@ class Recommender:
         """For a page whose product nobody knows: what is popular, in the person's order."""
         draft.stages.miss("product", "unknown")
         await self._answering.meet(draft)
-        return self._by_model(draft, [], selection)
+        return await self._by_model(draft, [], selection)
 
     async def _bought_together(self, draft: Draft, selection: Selection) -> Ranked:
         if not len(selection.on_page):
@@ -161,7 +161,7 @@ class Recommender:
         together, weights = bought_together(selection.on_page, draft.items)
         candidates = selection.of(together)
         weights = weights[np.isin(together.ordinals, candidates.ordinals)]
-        return self._as_given(draft, candidates, weights)
+        return await self._as_given(draft, candidates, weights)
 
     async def _repurchase(self, draft: Draft, selection: Selection) -> Ranked:
         await self._answering.meet(draft)
@@ -169,7 +169,7 @@ class Recommender:
         own = newest_first(history, history.event_types == EventCode.PURCHASE)
         candidates = selection.of(Candidates.of(own, REPURCHASE))
         rank = partial(by_model, draft.served, draft.person, draft.items, candidates)
-        return self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
+        return await self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
 
     async def _recently_viewed(self, draft: Draft, selection: Selection) -> Ranked:
         await self._answering.meet(draft)
@@ -177,15 +177,15 @@ class Recommender:
         own = newest_first(history, history.event_types != EventCode.REMOVE)
         candidates = selection.of(Candidates.of(own, REPURCHASE))
         places = np.arange(len(candidates), dtype=np.float32)
-        return self._as_given(draft, candidates, (1 / (1 + places)).astype(np.float32))
+        return await self._as_given(draft, candidates, (1 / (1 + places)).astype(np.float32))
 
-    def _as_given(self, draft: Draft, candidates: Candidates, weights: NDArray[np.float32]) -> Ranked:
+    async def _as_given(self, draft: Draft, candidates: Candidates, weights: NDArray[np.float32]) -> Ranked:
         rank = partial(as_given, draft.served, draft.person, draft.items, candidates, weights)
-        return self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
+        return await self._answering.ranked(draft, rank, lambda: Ranked.unscored(candidates))
 
 
 def _unscored(parts: Sequence[Candidates], selection: Selection, draft: Draft) -> Ranked:
-    return Ranked.unscored(filled(selected(parts, selection), selection, draft.items))
+    return Ranked.unscored(filled(selected(parts, selection), selection, draft.items, draft.person.now_us))
 
 
 def _categories(listings: Sequence[Listing]) -> list[str]:

@@ -64,7 +64,7 @@ class ProductSearch:
         draft = answering.draft("search", wanted.asker, explain=wanted.explain, deadline_s=deadline_s)
         allowed = answering.filters.allowed(wanted.filter)
         _, (fused, total) = await asyncio.gather(answering.meet(draft), self._found(draft, wanted, allowed))
-        ranked = self._ordered(draft, fused, wanted)
+        ranked = await self._ordered(draft, fused, wanted)
         end = wanted.offset + wanted.page_size
         answer = await answering.finished(draft, ranked, slice(wanted.offset, end))
         more = end < len(ranked.candidates)
@@ -101,11 +101,11 @@ class ProductSearch:
         known = allowed.of(near.ordinals) & (near.scores > 0)
         return Neighbours(near.ordinals[known], near.scores[known], near.space, near.applied_sequence)
 
-    def _ordered(self, draft: Draft, fused: Fused, wanted: ProductQuery) -> Ranked:
+    async def _ordered(self, draft: Draft, fused: Fused, wanted: ProductQuery) -> Ranked:
         if wanted.order_by != "relevance":
             return self._sorted(fused, wanted.order_by)
         limit = self._answering.settings.max_candidates
-        return self._answering.ranked(draft, lambda: _personal(draft, fused, limit), lambda: _unscored(fused))
+        return await self._answering.ranked(draft, lambda: _personal(draft, fused, limit), lambda: _unscored(fused))
 
     def _sorted(self, fused: Fused, order_by: str) -> Ranked:
         """By a fact of the product; equal ones go by relevance, those without it come last."""

@@ -20,6 +20,9 @@ from headrace.runtime.eventlog import Record
 from headrace.runtime.telemetry import counter
 from headrace.v1 import common_pb2, log_pb2, ranker_pb2, ranker_pb2_grpc
 
+# methods that take part in admission
+ANSWERS = ("Recommend", "Search", "Rank")
+
 _answers = counter("headrace.ranker.answers", "{answer}", "answers given, by method and whether degraded")
 
 
@@ -82,15 +85,15 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self._default_deadline_s = default_deadline_s
 
     async def Recommend(self, request: ranker_pb2.RecommendRequest, context: Context) -> ranker_pb2.RecommendResponse:
-        wanted = requests.recommendation(request)
         async with self._admission.turn():
+            wanted = requests.recommendation(request)
             answer = await self._recommender.recommend(wanted, self._deadline_s())
         self._status.count("Recommend", answer)
         return recommended(answer, request.return_products)
 
     async def Search(self, request: ranker_pb2.SearchRequest, context: Context) -> ranker_pb2.SearchResponse:
-        wanted = requests.product_query(request)
         async with self._admission.turn():
+            wanted = requests.product_query(request)
             answer = await self._search.search(wanted, self._deadline_s())
         self._status.count("Search", answer)
         return ranker_pb2.SearchResponse(
@@ -101,8 +104,8 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         )
 
     async def Rank(self, request: ranker_pb2.RankRequest, context: Context) -> ranker_pb2.RankResponse:
-        wanted = requests.ranking(request)
         async with self._admission.turn():
+            wanted = requests.ranking(request)
             answer = await self._ranker.rank(wanted, self._deadline_s())
         self._status.count("Rank", answer)
         return ranker_pb2.RankResponse(results=_results(answer, with_products=False), info=_info(answer))

@@ -30,6 +30,8 @@ T = TypeVar("T")
 _WAIT_SHARE = 0.6
 # beyond this many vectors a search in memory would take longer than the index's budget
 _MOST_IN_MEMORY = 200_000
+# what is to be left of the deadline before that
+_MEMORY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Sources:
                 self._index_breaker,
                 stages,
             )
-            return found or _from_memory(served, query_D, allowed, k)
+            return found or (_from_memory(served, query_D, allowed, k) if _has_time(stages) else Neighbours.none())
 
     async def near_items(
         self, served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int, stages: Stages
@@ -127,7 +129,7 @@ class Sources:
                 self._index_breaker,
                 stages,
             )
-            return found or _alike_in_memory(served, ordinals, allowed, k)
+            return found or (_alike_in_memory(served, ordinals, allowed, k) if _has_time(stages) else Neighbours.none())
 
     async def _asked(
         self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages
@@ -151,6 +153,11 @@ class Sources:
             return None
         breaker.succeed()
         return answer
+
+
+def _has_time(stages: Stages) -> bool:
+    """Whether to look through all vectors in memory: an answer that is late already must not make others late."""
+    return stages.left_s() > _MEMORY_S
 
 
 def _why(error: HeadraceError) -> str:

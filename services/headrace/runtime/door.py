@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
 from headrace.runtime.calls import TRACEPARENT, set_deadline
-from headrace.runtime.errors import HeadraceError, InvalidRequestError
+from headrace.runtime.errors import DeadlineError, HeadraceError, InvalidRequestError
 from headrace.runtime.rpc_status import status_of
 from headrace.runtime.telemetry import counter, histogram, span
 
@@ -30,6 +30,7 @@ _duration = histogram("headrace.rpc.duration", "ms", "time to serve a call, by m
 # grpc has no types for handlers: messages in and out are `Any` here, and only here
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Gate: TypeAlias = Callable[[str], HeadraceError | None]
 
 
 class _Malformed:
@@ -40,23 +41,37 @@ class _Malformed:
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """Wraps every method of the server that it is given to."""
+    """Wraps every method of the server that it is given to.
+
+    `gate` is asked by the method's name before anything of a call is read: why it is refused, or None.
+    """
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self._gate = gate
+        self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
+        method = handler_call_details.method
+        if self._gate is not None and (refusal := self._gate(_name(method))) is not None:
+            return _refusing(refusal, _name(method))
+        # a server's methods stay as they are, and this is asked at every call
+        if (known := self._wrapped.get(method)) is not None:
+            return known
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return _wrapped(handler, handler_call_details.method)
+        wrapped = self._wrapped[method] = _wrapped(handler, method)
+        return wrapped
 
 
 def _wrapped(handler: Any, method: str) -> Handler:
     if method.startswith("/grpc."):
         return handler  # type: ignore[no-any-return]  # health and reflection come as they are
-    name = method.rsplit("/", 1)[-1]
+    name = _name(method)
     serializers = {
         "request_deserializer": _lenient(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
@@ -68,6 +83,19 @@ def _wrapped(handler: Any, method: str) -> Handler:
     if handler.stream_unary:
         return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, name), **serializers)
     return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, name), **serializers)
+
+
+def _refusing(refusal: HeadraceError, name: str) -> Handler:
+    # as if the call had a stream of requests: the one that it has is then neither waited for nor parsed
+    async def refuse(requests: AsyncIterator[Any], context: Context) -> NoReturn:
+        _calls.add(1, {"method": name, "status": type(refusal).__name__})
+        await _abort(context, status_of(refusal))
+
+    return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+def _name(method: str) -> str:
+    return method.rsplit("/", 1)[-1]
 
 
 def _lenient(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | _Malformed]:
@@ -112,9 +140,12 @@ async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def _served(name: str, context: Context) -> AsyncIterator[None]:
     begun = time.perf_counter()
-    set_deadline(context.time_remaining())
+    left_s = context.time_remaining()
+    set_deadline(left_s)
     status = "OK"
     try:
+        if left_s is not None and left_s <= 0:
+            raise DeadlineError("the caller's deadline passed before the call was taken up")
         with span(name, parent=_parent(context), kind=SpanKind.SERVER):
             yield
     except HeadraceError as error:

@@ -15,7 +15,7 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from headrace.runtime.door import Door
+from headrace.runtime.door import Door, Gate
 from headrace.runtime.garbage import keep_small
 from headrace.runtime.logs import configure_logs
 from headrace.runtime.settings import CommonSettings, ServingSettings
@@ -63,10 +63,11 @@ class Background:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a composition root hands over: faces to serve, and the tasks behind them."""
+    """What a composition root hands over: faces to serve, the tasks behind them, and who is refused at the door."""
 
     faces: Sequence[Face]
     background: Background
+    gate: Gate | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ async def running(parts: Parts, settings: ServingSettings) -> AsyncIterator[Runn
     """
     limit = settings.max_message_bytes
     server = grpc.aio.server(
-        interceptors=[Door()],
+        interceptors=[Door(parts.gate)],
         options=[
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", limit),

@@ -111,12 +111,13 @@ async def test_a_shop_that_just_opened_learns_and_answers(suite, make):
     assert set(ids(again)) == {"p-3", "p-21", "p-5"}
 
     for person in range(20):
-        await suite.act(f"u{person}", "purchase-complete", f"p-{person}", f"p-{person + 20}")
+        offset = await suite.act(f"u{person}", "purchase-complete", f"p-{person}", f"p-{person + 20}")
 
-    async def is_released() -> bool:
-        return bool((await suite.status()).release)
+    async def is_released_and_told() -> bool:
+        status = await suite.status()
+        return bool(status.release) and status.feature_offset >= offset
 
-    await make.eventually(is_released, 60)
+    await make.eventually(is_released_and_told, 60)
     home = await suite.recommend("home", "ann", explain=True)
     assert len(home.results) == 20
     assert list(home.info.degraded_reasons) == []

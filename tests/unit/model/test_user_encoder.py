@@ -21,13 +21,13 @@ def test_it_finds_what_the_tower_finds(blocks: int, heads: int, habit: bool) -> 
         torch.nn.init.normal_(parameter, std=0.3)
     encoder, rng = UserEncoder(tower), np.random.default_rng(5)
     for length in (0, 1, 2, 7, 12):
-        vectors_LD = rng.standard_normal((length, 32)).astype(np.float32)
-        types_L, channels_L = rng.integers(0, EVENT_CODES, length), rng.integers(0, CHANNELS, length)
-        gaps_L, wait = rng.integers(0, GAP_BUCKETS, length), int(rng.integers(0, GAP_BUCKETS))
+        vectors = rng.standard_normal((length, 32)).astype(np.float32)
+        types, channels = rng.integers(0, EVENT_CODES, length), rng.integers(0, CHANNELS, length)
+        gaps, wait = rng.integers(0, GAP_BUCKETS, length), int(rng.integers(0, GAP_BUCKETS))
 
         with torch.inference_mode():
-            rows = (torch.from_numpy(column)[None] for column in (vectors_LD, types_L, channels_L, gaps_L))
-            expected_D = tower.wants(tower(*rows)[0, -1:], torch.tensor([wait]))[0].numpy()
+            rows = (torch.from_numpy(column)[None] for column in (vectors, types, channels, gaps))
+            expected = tower.wants(tower(*rows)[0, -1:], torch.tensor([wait]))[0].numpy()
 
-        found_D = encoder.wants(vectors_LD, types_L, channels_L, gaps_L, wait)
-        np.testing.assert_allclose(found_D, expected_D, rtol=2e-5, atol=2e-5)
+        found = encoder.wants(vectors, types, channels, gaps, wait)
+        np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)

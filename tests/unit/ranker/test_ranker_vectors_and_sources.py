@@ -128,7 +128,7 @@ def test_a_selection_leaves_out_the_page_and_is_filled_up_with_popular_ones():
     wanted = selection(np.array([True, True, False, True, True, True]), ordinals(1), wanted=4)
     candidates = selected([Candidates.of(ordinals(0, 1, 2, 99), VECTOR)], wanted)
     assert candidates.ordinals.tolist() == [0]
-    assert filled(candidates, wanted, items).ordinals.tolist() == [0, 4, 3, 5]
+    assert filled(candidates, wanted, items, 0).ordinals.tolist() == [0, 4, 3, 5]
 
 
 def test_newest_first_has_each_item_once():

@@ -47,8 +47,9 @@ async def test_what_was_put_aside_is_freed_with_its_last_reference() -> None:
     gone = asyncio.Event()
     task = asyncio.create_task(keep_small((0.0,), 600.0))
     kept = _Node()
-    while not gc.get_freeze_count():
-        await asyncio.sleep(0)
+    async with asyncio.timeout(30):
+        while not gc.get_freeze_count():  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0)
     weakref.finalize(kept, gone.set)
     del kept
     assert gone.is_set()
