@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headrace.runtime.atomic import write_atomically
 from headrace.runtime.errors import CorruptDataError, FailedPreconditionError
-from headrace.runtime.shards import Shard
+from headrace.runtime.shards import WHOLE, Shard
 
 _NAME = "shard"
 
@@ -27,7 +27,7 @@ def _held(directory: Path) -> Shard | None:
     if path.exists():
         return _shard(path)
     # a directory of before there were shards holds all items
-    return Shard() if (directory / "wal").exists() else None
+    return WHOLE if (directory / "wal").exists() else None
 
 
 def _shard(path: Path) -> Shard:

@@ -31,7 +31,7 @@ from headrace.runtime.errors import (
     NotFoundError,
     UnavailableError,
 )
-from headrace.runtime.shards import Shard
+from headrace.runtime.shards import WHOLE, Shard
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Store:
         directory: Path,
         make_segment: Callable[[int], Segment],
         wal_file_bytes: int = 64 << 20,
-        shard: Shard = Shard(),  # noqa: B008  # frozen
+        shard: Shard = WHOLE,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(directory)

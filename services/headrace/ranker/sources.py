@@ -17,11 +17,12 @@ from headrace.model.history import History
 from headrace.model.items import NO_NEIGHBOUR, Items
 from headrace.ranker.breaker import Breaker
 from headrace.ranker.filters import Allowed
-from headrace.ranker.peers import FeatureStorePeer, IndexPeer, Neighbours, UserState
+from headrace.ranker.peers import FeatureStorePeer, Neighbours, UserState, why_missing
 from headrace.ranker.releases import Served
 from headrace.ranker.scoring import popularity
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.stages import Stages
+from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.errors import DeadlineError, HeadraceError, NotFoundError
 
 T = TypeVar("T")
@@ -70,7 +71,7 @@ def merged(parts: Sequence[Candidates], limit: int) -> Candidates:
 class Sources:
     """Asks the peers on behalf of one answer at a time."""
 
-    def __init__(self, feature_store: FeatureStorePeer, index: IndexPeer, settings: RankerSettings) -> None:
+    def __init__(self, feature_store: FeatureStorePeer, index: VectorIndex, settings: RankerSettings) -> None:
         self._feature_store = feature_store
         self._index = index
         self._settings = settings
@@ -101,10 +102,8 @@ class Sources:
     ) -> Neighbours:
         """The allowed items nearest to a vector: from the index, else from memory."""
         with stages.timed("index"):
-            found = await self._asked(
-                "index",
+            found = await self._asked_index(
                 lambda budget_s: self._index.near_vector(served.vectors.space, query_D, k, allowed.bitmap, budget_s),
-                self._index_breaker,
                 stages,
             )
             return found or _from_memory(served, query_D, allowed, k)
@@ -121,13 +120,16 @@ class Sources:
             return Neighbours.none()
         space = served.vectors.space if served else ""
         with stages.timed("index"):
-            found = await self._asked(
-                "index",
-                lambda budget_s: self._index.near_items(space, ordinals, k, allowed.bitmap, budget_s),
-                self._index_breaker,
-                stages,
+            found = await self._asked_index(
+                lambda budget_s: self._index.near_items(space, ordinals, k, allowed.bitmap, budget_s), stages
             )
             return found or _alike_in_memory(served, ordinals, allowed, k)
+
+    async def _asked_index(self, ask: Callable[[float], Awaitable[Neighbours]], stages: Stages) -> Neighbours | None:
+        found = await self._asked("index", ask, self._index_breaker, stages)
+        for shard in found.missing if found else ():
+            stages.miss("index", shard)
+        return found
 
     async def _asked(
         self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages
@@ -147,16 +149,10 @@ class Sources:
             # a peer that answers "not found" is there
             if not isinstance(error, NotFoundError):
                 breaker.fail()
-            stages.miss(stage, _why(error))
+            stages.miss(stage, why_missing(error))
             return None
         breaker.succeed()
         return answer
-
-
-def _why(error: HeadraceError) -> str:
-    if isinstance(error, DeadlineError):
-        return "deadline"
-    return "unknown space" if isinstance(error, NotFoundError) else "unavailable"
 
 
 def _from_memory(served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int) -> Neighbours:

@@ -57,6 +57,10 @@ class Shard:
         return f"{self.number}/{self.count}"
 
 
+# an index that is not in shards
+WHOLE = Shard()
+
+
 def _checked(text: str) -> str:
     Shard.parsed(text)
     return text
