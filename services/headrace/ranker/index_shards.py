@@ -84,11 +84,11 @@ class IndexShards:
             return Neighbours.none()
         end = time.monotonic() + timeout_s
         found = await self._embeddings(space, ordinals, _LOOK_UP_SHARE * timeout_s)
-        known = next(iter(found.answers.values()))
         queries_QD = _in_order(ordinals, list(found.answers.values()))
+        space = next((answer.space for answer in found.answers.values()), space)
         if not len(queries_QD):
-            return replace(Neighbours.none(), space=known.space, missing=found.missing)
-        near = await self._near(known.space, queries_QD, k, bitmap, end - time.monotonic())
+            return replace(Neighbours.none(), space=space, missing=found.missing)
+        near = await self._near(space, queries_QD, k, bitmap, end - time.monotonic())
         return replace(near, missing=tuple(dict.fromkeys((*found.missing, *near.missing))))
 
     async def watch_vectors(self, space: str) -> AsyncIterator[VectorsUpdate]:
@@ -110,12 +110,12 @@ class IndexShards:
         return _of_one_space(await self._asked(asks, timeout_s))
 
     async def _asked(self, asks: Mapping[int, _Ask[T]], timeout_s: float) -> _Given[T]:
-        """What the shards give that are asked; the error of the first where all of them fail."""
+        """What the shards give that are asked; the error of the first where all shards fail."""
         tried = await asyncio.gather(*(_tried(self._shards[number], ask, timeout_s) for number, ask in asks.items()))
         by_number = dict(zip(asks, tried, strict=True))
         failed = {number: answer for number, answer in by_number.items() if isinstance(answer, HeadraceError)}
         answers = {number: answer for number, answer in by_number.items() if not isinstance(answer, HeadraceError)}
-        if not answers:
+        if len(failed) == len(self._shards):
             raise next(iter(failed.values()))
         return _Given(answers, tuple(f"shard {number} {why_missing(error)}" for number, error in failed.items()))
 
@@ -137,10 +137,8 @@ async def _tried(shard: IndexReplicas, ask: _Ask[T], timeout_s: float) -> T | He
 
 def _of_one_space(given: _Given[T]) -> _Given[T]:
     """Without the shards whose active space is another one than the first one's: scores of two do not compare."""
-    space = next(iter(given.answers.values())).space
-    others = [number for number, answer in given.answers.items() if answer.space != space]
-    if not others:
-        return given
+    spaces = {number: answer.space for number, answer in given.answers.items()}
+    others = [number for number, space in spaces.items() if space != next(iter(spaces.values()))]
     answers = {number: answer for number, answer in given.answers.items() if number not in others}
     return _Given(answers, (*given.missing, *(f"shard {number} in another space" for number in others)))
 

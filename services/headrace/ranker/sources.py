@@ -129,7 +129,8 @@ class Sources:
         found = await self._asked("index", ask, self._index_breaker, stages)
         for shard in found.missing if found else ():
             stages.miss("index", shard)
-        return found
+        # what only the missing shards could have told is rather made up from memory
+        return found if found and (len(found.ordinals) or not found.missing) else None
 
     async def _asked(
         self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages

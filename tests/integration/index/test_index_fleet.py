@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -72,6 +73,9 @@ class Fleet:
     def kill(self, shard: int, replica: int) -> None:
         self._processes[shard, replica].kill()
         self._processes[shard, replica].wait()
+
+    def stall(self, shard: int, replica: int) -> None:
+        self._processes[shard, replica].send_signal(signal.SIGSTOP)
 
     def kill_all(self) -> None:
         for place in self._processes:
@@ -216,6 +220,15 @@ async def test_shards_answer_as_one_index_and_no_search_fails_when_a_replica_is_
         assert killing.when() < asyncio.get_running_loop().time()
         assert not await fleet.is_serving(1, 0)
         assert answered > 200
+        await _a_replica_that_hangs_leaves_time_for_the_other_one(fleet, index, feed)
+
+
+async def _a_replica_that_hangs_leaves_time_for_the_other_one(fleet: Fleet, index: VectorIndex, feed: Feed) -> None:
+    fleet.stall(0, 0)
+    for query in queries(6):
+        found = await index.near_vector(feed.log.space, query, K, b"", 1.0)
+        assert found.missing == ()
+        assert found.ordinals.tolist() == feed.nearest(query)
 
 
 async def _answers_by_items_are_those_of_their_vectors(index: VectorIndex, feed: Feed) -> None:
