@@ -186,10 +186,16 @@ def _vectors(index: GetIndexStatsResponse) -> dict[str, object]:
         f"vectors of {space.space}": f"{space.vectors:,} by {space.segment_kind} ({space.segment_reason})"
         for space in index.spaces
     }
+    if index.shards > 1:
+        facts["index shard"] = f"{index.shard} of {index.shards}"
     if index.checked_queries:
         checked = f"{index.checked_recall:.3f} of the true best, {index.checked_queries:,} queries checked"
         facts["searches find"] = checked
-    return facts
+    return facts | {
+        f"DIVERGED {space.space}": ", ".join(f"from {one.peer} by sequence {one.sequence:,}" for one in space.diverged)
+        for space in index.spaces
+        if space.diverged
+    }
 
 
 def facts_of(found: Status) -> dict[str, object]:

@@ -11,16 +11,20 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from headrace.index.devices import InMemory, segment_maker
+from headrace.index.peers import Peer
+from headrace.index.replication import Replication
 from headrace.index.searching import Searcher, default_threads
-from headrace.index.server import IndexServicer, Pools
+from headrace.index.server import IndexServicer, Pools, Standing
 from headrace.index.settings import IndexSettings
 from headrace.index.store import Store
 from headrace.runtime.errors import HeadraceError, UnavailableError
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.shard_addresses import replicas_of
+from headrace.runtime.shards import Shard
 
 log = logging.getLogger(__name__)
 
@@ -30,25 +34,35 @@ _LOOK_EVERY_S = 1.0
 
 @asynccontextmanager
 async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncIterator[Parts]:
-    """The parts of a running index; a snapshot is written at the end."""
+    """The parts of a running index, once it is as far as its replicas; a snapshot is written at the end."""
     maker = segment_maker(settings.device, InMemory(settings.segment, settings.cells_from, settings.recall_goal))
-    store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20)
-    pools = Pools(
-        Searcher(
-            settings.search_threads or default_threads(), settings.max_searches, settings.check_share, maker.at_once
-        ),
-        ThreadPoolExecutor(_READERS, thread_name_prefix="index-reader"),
-    )
-    background = Background()
-    background.start(_keep_snapshots(store, settings), "snapshots")
-    try:
-        yield Parts([IndexServicer(store, pools, settings, maker.reason).face()], background)
-    finally:
-        await background.stop()
-        await store.close()
-        pools.searcher.close()
-        pools.readers.shutdown()
-        maker.close()
+    shard = Shard.parsed(settings.shard)
+    async with AsyncExitStack() as stack:
+        stack.callback(maker.close)
+        pools = Pools(
+            Searcher(
+                settings.search_threads or default_threads(), settings.max_searches, settings.check_share, maker.at_once
+            ),
+            stack.enter_context(ThreadPoolExecutor(_READERS, thread_name_prefix="index-reader")),
+        )
+        stack.callback(pools.searcher.close)
+        store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20, shard)
+        stack.push_async_callback(store.close)
+        standing = Standing()
+        replication = Replication(store, _peers(settings, stack), standing.instance, standing.divergences)
+        await replication.catch_up(settings.peers_wait_s)
+        background = Background()
+        stack.push_async_callback(background.stop)
+        background.start(_keep_snapshots(store, settings), "snapshots")
+        background.start(replication.run(settings.compare_every_s), "replication")
+        yield Parts([IndexServicer(store, pools, settings, maker.reason, standing).face()], background)
+
+
+def _peers(settings: IndexSettings, stack: AsyncExitStack) -> list[Peer]:
+    peers = [Peer(address) for address in replicas_of(settings.peers)] if settings.peers else []
+    for peer in peers:
+        stack.push_async_callback(peer.close)
+    return peers
 
 
 async def _keep_snapshots(store: Store, settings: IndexSettings) -> None:

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.index.columns import NORM_LIMIT, matrix, norms, ordinals_column
-from headrace.index.rows import F32, U32, Change, Mask, Rows
+from headrace.index.rows import F32, I64, U32, Change, Mask, Rows
 from headrace.runtime.errors import Faults
+from headrace.runtime.shards import Shard
 
 _SEQUENCE_LIMIT = 1 << 62
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Absolute values in sequence order: row i has sequence `first_sequence + i`."""
+    """Absolute values in sequence order: row i has sequence `first_sequence + i`, unless `part` says otherwise."""
 
     space: str
     first_sequence: int
@@ -26,25 +27,47 @@ class Batch:
     vectors_ND: F32
     tombstones_N: Mask
     log_offset: int
+    part: Part | None = None
 
     def __len__(self) -> int:
         return len(self.ordinals)
 
     @property
     def last_sequence(self) -> int:
-        return self.first_sequence + len(self) - 1
+        return self.first_sequence + (self.part.sent_rows if self.part else len(self)) - 1
+
+    @property
+    def places(self) -> I64:
+        """Of each row, how far its sequence lies above the first one; ascending."""
+        return self.part.places if self.part else np.arange(len(self), dtype=np.int64)
+
+    def rows_until(self, sequence: int) -> int:
+        """How many rows have a sequence up to this one."""
+        count = sequence + 1 - self.first_sequence
+        return int(np.searchsorted(self.part.places, count)) if self.part else min(max(0, count), len(self))
 
     def after(self, sequence: int) -> Batch:
         """The rows with a higher sequence."""
         skip = max(0, sequence + 1 - self.first_sequence)
+        start = self.rows_until(sequence)
         return Batch(
             self.space,
             self.first_sequence + skip,
-            self.ordinals[skip:],
-            self.vectors_ND[skip:],
-            self.tombstones_N[skip:],
+            self.ordinals[start:],
+            self.vectors_ND[start:],
+            self.tombstones_N[start:],
             self.log_offset,
+            Part(self.part.places[start:] - skip, self.part.sent_rows - skip) if self.part else None,
         )
+
+    def owned_by(self, shard: Shard) -> Batch:
+        """The rows that a shard holds; their sequences stay, and so does the last one."""
+        if shard.count == 1:
+            return self
+        kept = np.flatnonzero(shard.owns(self.ordinals))
+        part = Part(self.places[kept], self.last_sequence - self.first_sequence + 1)
+        rows = (self.ordinals[kept], self.vectors_ND[kept], self.tombstones_N[kept])
+        return Batch(self.space, self.first_sequence, *rows, self.log_offset, part)
 
     def change(self) -> Change:
         """What the batch makes of a space: of several rows for one item, the last."""
@@ -55,10 +78,18 @@ class Batch:
         rows = Rows(
             self.ordinals[kept],
             self.vectors_ND[kept],
-            self.first_sequence + kept,
+            self.first_sequence + (self.part.places[kept] if self.part else kept),
             np.full(len(kept), self.log_offset, np.int64),
         )
         return Change(rows, self.ordinals[last[deleted]], self.last_sequence, self.log_offset)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which rows of a batch as sent these are: their places in it, ascending, and how many rows it had."""
+
+    places: I64
+    sent_rows: int
 
 
 @dataclass(frozen=True)

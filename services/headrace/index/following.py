@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ async def followed(space: Space, readers: Executor, snapshot_limit_s: float) -> 
 
 async def _snapshot(space: Space, readers: Executor, limit_s: float) -> AsyncIterator[Part]:
     loop = asyncio.get_running_loop()
-    with _Lease(space, limit_s) as lease:
+    with Lease(space.segment.view(), limit_s) as lease:
         view, chunks = lease.view, lease.view.chunks()
         while (rows := await loop.run_in_executor(readers, lease.read, chunks)) is not None:
             for start in range(0, len(rows), _part_rows(space.dimension)):
@@ -71,17 +71,17 @@ async def _snapshot(space: Space, readers: Executor, limit_s: float) -> AsyncIte
         yield Part(NO_ORDINALS, nothing, none_N, view.sequence, view.log_offset, snapshot=True, snapshot_end=True)
 
 
-class _Lease:
+class Lease:
     """A pinned view that is let go after a while, so that a stalled follower holds no rows back."""
 
-    def __init__(self, space: Space, limit_s: float) -> None:
+    def __init__(self, view: AbstractContextManager[SegmentView], limit_s: float) -> None:
         self._pins = ExitStack()
-        self.view: SegmentView = self._pins.enter_context(space.segment.view())
+        self.view: SegmentView = self._pins.enter_context(view)
         self._limit_s = limit_s
         self._reading = False
         self._expired = False
 
-    def __enter__(self) -> _Lease:
+    def __enter__(self) -> Lease:
         self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._expire)
         return self
 

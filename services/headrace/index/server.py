@@ -9,14 +9,19 @@ import re
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
+from secrets import token_hex
 
 import faiss
 
 from headrace.index.batch import Batch, BatchColumns, checked_batch
 from headrace.index.columns import NORM_LIMIT, bitmap, matrix, norms, ordinals_column
+from headrace.index.copying import copied_rows
+from headrace.index.divergence import Divergences
 from headrace.index.following import Part, followed
+from headrace.index.peers import copy_head, copy_part, marks_message
 from headrace.index.rows import F32, Found, Rows
 from headrace.index.searching import Query, Searcher
 from headrace.index.settings import IndexSettings
@@ -54,14 +59,25 @@ class Pools:
     readers: ThreadPoolExecutor
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Who this process is among the replicas of its shard, and which of them differ from it."""
+
+    instance: str = field(default_factory=partial(token_hex, 8))
+    divergences: Divergences = field(default_factory=Divergences)
+
+
 class IndexServicer(index_pb2_grpc.IndexServiceServicer):
     """Translates calls for a `Store`; `segment_reason` says why its segments are of their kind."""
 
-    def __init__(self, store: Store, pools: Pools, settings: IndexSettings, segment_reason: str) -> None:
+    def __init__(
+        self, store: Store, pools: Pools, settings: IndexSettings, segment_reason: str, standing: Standing
+    ) -> None:
         self._store = store
         self._pools = pools
         self._settings = settings
         self._segment_reason = segment_reason
+        self._standing = standing
         self._apply_ms = RecentQuantiles()
 
     def face(self) -> Face:
@@ -173,6 +189,17 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         async for part in followed(space, self._pools.readers, self._settings.watch_snapshot_limit_s):
             yield _watch_response(space.name, part)
 
+    async def CopySpace(
+        self, request: index_pb2.CopySpaceRequest, context: Context
+    ) -> AsyncIterator[index_pb2.CopySpaceResponse]:
+        space = self._store.space(_named(request.space))
+        with ExitStack() as pins:
+            view, rolling_hash = await self._store.pinned(space, pins)
+            yield copy_head(space, view, rolling_hash, self._store.shard)
+            async for rows in copied_rows(view, self._pools.readers, pins, self._settings.watch_snapshot_limit_s):
+                yield copy_part(rows)
+            yield index_pb2.CopySpaceResponse(end=True)
+
     async def CreateSpace(
         self, request: index_pb2.CreateSpaceRequest, context: Context
     ) -> index_pb2.CreateSpaceResponse:
@@ -207,6 +234,9 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
             memory_bytes=sum(space.segment.memory_bytes() for space in spaces),
             checked_queries=self._pools.searcher.checker.checked,
             checked_recall=self._pools.searcher.checker.recall,
+            shard=self._store.shard.number,
+            shards=self._store.shard.count,
+            instance=self._standing.instance,
         )
 
     async def _space_stats(self, space: Space, with_digest: bool) -> index_pb2.SpaceStats:
@@ -222,6 +252,11 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
             segment_kind=space.segment.kind,
             segment_reason=self._segment_reason,
             digest=extent.sha256,
+            hash_marks=marks_message(space.rolling_hash),
+            diverged=[
+                index_pb2.Divergence(peer=peer, sequence=sequence)
+                for peer, sequence in self._standing.divergences.of(space.name)
+            ],
         )
 
 

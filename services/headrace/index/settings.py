@@ -8,6 +8,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from headrace.runtime.settings import ServingSettings
+from headrace.runtime.shard_addresses import ReplicasSetting
+from headrace.runtime.shards import ShardSetting
 
 
 class IndexSettings(ServingSettings):
@@ -37,3 +39,9 @@ class IndexSettings(ServingSettings):
     snapshot_every_mb: int = Field(256, ge=1, description="write-ahead log that a restart replays at most")
     snapshot_every_s: float = Field(600.0, gt=0, description="age of the oldest record that a restart replays")
     watch_snapshot_limit_s: float = Field(60.0, gt=0, description="time a follower has to take its snapshot")
+    shard: ShardSetting = Field("0/1", description="which shard this is, of how many: NUMBER/COUNT")
+    peers: ReplicasSetting = Field(
+        "", description="addresses of the shard's replicas, separated by commas; this one may be among them"
+    )
+    peers_wait_s: float = Field(5.0, ge=0, description="time that a start waits for a replica to catch up from")
+    compare_every_s: float = Field(5.0, gt=0, description="seconds between comparisons with the replicas")

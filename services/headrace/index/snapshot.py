@@ -16,10 +16,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from headrace.index.rolling_hash import Mark, RollingHash
 from headrace.index.rows import Rows
 from headrace.index.segment import SegmentView
 from headrace.runtime.atomic import check_sha256, sha256, sync_directory, write_atomically
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 _KEPT = 2
 _READ_ROWS = 1 << 14
+# of snapshots by builds that did not hash what they took
+_UNHASHED = RollingHash(chain=None)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class SpaceBase:
     log_offset: int
     file: str
     sha256: str
+    rolling_hash: RollingHash = _UNHASHED
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Pinned:
     name: str
     dimension: int
     view: SegmentView
+    rolling_hash: RollingHash
 
 
 class Snapshots:
@@ -137,9 +142,8 @@ def _written(path: Path, space: Pinned) -> SpaceBase:
             file.write(data)
         _sync(file)
     view = space.view
-    return SpaceBase(
-        space.name, space.dimension, view.count, view.sequence, view.log_offset, path.name, hashed.hexdigest()
-    )
+    extent = (view.count, view.sequence, view.log_offset)
+    return SpaceBase(space.name, space.dimension, *extent, path.name, hashed.hexdigest(), space.rolling_hash)
 
 
 def _row(dimension: int) -> np.dtype[np.void]:
@@ -171,7 +175,16 @@ def _manifest(folder: Path) -> Manifest:
         body = str(sealed["manifest"])
         check_sha256(body.encode(), str(sealed["sha256"]), _MANIFEST)
         fields = json.loads(body)
-        spaces = tuple(SpaceBase(**base) for base in fields["spaces"])
+        spaces = tuple(_base(**base) for base in fields["spaces"])
         return Manifest(fields["last"], fields["active"], spaces)
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptDataError(f"{_MANIFEST} cannot be read: {error}") from error
+
+
+def _base(rolling_hash: dict[str, Any] | None = None, **fields: Any) -> SpaceBase:
+    # what json gives is known to fit by its checksum
+    if rolling_hash is None:
+        return SpaceBase(**fields)
+    chain, marks = rolling_hash["chain"], rolling_hash["marks"]
+    known = RollingHash(rolling_hash["sequence"], chain and tuple(chain), tuple(Mark(**mark) for mark in marks))
+    return SpaceBase(**fields, rolling_hash=known)

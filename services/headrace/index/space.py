@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.index.rows import U32, Change, Rows
+from headrace.index.batch import Batch
+from headrace.index.rolling_hash import RollingHash
+from headrace.index.rows import NO_ORDINALS, U32, Change, Rows
 from headrace.index.segment import Segment, SegmentView
 from headrace.index.watcher import Watcher
 from headrace.runtime.errors import DeadlineError, NotFoundError
@@ -34,10 +36,11 @@ class Space:
     `apply` and `view` may be called from any thread; waiting, watching and announcing belong to the event loop.
     """
 
-    def __init__(self, name: str, dimension: int, segment: Segment) -> None:
+    def __init__(self, name: str, dimension: int, segment: Segment, rolling_hash: RollingHash | None = None) -> None:
         self.name = name
         self.dimension = dimension
         self.segment = segment
+        self.rolling_hash = rolling_hash or RollingHash()
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._watchers: set[Watcher] = set()
         self._digest: Digest | None = None
@@ -51,14 +54,33 @@ class Space:
     def log_offset(self) -> int:
         return self.segment.log_offset
 
+    def take(self, batch: Batch) -> None:
+        """Makes a batch visible to searches, and notes it in the rolling hash."""
+        self.apply(batch.change())
+        self.rolling_hash = self.rolling_hash.after(batch)
+
     def apply(self, change: Change) -> None:
         """Makes a change visible to searches."""
         self.segment.write(change)
 
-    def announce(self, ordinals: U32) -> None:
-        """Wakes whoever waits for what was applied; called before anything else is applied."""
+    def become(self, other: Space) -> U32:
+        """Takes over the rows of another space; the ordinals of all that may have changed."""
+        changed = np.union1d(self._ordinals(), other._ordinals())
+        self.segment, self.rolling_hash = other.segment, other.rolling_hash
+        return changed
+
+    def _ordinals(self) -> U32:
+        with self.segment.view() as view:
+            return np.concatenate([NO_ORDINALS, *(rows.ordinals for rows in view.chunks())])
+
+    def announce(self, ordinals: U32, at: tuple[int, int] | None = None) -> None:
+        """Wakes whoever waits for what was applied; called before anything else is applied.
+
+        `at` are the sequence and log offset that it brought the space to, where it has gone on meanwhile.
+        """
+        sequence, log_offset = at or (self.applied_sequence, self.log_offset)
         for watcher in self._watchers:
-            watcher.note(ordinals, self.applied_sequence, self.log_offset)
+            watcher.note(ordinals, sequence, log_offset)
         reached = [done for sequence, done in self._waiting if sequence <= self.applied_sequence]
         self._waiting = [waiting for waiting in self._waiting if waiting[0] > self.applied_sequence]
         for done in reached:

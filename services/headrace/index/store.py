@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from headrace.index.batch import Batch
-from headrace.index.log_record import Activate, Create, Drop, Entry, decoded, encoded
-from headrace.index.segment import Segment
+from headrace.index.log_record import Activate, Adopt, Create, Drop, Entry, decoded, encoded
+from headrace.index.rolling_hash import RollingHash
+from headrace.index.rows import NO_ORDINALS, U32
+from headrace.index.segment import Segment, SegmentView
+from headrace.index.shard_file import check_shard
 from headrace.index.snapshot import Manifest, Pinned, Snapshots, SpaceBase, read_rows, skipped
 from headrace.index.space import Space
 from headrace.index.write_ahead_log import WriteAheadLog
@@ -28,6 +31,7 @@ from headrace.runtime.errors import (
     NotFoundError,
     UnavailableError,
 )
+from headrace.runtime.shards import WHOLE, Shard
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +84,22 @@ class _Snapshotted:
 class Store:
     """The spaces of one index, kept in a directory that no other process may use meanwhile.
 
-    Opening it restores the newest snapshot that is whole and the log after it.
+    Opening it restores the newest snapshot that is whole and the log after it. Of every batch it keeps the rows
+    of its shard; FailedPreconditionError: the directory holds another one.
     """
 
-    def __init__(self, directory: Path, make_segment: Callable[[int], Segment], wal_file_bytes: int = 64 << 20) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        make_segment: Callable[[int], Segment],
+        wal_file_bytes: int = 64 << 20,
+        shard: Shard = WHOLE,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(directory)
-        self._make_segment = make_segment
+        check_shard(directory, shard)
+        self.shard = shard
+        self.make_segment = make_segment
         self._snapshots = Snapshots(directory / "snapshots")
         self._log = WriteAheadLog(directory / "wal", wal_file_bytes)
         self._spaces: dict[str, Space] = {}
@@ -129,7 +142,7 @@ class Store:
 
     def apply(self, batch: Batch) -> asyncio.Future[Applied]:
         """Takes a batch in the order of calling; done when it is durable and visible, or refused."""
-        return self._submit(batch)
+        return self._submit(batch.owned_by(self.shard))
 
     async def create(self, name: str, dimension: int) -> None:
         """Makes an empty space. AlreadyExistsError when there is one of another dimension."""
@@ -152,20 +165,70 @@ class Store:
         await asyncio.shield(self._snapshot)
 
     async def _take_snapshot(self) -> None:
-        loop = asyncio.get_running_loop()
         async with self._snapshotting:
             covered = await self._write_snapshot()
-            kept = await loop.run_in_executor(self._snapshot_writer, self._snapshots.delete_old)
-            await loop.run_in_executor(self._writer, self._log.delete_through, kept)
+            await self._delete_old()
             log.info("snapshot_written", extra={"record": covered.last, "spaces": len(covered.spaces)})
+
+    async def _delete_old(self) -> None:
+        loop = asyncio.get_running_loop()
+        kept = await loop.run_in_executor(self._snapshot_writer, self._snapshots.delete_old)
+        await loop.run_in_executor(self._writer, self._log.delete_through, kept)
 
     async def _write_snapshot(self) -> Manifest:
         loop = asyncio.get_running_loop()
         with ExitStack() as pins:
-            pinned = await loop.run_in_executor(self._writer, self._pin, pins)
+            pinned = await loop.run_in_executor(self._writer, self._pin, self.spaces, pins)
             write = partial(self._snapshots.write, pinned.last, pinned.active, pinned.spaces)
             try:
                 return await loop.run_in_executor(self._snapshot_writer, write)
+            except OSError as error:
+                self._note_logged(pinned.logged_bytes)
+                raise UnavailableError(f"snapshot not written: {error}") from error
+
+    async def pinned(self, space: Space, pins: ExitStack) -> tuple[SegmentView, RollingHash]:
+        """The rows of a space and their hash as of one moment, until `pins` closes."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._writer, lambda: (pins.enter_context(space.segment.view()), space.rolling_hash)
+        )
+
+    async def adopt(self, space: Space) -> bool:
+        """Puts what a replica holds in the place of what is here, durably; whether it was further than this.
+
+        A crash leaves the old rows or the new ones. FailedPreconditionError: the space here has another dimension.
+        """
+        loop = asyncio.get_running_loop()
+        at = (space.applied_sequence, space.log_offset)
+        async with self._snapshotting:
+            is_new, changed = await loop.run_in_executor(self._writer, self._adopt, space)
+            if is_new:
+                self._spaces[space.name].announce(changed, at)
+                await self._delete_old()
+        return is_new
+
+    def _adopt(self, adopted: Space) -> tuple[bool, U32]:
+        """Runs on the writer's thread, so between two commits; whatever is committed next follows on the new rows."""
+        old = self._spaces.get(adopted.name)
+        if old is not None and old.dimension != adopted.dimension:
+            raise FailedPreconditionError(
+                f"space {old.name!r} has dimension {old.dimension}, the replica's has {adopted.dimension}"
+            )
+        if old is not None and old.applied_sequence >= adopted.applied_sequence:
+            return False, NO_ORDINALS
+        # a number of its own, so that no older snapshot is written over
+        self._append([Adopt(adopted.name)])
+        self._write_now({**self._spaces, adopted.name: adopted})
+        if old is not None:
+            return True, old.become(adopted)
+        self._spaces = {**self._spaces, adopted.name: adopted}
+        return True, NO_ORDINALS
+
+    def _write_now(self, spaces: dict[str, Space]) -> None:
+        with ExitStack() as pins:
+            pinned = self._pin([space for _, space in sorted(spaces.items())], pins)
+            try:
+                self._snapshots.write(pinned.last, pinned.active, pinned.spaces)
             except OSError as error:
                 self._note_logged(pinned.logged_bytes)
                 raise UnavailableError(f"snapshot not written: {error}") from error
@@ -281,7 +344,7 @@ class Store:
             raise AlreadyExistsError(f"space {entry.space!r} has dimension {space.dimension}, not {entry.dimension}")
         return space is None
 
-    def _append(self, entries: Sequence[Entry]) -> None:
+    def _append(self, entries: Sequence[Entry | Adopt]) -> None:
         payloads = [encoded(entry) for entry in entries]
         if not payloads:
             return
@@ -295,9 +358,9 @@ class Store:
 
     def _apply(self, entry: Entry) -> None:
         if isinstance(entry, Batch):
-            self._spaces[entry.space].apply(entry.change())
+            self._spaces[entry.space].take(entry)
         elif isinstance(entry, Create):
-            space = Space(entry.space, entry.dimension, self._make_segment(entry.dimension))
+            space = Space(entry.space, entry.dimension, self.make_segment(entry.dimension))
             # replaced, not changed: the event loop reads it at the same time
             self._spaces = {**self._spaces, entry.space: space}
         elif isinstance(entry, Activate):
@@ -306,10 +369,11 @@ class Store:
             self._dropped.append(self._spaces[entry.space])
             self._spaces = {name: space for name, space in self._spaces.items() if name != entry.space}
 
-    def _pin(self, pins: ExitStack) -> _Snapshotted:
+    def _pin(self, spaces: Sequence[Space], pins: ExitStack) -> _Snapshotted:
         """What a snapshot holds, as of now. Runs on the writer's thread, so between two commits."""
         pinned = [
-            Pinned(space.name, space.dimension, pins.enter_context(space.segment.view())) for space in self.spaces
+            Pinned(space.name, space.dimension, pins.enter_context(space.segment.view()), space.rolling_hash)
+            for space in spaces
         ]
         self._log.rotate()
         logged_bytes, self._logged_bytes, self._logged_since = self._logged_bytes, 0, None
@@ -340,9 +404,9 @@ class Store:
         return 0
 
     def _restored(self, folder: Path, base: SpaceBase) -> Space:
-        segment = self._make_segment(base.dimension)
+        segment = self.make_segment(base.dimension)
         segment.fill(read_rows(folder, base), base.sequence, base.log_offset)
-        return Space(base.name, base.dimension, segment)
+        return Space(base.name, base.dimension, segment, base.rolling_hash)
 
     def _replay(self, number: int, payload: bytes) -> bool:
         """Whether a record changed anything. What does not fit is skipped, and said."""
@@ -350,6 +414,9 @@ class Store:
             entry = decoded(payload)
         except CorruptDataError as error:
             log.error("log_record_skipped", extra={"record": number, "reason": str(error)})
+            return False
+        if isinstance(entry, Adopt):
+            log.warning("adoption_not_finished", extra={"record": number, "space": entry.space})
             return False
         if isinstance(entry, Batch):
             [planned] = self._plan([entry])

@@ -21,8 +21,9 @@ from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
 from headrace.ranker.impressions import ImpressionLog
+from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
-from headrace.ranker.peers import FeatureStorePeer, IndexPeer, TrainerPeer
+from headrace.ranker.peers import FeatureStorePeer, TrainerPeer
 from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
@@ -31,10 +32,12 @@ from headrace.ranker.server import ANSWERS, RankerServicer, Status, impression_r
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
+from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.runtime.serving import Background, Face, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.shard_addresses import addresses_of
 from headrace.v1 import ranker_pb2_grpc
 
 _SERVICE = "headrace.v1.RankerService"
@@ -47,7 +50,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
     async with AsyncExitStack() as stack:
         background = Background()
         feature_store = FeatureStorePeer(await stack.enter_async_context(open_channel(settings.feature_store_address)))
-        index = IndexPeer(await stack.enter_async_context(open_channel(settings.index_address)))
+        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address)))
         trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address)))
         pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))
         loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="release"))
@@ -93,7 +96,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
 
 
-def _vector_feed(index: IndexPeer, settings: RankerSettings, space: str) -> VectorFeed:
+def _vector_feed(index: VectorIndex, settings: RankerSettings, space: str) -> VectorFeed:
     return VectorFeed(index, space, settings.retry_s)
 
 

@@ -12,7 +12,8 @@ from headrace.model.items import ITEM_FEATURES
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.following import followed
 from headrace.ranker.lexical import LexicalIndex
-from headrace.ranker.peers import FeatureStorePeer, IndexPeer, ItemsUpdate, VectorsUpdate
+from headrace.ranker.peers import FeatureStorePeer, ItemsUpdate, VectorsUpdate
+from headrace.ranker.vector_index import VectorIndex
 from headrace.ranker.vectors import Vectors
 from headrace.runtime.errors import FailedPreconditionError
 
@@ -68,7 +69,7 @@ class ItemFeed:
 class VectorFeed:
     """Follows one space's vectors while `run` runs."""
 
-    def __init__(self, peer: IndexPeer, space: str, retry_s: float) -> None:
+    def __init__(self, peer: VectorIndex, space: str, retry_s: float) -> None:
         self.vectors = Vectors(space)
         self._peer = peer
         self._retry_s = retry_s

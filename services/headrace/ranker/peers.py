@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from headrace.model.history import History, is_customer
 from headrace.model.items import NEIGHBOURS
 from headrace.ranker.catalogue import FOREVER_US, ItemRows, Listing
+from headrace.ranker.nearest import Nearest
 from headrace.runtime.calls import call_options
-from headrace.runtime.errors import CorruptDataError, DeadlineError, NotFoundError, UnavailableError
+from headrace.runtime.errors import CorruptDataError, DeadlineError, HeadraceError, NotFoundError, UnavailableError
 from headrace.v1 import (
     common_pb2,
     feature_store_pb2,
@@ -56,16 +57,29 @@ class ItemsUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Nearest items of each query, end to end; scores are inner products."""
+    """Nearest items of each query, end to end; scores are inner products.
+
+    `missing` names the shards whose items could not be looked at, and why.
+    """
 
     ordinals: NDArray[np.uint32]
     scores: NDArray[np.float32]
     space: str
     applied_sequence: int
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def none(cls) -> Neighbours:
         return cls(np.zeros(0, np.uint32), np.zeros(0, np.float32), "", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Items of a space with their vectors."""
+
+    space: str
+    ordinals: NDArray[np.uint32]
+    vectors_ND: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +151,7 @@ class IndexPeer:
         self, space: str, query_D: NDArray[np.float32], k: int, bitmap: bytes, timeout_s: float
     ) -> Neighbours:
         """The k allowed items nearest to a vector. DeadlineError, UnavailableError, NotFoundError."""
-        queries = common_pb2.Matrix(rows=1, columns=len(query_D), values=query_D.astype("<f4").tobytes())
-        return await self._search(
-            index_pb2.IndexServiceSearchRequest(space=space, queries=queries, k=k, allow_bitmap=bitmap), timeout_s
-        )
+        return _neighbours(await self.nearest(space, query_D[None], k, bitmap, timeout_s))
 
     async def near_items(
         self, space: str, ordinals: NDArray[np.uint32], k: int, bitmap: bytes, timeout_s: float
@@ -149,18 +160,36 @@ class IndexPeer:
         request = index_pb2.IndexServiceSearchRequest(
             space=space, query_item_ordinals=ordinals.astype("<u4").tobytes(), k=k, allow_bitmap=bitmap
         )
+        return _neighbours(await self._search(request, timeout_s))
+
+    async def nearest(
+        self, space: str, queries_QD: NDArray[np.float32], k: int, bitmap: bytes, timeout_s: float
+    ) -> Nearest:
+        """The k allowed items nearest to each of several vectors."""
+        rows, columns = queries_QD.shape
+        queries = common_pb2.Matrix(rows=rows, columns=columns, values=queries_QD.astype("<f4").tobytes())
+        request = index_pb2.IndexServiceSearchRequest(space=space, queries=queries, k=k, allow_bitmap=bitmap)
         return await self._search(request, timeout_s)
 
-    async def _search(self, request: index_pb2.IndexServiceSearchRequest, timeout_s: float) -> Neighbours:
+    async def embeddings(self, space: str, ordinals: NDArray[np.uint32], timeout_s: float) -> Embeddings:
+        """The vectors of those of the items that have one."""
+        request = index_pb2.GetEmbeddingsRequest(space=space, item_ordinals=ordinals.astype("<u4").tobytes())
+        try:
+            response = await self._stub.GetEmbeddings(request, **call_options(timeout_s))
+        except grpc.aio.AioRpcError as error:
+            raise _translated(error) from error
+        return Embeddings(response.space, np.frombuffer(response.item_ordinals, "<u4"), _matrix(response.vectors))
+
+    async def _search(self, request: index_pb2.IndexServiceSearchRequest, timeout_s: float) -> Nearest:
         try:
             response = await self._stub.Search(request, **call_options(timeout_s))
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
         counts = np.frombuffer(response.counts, "<u4")
-        ordinals = np.frombuffer(response.item_ordinals, "<u4").reshape(len(counts), -1)
-        scores = np.frombuffer(response.scores, "<f4").reshape(len(counts), -1)
-        found = np.arange(ordinals.shape[1]) < counts[:, None]
-        return Neighbours(ordinals[found], scores[found], response.space, response.applied_sequence)
+        shape = (len(counts), request.k)
+        ordinals_QK = np.frombuffer(response.item_ordinals, "<u4").reshape(shape)
+        scores_QK = np.frombuffer(response.scores, "<f4").reshape(shape)
+        return Nearest(counts, ordinals_QK, scores_QK, response.space, response.applied_sequence)
 
     async def watch_vectors(self, space: str) -> AsyncIterator[VectorsUpdate]:
         """All vectors of a space, then every change. UnavailableError; NotFoundError: no such space."""
@@ -193,6 +222,18 @@ class TrainerPeer:
             return b"".join([chunk.data async for chunk in chunks])
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
+
+
+def why_missing(error: HeadraceError) -> str:
+    """Why a peer gave no answer, as answers that do without it say."""
+    if isinstance(error, DeadlineError):
+        return "deadline"
+    return "unknown space" if isinstance(error, NotFoundError) else "unavailable"
+
+
+def _neighbours(nearest: Nearest) -> Neighbours:
+    ordinals, scores = nearest.end_to_end()
+    return Neighbours(ordinals, scores, nearest.space, nearest.applied_sequence)
 
 
 def _translated(error: grpc.aio.AioRpcError) -> DeadlineError | NotFoundError | CorruptDataError | UnavailableError:

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.model.text.weights import UPSTREAM_SHA256
 from headrace.runtime.settings import ServingSettings
+from headrace.runtime.shard_addresses import ShardAddressesSetting
 
 
 class RankerSettings(ServingSettings):
@@ -19,7 +20,9 @@ class RankerSettings(ServingSettings):
     port: int = Field(7405, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     feature_store_address: str = Field("127.0.0.1:7402", description="host:port of the feature store")
     trainer_address: str = Field("127.0.0.1:7403", description="host:port of the trainer's registry")
-    index_address: str = Field("127.0.0.1:7404", description="host:port of the index")
+    index_address: ShardAddressesSetting = Field(
+        "127.0.0.1:7404", description="host:port of the index: replicas separated by commas, shards by semicolons"
+    )
 
     default_deadline_s: float = Field(1.0, gt=0, description="time for an answer when the caller sets no deadline")
     state_budget_s: float = Field(0.15, gt=0, description="most that an answer waits for the person's state")

@@ -17,11 +17,12 @@ from headrace.model.history import History
 from headrace.model.items import NO_NEIGHBOUR, Items
 from headrace.ranker.breaker import Breaker
 from headrace.ranker.filters import Allowed
-from headrace.ranker.peers import FeatureStorePeer, IndexPeer, Neighbours, UserState
+from headrace.ranker.peers import FeatureStorePeer, Neighbours, UserState, why_missing
 from headrace.ranker.releases import Served
 from headrace.ranker.scoring import popularity
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.stages import Stages
+from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.errors import DeadlineError, HeadraceError, NotFoundError
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ def merged(parts: Sequence[Candidates], limit: int) -> Candidates:
 class Sources:
     """Asks the peers on behalf of one answer at a time."""
 
-    def __init__(self, feature_store: FeatureStorePeer, index: IndexPeer, settings: RankerSettings) -> None:
+    def __init__(self, feature_store: FeatureStorePeer, index: VectorIndex, settings: RankerSettings) -> None:
         self._feature_store = feature_store
         self._index = index
         self._settings = settings
@@ -103,10 +104,8 @@ class Sources:
     ) -> Neighbours:
         """The allowed items nearest to a vector: from the index, else from memory."""
         with stages.timed("index"):
-            found = await self._asked(
-                "index",
+            found = await self._asked_index(
                 lambda budget_s: self._index.near_vector(served.vectors.space, query_D, k, allowed.bitmap, budget_s),
-                self._index_breaker,
                 stages,
             )
             return found or (_from_memory(served, query_D, allowed, k) if _has_time(stages) else Neighbours.none())
@@ -123,13 +122,17 @@ class Sources:
             return Neighbours.none()
         space = served.vectors.space if served else ""
         with stages.timed("index"):
-            found = await self._asked(
-                "index",
-                lambda budget_s: self._index.near_items(space, ordinals, k, allowed.bitmap, budget_s),
-                self._index_breaker,
-                stages,
+            found = await self._asked_index(
+                lambda budget_s: self._index.near_items(space, ordinals, k, allowed.bitmap, budget_s), stages
             )
             return found or (_alike_in_memory(served, ordinals, allowed, k) if _has_time(stages) else Neighbours.none())
+
+    async def _asked_index(self, ask: Callable[[float], Awaitable[Neighbours]], stages: Stages) -> Neighbours | None:
+        found = await self._asked("index", ask, self._index_breaker, stages)
+        for shard in found.missing if found else ():
+            stages.miss("index", shard)
+        # what only the missing shards could have told is rather made up from memory
+        return found if found and (len(found.ordinals) or not found.missing) else None
 
     async def _asked(
         self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages
@@ -149,7 +152,7 @@ class Sources:
             # a peer that answers "not found" is there
             if not isinstance(error, NotFoundError):
                 breaker.fail()
-            stages.miss(stage, _why(error))
+            stages.miss(stage, why_missing(error))
             return None
         breaker.succeed()
         return answer
@@ -158,12 +161,6 @@ class Sources:
 def _has_time(stages: Stages) -> bool:
     """Whether to look through all vectors in memory: an answer that is late already must not make others late."""
     return stages.left_s() > _MEMORY_S
-
-
-def _why(error: HeadraceError) -> str:
-    if isinstance(error, DeadlineError):
-        return "deadline"
-    return "unknown space" if isinstance(error, NotFoundError) else "unavailable"
 
 
 def _from_memory(served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int) -> Neighbours:

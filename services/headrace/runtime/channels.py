@@ -13,34 +13,33 @@ import grpc
 # bounds one stream's silence on a dead peer
 _KEEPALIVE_MS = 20_000
 
-_SERVICE_CONFIG = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [
-            {
-                "name": [{}],
-                "retryPolicy": {
-                    "maxAttempts": 4,
-                    "initialBackoff": "0.05s",
-                    "maxBackoff": "0.5s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
-)
+_BALANCED: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+_RETRIED: dict[str, object] = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.05s",
+                "maxBackoff": "0.5s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+}
 
 
-def open_channel(address: str, max_message_bytes: int = 64 << 20) -> grpc.aio.Channel:
+def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True) -> grpc.aio.Channel:
     """An insecure channel to `address` (host:port, or a DNS name with several addresses).
 
-    Unary calls that end in UNAVAILABLE are tried again, so servers must be idempotent: ours are.
+    Unary calls that end in UNAVAILABLE are tried again, so servers must be idempotent: ours are. Not so without
+    `retries`, for callers that would rather ask somebody else at once.
     """
     return grpc.aio.insecure_channel(
         address,
         options=[
-            ("grpc.service_config", _SERVICE_CONFIG),
+            ("grpc.service_config", json.dumps(_BALANCED | _RETRIED if retries else _BALANCED)),
             ("grpc.enable_retries", 1),
             ("grpc.dns_min_time_between_resolutions_ms", 500),
             ("grpc.initial_reconnect_backoff_ms", 200),

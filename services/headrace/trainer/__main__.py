@@ -26,6 +26,7 @@ from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.runtime.logs import configure_logs
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.shard_addresses import addresses_of
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
@@ -63,7 +64,8 @@ async def compose(
         settings.keep_releases,
     )
     event_log = SqliteEventLog(common.data_dir / "events.db")
-    index, feature_store = open_channel(settings.index_address), open_channel(settings.feature_store_address)
+    index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
+    feature_store = open_channel(settings.feature_store_address)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
     board = PlanBoard(registry.plan())
     publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
@@ -83,7 +85,7 @@ async def compose(
         await background.stop()
         await learning.close()
         lineage.leave()
-        for channel in (index, feature_store):
+        for channel in (feature_store, *(channel for shard in index for _, channel in shard)):
             await channel.close()
         await event_log.close()
         registry.close()

@@ -10,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from headrace.model.text.weights import UPSTREAM_SHA256
 from headrace.runtime.settings import ServingSettings
+from headrace.runtime.shard_addresses import ShardAddressesSetting
 
 
 class TrainerSettings(ServingSettings):
@@ -18,7 +19,9 @@ class TrainerSettings(ServingSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_TRAINER_", frozen=True)
 
     port: int = Field(7403, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
-    index_address: str = Field("127.0.0.1:7404", description="where deltas are pushed to")
+    index_address: ShardAddressesSetting = Field(
+        "127.0.0.1:7404", description="where deltas are pushed to: replicas separated by commas, shards by semicolons"
+    )
     feature_store_address: str = Field("127.0.0.1:7402", description="where training rows come from")
     registry_url: str = Field("", description="SQLAlchemy URL of the registry; empty: SQLite in the data folder")
     artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")

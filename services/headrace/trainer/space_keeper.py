@@ -9,6 +9,7 @@ import grpc
 
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.plan_board import PlanBoard
+from headrace.trainer.publisher import IndexChannels
 from headrace.trainer.releases import Releases
 from headrace.trainer.rotation import needless_spaces
 from headrace.v1 import index_pb2, index_pb2_grpc
@@ -26,9 +27,11 @@ class SpaceKeeper:
     """
 
     def __init__(
-        self, channel: grpc.aio.Channel, delta_log: DeltaLog, releases: Releases, board: PlanBoard, keep: int
+        self, channels: IndexChannels, delta_log: DeltaLog, releases: Releases, board: PlanBoard, keep: int
     ) -> None:
-        self._stub = index_pb2_grpc.IndexServiceStub(channel)
+        self._stubs: list[index_pb2_grpc.IndexServiceAsyncStub] = [
+            index_pb2_grpc.IndexServiceStub(channel) for shard in channels for _, channel in shard
+        ]
         self._delta_log = delta_log
         self._releases = releases
         self._board = board
@@ -51,10 +54,16 @@ class SpaceKeeper:
         return [space for space in needless if space not in named]
 
     async def _drop(self, space: str) -> None:
-        try:
-            await self._stub.DropSpace(index_pb2.DropSpaceRequest(space=space), timeout=_ANSWER_S)
-        except grpc.aio.AioRpcError:
-            # away, or the space is active still: at the next look
-            return
-        await asyncio.to_thread(self._delta_log.forget_space, space)
-        log.info("space_dropped", extra={"space": space})
+        dropped = await asyncio.gather(*(_has_dropped(stub, space) for stub in self._stubs))
+        if all(dropped):
+            await asyncio.to_thread(self._delta_log.forget_space, space)
+            log.info("space_dropped", extra={"space": space})
+
+
+async def _has_dropped(stub: index_pb2_grpc.IndexServiceAsyncStub, space: str) -> bool:
+    try:
+        await stub.DropSpace(index_pb2.DropSpaceRequest(space=space), timeout=_ANSWER_S)
+    except grpc.aio.AioRpcError:
+        # away, or the space is active still: at the next look
+        return False
+    return True

@@ -54,6 +54,11 @@ class IndexServiceStub:
                 request_serializer=headrace_dot_v1_dot_index__pb2.WatchEmbeddingsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_index__pb2.WatchEmbeddingsResponse.FromString,
                 _registered_method=True)
+        self.CopySpace = channel.unary_stream(
+                '/headrace.v1.IndexService/CopySpace',
+                request_serializer=headrace_dot_v1_dot_index__pb2.CopySpaceRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_index__pb2.CopySpaceResponse.FromString,
+                _registered_method=True)
         self.CreateSpace = channel.unary_unary(
                 '/headrace.v1.IndexService/CreateSpace',
                 request_serializer=headrace_dot_v1_dot_index__pb2.CreateSpaceRequest.SerializeToString,
@@ -113,6 +118,14 @@ class IndexServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CopySpace(self, request, context):
+        """All rows of a space as of one sequence, with all that another replica of the shard needs to go on from there.
+        The last message says `end`: without it the copy is not whole.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateSpace(self, request, context):
         """Makes an empty space. ALREADY_EXISTS with another dimension; a repeat is fine.
         """
@@ -162,6 +175,11 @@ def add_IndexServiceServicer_to_server(servicer, server):
                     servicer.WatchEmbeddings,
                     request_deserializer=headrace_dot_v1_dot_index__pb2.WatchEmbeddingsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_index__pb2.WatchEmbeddingsResponse.SerializeToString,
+            ),
+            'CopySpace': grpc.unary_stream_rpc_method_handler(
+                    servicer.CopySpace,
+                    request_deserializer=headrace_dot_v1_dot_index__pb2.CopySpaceRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_index__pb2.CopySpaceResponse.SerializeToString,
             ),
             'CreateSpace': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSpace,
@@ -292,6 +310,33 @@ class IndexService:
             '/headrace.v1.IndexService/WatchEmbeddings',
             headrace_dot_v1_dot_index__pb2.WatchEmbeddingsRequest.SerializeToString,
             headrace_dot_v1_dot_index__pb2.WatchEmbeddingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopySpace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.IndexService/CopySpace',
+            headrace_dot_v1_dot_index__pb2.CopySpaceRequest.SerializeToString,
+            headrace_dot_v1_dot_index__pb2.CopySpaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

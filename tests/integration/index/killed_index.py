@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import numpy as np
@@ -55,18 +56,23 @@ class Expected:
     def __init__(self) -> None:
         self.space = Space("s", DIMENSION, segment_maker("cpu", InMemory("flat")).make(DIMENSION))
 
-    def digest_at(self, sequence: int) -> str:
+    def at(self, sequence: int) -> Space:
         while self.space.applied_sequence < sequence:
-            self.space.apply(batch_after(self.space.applied_sequence).change())
-        return self.space.digest().sha256
+            self.space.take(batch_after(self.space.applied_sequence))
+        return self.space
+
+
+def fingerprint(space: Space) -> str:
+    """What a space holds and what it was made of."""
+    return f"{space.digest().sha256} {space.rolling_hash.chain}".replace(", ", "-")
 
 
 async def apply_for_ever(folder: Path, say: int) -> None:
     store = Store(folder, make, wal_file_bytes=6_000)  # type: ignore[arg-type]
     await store.create("s", DIMENSION)
-    digest = store.space("s").digest()
-    os.write(say, f"at {digest.sequence} {digest.sha256}\n".encode())
-    sent, under_way, snapshots = digest.sequence, deque[asyncio.Future[object]](), set()
+    space = store.space("s")
+    os.write(say, f"at {space.applied_sequence} {fingerprint(space)}\n".encode())
+    sent, under_way, snapshots = space.applied_sequence, deque[asyncio.Future[object]](), set()
     while True:
         while len(under_way) < _UNDER_WAY:
             under_way.append(store.apply(batch_after(sent)))  # type: ignore[arg-type]
@@ -79,13 +85,16 @@ async def apply_for_ever(folder: Path, say: int) -> None:
             task.add_done_callback(snapshots.discard)
 
 
-def killed(folder: Path, moments: random.Random) -> list[list[str]]:
+Work = Callable[[Path, int], Coroutine[None, None, None]]
+
+
+def killed(folder: Path, moments: random.Random, work: Work) -> list[list[str]]:
     """What a child said before it was killed, words by line: mostly at work, now and then while it recovers."""
     hear, say = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(hear)
-        asyncio.run(apply_for_ever(folder, say))
+        asyncio.run(work(folder, say))
     os.close(say)
     said = b""
     if moments.random() < _AT_WORK:
@@ -100,13 +109,13 @@ def killed(folder: Path, moments: random.Random) -> list[list[str]]:
     return [line.split() for line in said.decode().split("\n")[:-1]]
 
 
-def main(folder: Path, kills: int, seed: int) -> str:
+def main(folder: Path, kills: int, seed: int, work: Work = apply_for_ever) -> str:
     """The reason for which the store is not as good as its word; empty when it is."""
     moments, expected = random.Random(seed), Expected()
     acknowledged = recovered = 0
     for _ in range(kills):
-        lines = killed(folder, moments)
-        for word, number, *digest in lines:
+        lines = killed(folder, moments, work)
+        for word, number, *found in lines:
             sequence = int(number)
             if word == "acknowledged":
                 acknowledged = max(acknowledged, sequence)
@@ -114,7 +123,7 @@ def main(folder: Path, kills: int, seed: int) -> str:
             recovered += 1
             if sequence < acknowledged:
                 return f"{acknowledged} was acknowledged, {sequence} came back"
-            if digest != [expected.digest_at(sequence)]:
+            if found != fingerprint(expected.at(sequence)).split():
                 return f"what came back at {sequence} is not what was sent"
     if recovered < kills // 2 or not acknowledged:
         return f"only {recovered} of {kills} children came up, {acknowledged} acknowledged: nothing is shown"

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KILLS = 200
 
 
-def test_every_acknowledged_vector_survives_being_killed(tmp_path: Path) -> None:
-    worker = Path(__file__).with_name("killed_index.py")
+@pytest.mark.parametrize("work", ["killed_index", "killed_adoption"])
+def test_every_acknowledged_vector_survives_being_killed(tmp_path: Path, work: str) -> None:
+    worker = Path(__file__).with_name(f"{work}.py")
     ended = subprocess.run(
         [sys.executable, str(worker), str(tmp_path / "index"), str(KILLS), "7"],
         capture_output=True,

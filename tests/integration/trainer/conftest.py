@@ -100,9 +100,11 @@ class Suite:
         return Record(kind, key, f"{kind}-{self._written}", time_us, payload, traceparent)
 
     @asynccontextmanager
-    async def index(self, port: int = 0) -> AsyncIterator[RunningServer]:
-        settings = IndexSettings(port=port)
-        async with compose_index(settings, self.common) as parts, running(parts, settings) as server:
+    async def index(self, port: int = 0, folder: str = "", shard: str = "0/1") -> AsyncIterator[RunningServer]:
+        """An index over the suite's folder, or over a folder of its own in it."""
+        settings = IndexSettings(port=port, shard=shard)
+        common = CommonSettings(data_dir=self.common.data_dir / folder)
+        async with compose_index(settings, common) as parts, running(parts, settings) as server:
             yield server
 
     @asynccontextmanager

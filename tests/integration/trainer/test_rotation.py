@@ -83,6 +83,49 @@ async def test_two_spaces_are_kept_and_older_ones_dropped_with_their_releases(su
         assert {release.space for release in listed} == {second.space, third.space}
 
 
+async def test_spaces_are_begun_and_dropped_in_every_shard_and_replica(suite, loops) -> None:
+    await suite.write([*suite.products(), *suite.visits(20)])
+    async with (
+        suite.index(folder="a", shard="0/2") as first,
+        suite.index(folder="b", shard="0/2") as second,
+        suite.index(folder="c", shard="1/2") as other,
+        suite.trainer(index_address=f"{first.address},{second.address};{other.address}") as stub,
+    ):
+        await suite.learned(stub, pushed=True)
+        oldest = newest = await _newest(stub)
+        for _ in range(2):
+            before = newest
+            loops[0].want_rotation()
+            await suite.until(lambda before=before: _has_left(stub, before.space))
+            newest = await _newest(stub)
+            # a release waits for all of them
+            stats = [await suite.stats(server) for server in (first, second, other)]
+            assert {one.active_space for one in stats} == {newest.space}
+
+        async def is_oldest_gone() -> bool:
+            return not any([oldest.space in await _spaces(suite, server) for server in (first, second, other)])
+
+        await suite.until(is_oldest_gone)
+        status = await suite.learned(stub, pushed=True)
+        stats = [await suite.stats(server) for server in (first, second, other)]
+        spaces = [next(space for space in one.spaces if space.space == newest.space) for one in stats]
+        assert {space.applied_sequence for space in spaces} == {status.delta_sequence}
+        assert spaces[0].digest == spaces[1].digest
+        assert spaces[0].vectors + spaces[2].vectors == status.vectors
+
+
+async def _has_left(stub, space: str) -> bool:
+    return (await _newest(stub)).space != space
+
+
+async def test_a_shard_under_another_ones_address_is_not_pushed_to(suite) -> None:
+    await suite.write([*suite.products(), *suite.visits(5)])
+    async with suite.index(shard="1/2") as server, suite.trainer(index_address=server.address) as stub:
+        status = await suite.learned(stub)
+        assert status.acknowledged_sequence == 0
+        assert not (await suite.stats(server)).spaces
+
+
 async def test_deltas_go_on_in_the_new_space(suite, loops) -> None:
     await suite.write([*suite.products(), *suite.visits(20)])
     async with suite.index() as server, suite.trainer(index_address=server.address) as stub:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headrace.cli.status import Status, facts_of
-from headrace.v1.index_pb2 import GetIndexStatsResponse, SpaceStats
+from headrace.v1.index_pb2 import Divergence, GetIndexStatsResponse, SpaceStats
 
 
 def test_what_holds_the_vectors_is_told_with_its_reason() -> None:
@@ -17,3 +17,13 @@ def test_what_holds_the_vectors_is_told_with_its_reason() -> None:
 
 def test_a_recall_that_nothing_was_checked_for_is_not_told() -> None:
     assert facts_of(Status(index=GetIndexStatsResponse(checked_recall=1.0))) == {}
+
+
+def test_a_shard_and_replicas_that_differ_are_told() -> None:
+    diverged = [Divergence(peer="b:1", sequence=8_192), Divergence(peer="c:1", sequence=4_096)]
+    space = SpaceStats(space="main-1", segment_kind="flat-cpu", segment_reason="why", diverged=diverged)
+    assert facts_of(Status(index=GetIndexStatsResponse(spaces=[space], shard=1, shards=2))) == {
+        "vectors of main-1": "0 by flat-cpu (why)",
+        "index shard": "1 of 2",
+        "DIVERGED main-1": "from b:1 by sequence 8,192, from c:1 by sequence 4,096",
+    }

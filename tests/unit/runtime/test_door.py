@@ -164,6 +164,8 @@ def test_the_tighter_of_two_limits_wins_and_no_time_is_an_error() -> None:
     set_deadline(0)
     with pytest.raises(DeadlineError, match="no time left"):
         call_options(0.5)
+    # tests that run after this one share its context
+    set_deadline(None)
 
 
 async def test_the_trace_of_the_caller_goes_on_inside(stub: Any) -> None:
