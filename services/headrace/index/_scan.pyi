@@ -35,3 +35,16 @@ def search(
     cells whose centres score best, and into those in no cell (-2; -1 are free). Releases the interpreter lock.
     ValueError: sizes do not fit.
     """
+
+def link_blocks(blocks_B4: I32, cells_C2: I32, /) -> None:
+    """Lists the blocks that have a free row by their cell.
+
+    A block is its cell, a bit for each free row, and its neighbours in the list; a cell is the first of its blocks, and
+    how many of its rows are taken. The first two cells are -2, of blocks in no cell, and -1, of free ones.
+    """
+
+def take_rows(blocks_B4: I32, cells_C2: I32, wanted_N: I64, rows_N: I64, /) -> int:
+    """Writes a free row in the cell of each vector into the last array; how many found one before blocks ran out."""
+
+def put_rows(blocks_B4: I32, cells_C2: I32, rows: I64, /) -> None:
+    """Takes rows back; a block whose rows are all free is free for every cell."""

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "kernels.hpp"
+#include "places.hpp"
 #include "search.hpp"
 
 namespace {
@@ -151,6 +152,71 @@ PyObject* search(PyObject*, PyObject* arguments) {
   Py_RETURN_NONE;
 }
 
+// The blocks and cells of a segment, held while this lives.
+class HeldPlaces {
+ public:
+  bool take(PyObject* blocks, PyObject* cells) {
+    return blocks_.take(blocks, true) && cells_.take(cells, true) &&
+           check(cells_.bytes() >= headrace::kBeforeCells * sizeof(headrace::Cell), "the lists of free blocks lack");
+  }
+  headrace::Places places() const {
+    return {blocks_.as<headrace::Block>(), blocks_.bytes() / sizeof(headrace::Block), cells_.as<headrace::Cell>(),
+            cells_.bytes() / sizeof(headrace::Cell)};
+  }
+
+ private:
+  Buffer blocks_, cells_;
+};
+
+bool are_within(const Buffer& numbers, int64_t low, size_t high, const char* reason) {
+  const int64_t* given = numbers.as<int64_t>();
+  for (size_t at = 0; at < numbers.bytes() / sizeof(int64_t); ++at) {
+    if (!check(given[at] >= low && given[at] < static_cast<int64_t>(high), reason)) return false;
+  }
+  return true;
+}
+
+PyObject* link_blocks(PyObject*, PyObject* arguments) {
+  PyObject *blocks, *cells;
+  HeldPlaces held;
+  if (!PyArg_ParseTuple(arguments, "OO", &blocks, &cells) || !held.take(blocks, cells)) return nullptr;
+  const headrace::Places places = held.places();
+  for (size_t at = 0; at < places.block_count; ++at) {
+    const int64_t place = static_cast<int64_t>(places.blocks[at].cell) + headrace::kBeforeCells;
+    const bool is_known = place >= 0 && place < static_cast<int64_t>(places.cell_count);
+    if (!check(is_known, "a block is in no cell that there is")) return nullptr;
+  }
+  headrace::link(places);
+  Py_RETURN_NONE;
+}
+
+PyObject* take_rows(PyObject*, PyObject* arguments) {
+  PyObject *blocks, *cells, *wanted_object, *rows_object;
+  if (!PyArg_ParseTuple(arguments, "OOOO", &blocks, &cells, &wanted_object, &rows_object)) return nullptr;
+  HeldPlaces held;
+  Buffer wanted, rows;
+  if (!held.take(blocks, cells) || !wanted.take(wanted_object) || !rows.take(rows_object, true)) return nullptr;
+  const headrace::Places places = held.places();
+  if (!check(wanted.bytes() == rows.bytes(), "one row a vector is needed") ||
+      !are_within(wanted, -headrace::kBeforeCells, places.cell_count - headrace::kBeforeCells, "there is no such cell")) {
+    return nullptr;
+  }
+  const size_t count = wanted.bytes() / sizeof(int64_t);
+  return PyLong_FromSize_t(headrace::take(places, wanted.as<int64_t>(), count, rows.as<int64_t>()));
+}
+
+PyObject* put_rows(PyObject*, PyObject* arguments) {
+  PyObject *blocks, *cells, *rows_object;
+  if (!PyArg_ParseTuple(arguments, "OOO", &blocks, &cells, &rows_object)) return nullptr;
+  HeldPlaces held;
+  Buffer rows;
+  if (!held.take(blocks, cells) || !rows.take(rows_object)) return nullptr;
+  const headrace::Places places = held.places();
+  if (!are_within(rows, 0, places.block_count * headrace::kRows, "a row is beyond the blocks")) return nullptr;
+  headrace::put(places, rows.as<int64_t>(), rows.bytes() / sizeof(int64_t));
+  Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
     {"kernels", kernels, METH_NOARGS, "kernels() -> names of the kernels that this processor can run, best first"},
     {"block_bytes", block_bytes, METH_O, "block_bytes(dimension) -> bytes of a block of 16 rows"},
@@ -158,6 +224,9 @@ PyMethodDef methods[] = {
     {"search", search, METH_VARARGS,
      "search(kernels, codes, vectors, ordinals, live, allow, queries, dimension, k, found, scores, counts, "
      "centres=None, cell_of_block=None, probes=0)"},
+    {"link_blocks", link_blocks, METH_VARARGS, "link_blocks(blocks, cells): lists each cell's blocks with free rows"},
+    {"take_rows", take_rows, METH_VARARGS, "take_rows(blocks, cells, wanted, rows) -> how many found a row"},
+    {"put_rows", put_rows, METH_VARARGS, "put_rows(blocks, cells, rows): takes rows back"},
     {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef module = {PyModuleDef_HEAD_INIT, "_scan", "Exact nearest vectors through an int8 copy.", -1, methods,
