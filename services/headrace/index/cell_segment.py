@@ -17,7 +17,7 @@ import numpy as np
 
 from headrace.index.cells import CellPlaces, Cells, centres_of, nearest
 from headrace.index.compact_segment import CompactSegment
-from headrace.index.row_table import RowTable, View
+from headrace.index.row_table import View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found, Rows
 
 _AGAIN = 4  # times as many rows: cells are made anew
@@ -44,9 +44,8 @@ class CellSegment(CompactSegment):
     def __init__(
         self, dimension: int, kernels: str | None = None, *, cells_from: int = 250_000, recall_goal: float = 0.97
     ) -> None:
-        super().__init__(dimension, kernels)
         self._places = CellPlaces()
-        self._table = RowTable(self._places)
+        super().__init__(dimension, kernels, self._places)
         self._cells_from = cells_from
         self._goal = recall_goal
         self._rows_when_made = 0
@@ -75,6 +74,9 @@ class CellSegment(CompactSegment):
         super().write(Change(Rows.none(self.dimension), NO_ORDINALS, sequence, log_offset))
         # once for all of it
         self._keep_cells()
+
+    def memory_bytes(self) -> int:
+        return super().memory_bytes() + self._places.memory_bytes()
 
     def _keep_cells(self) -> None:
         rows = len(self)
