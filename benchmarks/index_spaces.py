@@ -204,7 +204,9 @@ async def re_embedded(items: int, seed: int) -> Row:
                 await index.create("new")
                 log_bytes = await index.write("new", everything, spaces["new"])
                 filled_s = time.perf_counter() - begun
-                conditional_ms = await index.activate("new")
+                conditional_ms = await index.activate(
+                    "new", min_coverage=1.0, min_recall=0.95, min_sequence=index.sequences["new"]
+                )
             cpu_s = index.cpu_s() - cpu_s
             cut_over_ms, longest_ms, around = await _cut_over_again(index, spaces, queries)
     return {

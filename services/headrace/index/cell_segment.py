@@ -85,8 +85,9 @@ class CellSegment(CompactSegment):
         elif self._rows_when_made:
             self._split_full()
 
-    def recall(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
-        found = super().recall(queries_QD, k, allow, deny)
+    def check(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
+        """`recall`, which decides how many cells later searches look into."""
+        found = self.recall(queries_QD, k, allow, deny)
         if 0 < self._probes < _ALL and allow is None:
             self._follow(found)
         return found

@@ -38,6 +38,10 @@ class CompactSegment(FlatSegment):
             truth = super()._found(view, queries_QD, k, allow, denied_rows)
         return shared(answer, truth)
 
+    def check(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
+        """`recall`, from which there is nothing to learn."""
+        return self.recall(queries_QD, k, allow, deny)
+
     def _found(self, view: View, queries_QD: F32, k: int, allow: U8 | None, denied_rows: I64) -> Found:
         return self._scanned(view, queries_QD, k, allow, denied_rows)
 

@@ -95,6 +95,9 @@ class FlatSegment:
             rows = rows[rows >= 0]
             return view.read(rows, self._vectors_ND[rows])
 
+    def held(self) -> Mask:
+        return self._table.held()
+
     @contextmanager
     def view(self) -> Iterator[_FlatView]:
         with self._table.pinned() as view:

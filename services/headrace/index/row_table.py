@@ -191,6 +191,12 @@ class RowTable:
                 if not self._pins[view.generation]:
                     del self._pins[view.generation]
 
+    def held(self) -> Mask:
+        """For each ordinal up to some end whether there is a row of it; beyond there are none."""
+        with self._lock:
+            held: Mask = self._directory != _NONE
+            return held
+
     def begin(self, change: Change) -> I64:
         """Rows for the change's upserts, which no view shows. Their vectors must be written before `show`."""
         self._reclaim()

@@ -55,6 +55,10 @@ class Space:
         """Makes a change visible to searches."""
         self.segment.write(change)
 
+    def ordinals(self) -> U32:
+        """Of all items that it holds, ascending."""
+        return np.flatnonzero(self.segment.held()).astype(np.uint32)
+
     def announce(self, ordinals: U32) -> None:
         """Wakes whoever waits for what was applied; called before anything else is applied."""
         for watcher in self._watchers:

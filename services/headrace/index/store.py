@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import BinaryIO
 from headrace.index.batch import Batch
 from headrace.index.log_record import Activate, Create, Drop, Entry, decoded, encoded
 from headrace.index.segment import Segment
-from headrace.index.snapshot import Manifest, Pinned, Snapshots, SpaceBase, read_rows, skipped
+from headrace.index.snapshot import Manifest, Snapshots, Snapshotted, SpaceBase, read_rows, skipped
 from headrace.index.space import Space
 from headrace.index.write_ahead_log import WriteAheadLog
 from headrace.runtime.errors import (
@@ -68,12 +67,12 @@ class _Planned:
 
 
 @dataclass(frozen=True)
-class _Snapshotted:
+class _Begun:
     """What a snapshot is made of, and the bytes of log that it makes needless."""
 
     last: int
     active: str
-    spaces: list[Pinned]
+    spaces: list[Snapshotted]
     logged_bytes: int
 
 
@@ -147,7 +146,7 @@ class Store:
 
     async def snapshot(self) -> None:
         """Writes all spaces as they are now, so that the log before can go. UnavailableError: the disk refused."""
-        # goes on when the caller is cancelled: its thread would, with the rows let go
+        # goes on when the caller is cancelled, as its thread would
         self._snapshot = asyncio.create_task(self._take_snapshot(), name="index-snapshot")
         await asyncio.shield(self._snapshot)
 
@@ -161,14 +160,13 @@ class Store:
 
     async def _write_snapshot(self) -> Manifest:
         loop = asyncio.get_running_loop()
-        with ExitStack() as pins:
-            pinned = await loop.run_in_executor(self._writer, self._pin, pins)
-            write = partial(self._snapshots.write, pinned.last, pinned.active, pinned.spaces)
-            try:
-                return await loop.run_in_executor(self._snapshot_writer, write)
-            except OSError as error:
-                self._note_logged(pinned.logged_bytes)
-                raise UnavailableError(f"snapshot not written: {error}") from error
+        begun = await loop.run_in_executor(self._writer, self._begin_snapshot)
+        write = partial(self._snapshots.write, begun.last, begun.active, begun.spaces)
+        try:
+            return await loop.run_in_executor(self._snapshot_writer, write)
+        except OSError as error:
+            self._note_logged(begun.logged_bytes)
+            raise UnavailableError(f"snapshot not written: {error}") from error
 
     async def close(self) -> None:
         """Finishes what waits, writes a snapshot when there is anything new, and frees the directory."""
@@ -306,14 +304,15 @@ class Store:
             self._dropped.append(self._spaces[entry.space])
             self._spaces = {name: space for name, space in self._spaces.items() if name != entry.space}
 
-    def _pin(self, pins: ExitStack) -> _Snapshotted:
-        """What a snapshot holds, as of now. Runs on the writer's thread, so between two commits."""
-        pinned = [
-            Pinned(space.name, space.dimension, pins.enter_context(space.segment.view())) for space in self.spaces
+    def _begin_snapshot(self) -> _Begun:
+        """What a snapshot is to hold, as of now. Runs on the writer's thread, so between two commits."""
+        spaces = [
+            Snapshotted(space.name, space.segment, space.ordinals(), space.applied_sequence, space.log_offset)
+            for space in self.spaces
         ]
         self._log.rotate()
         logged_bytes, self._logged_bytes, self._logged_since = self._logged_bytes, 0, None
-        return _Snapshotted(self._log.last, self._active, pinned, logged_bytes)
+        return _Begun(self._log.last, self._active, spaces, logged_bytes)
 
     def _recover(self) -> None:
         begun = time.perf_counter()

@@ -35,7 +35,7 @@ from headrace.trainer.lineage import Lineage
 from headrace.trainer.loop import LearningLoop
 from headrace.trainer.peers import PeerError, Peers
 from headrace.trainer.plan_board import PlanBoard
-from headrace.trainer.publisher import Publisher
+from headrace.trainer.publisher import Fit, Publisher
 from headrace.trainer.registry import open_registry
 from headrace.trainer.releases import Releases
 from headrace.trainer.rows import RowSource
@@ -66,7 +66,8 @@ async def compose(
     index, feature_store = open_channel(settings.index_address), open_channel(settings.feature_store_address)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
     board = PlanBoard(registry.plan())
-    publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
+    fit = Fit(settings.activate_coverage, settings.activate_recall)
+    publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows, fit)
     learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)
     publisher.on_new_space = learning.want_release
     learning.is_filled = publisher.has_filled

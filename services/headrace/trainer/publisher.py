@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 
@@ -29,6 +32,8 @@ _RETRY_S = 0.3
 # how often an idle publisher looks whether the index still has everything
 _CHECK_S = 1.0
 _ANSWER_S = 30.0
+# an index that refused to activate a space is asked again after so long: to look takes it a while
+_REFUSED_S = 2.0
 
 _Stream = grpc.aio.StreamStreamCall[index_pb2.ApplyEmbeddingsRequest, index_pb2.ApplyEmbeddingsResponse]
 
@@ -37,14 +42,31 @@ class _LostGroundError(Exception):
     """The index does not stand where it stood: begin again from what it says."""
 
 
+@dataclass(frozen=True)
+class Fit:
+    """What a space must be like to be activated: shares of the active one's items, and of what is to be found."""
+
+    coverage: float = 0.99
+    recall: float = 0.95
+
+
 class Publisher:
     """Follows the delta log and pushes it. `wake` tells it that there may be more."""
 
-    def __init__(self, channel: grpc.aio.Channel, delta_log: DeltaLog, dimension: int, compact_rows: int) -> None:
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        delta_log: DeltaLog,
+        dimension: int,
+        compact_rows: int,
+        fit: Fit = Fit(),
+    ) -> None:
         self._stub = index_pb2_grpc.IndexServiceStub(channel)
         self._delta_log = delta_log
         self._dimension = dimension
         self._compact_rows = compact_rows
+        self._fit = fit
+        self._refused_at_s = -math.inf
         self._news = asyncio.Event()
         self._is_connected: bool | None = None
         self._space = ""
@@ -104,7 +126,7 @@ class Publisher:
 
     async def _push(self, stream: _Stream, applied: int) -> None:
         while True:
-            if not self._is_active and applied >= self._activate_at:
+            if not self._is_active and applied >= self._activate_at and self._may_ask_again():
                 await self._activate()
             self._news.clear()
             batch = await asyncio.to_thread(self._following, applied)
@@ -157,9 +179,28 @@ class Publisher:
             raise _LostGroundError(f"the index has {applied} of {self.acknowledged} acknowledged")
 
     async def _activate(self) -> None:
-        await self._stub.ActivateSpace(index_pb2.ActivateSpaceRequest(space=self._space), timeout=_ANSWER_S)
+        gone = await asyncio.to_thread(self._delta_log.gone)
+        request = index_pb2.ActivateSpaceRequest(
+            space=self._space,
+            min_coverage=self._fit.coverage,
+            min_recall=self._fit.recall,
+            min_sequence=self._activate_at,
+            gone_ordinals=gone.astype("<u4").tobytes(),
+        )
+        try:
+            found = await self._stub.ActivateSpace(request, timeout=_ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            # the active space goes on answering; rows that are still to come may make this one fit
+            self._refused_at_s = time.monotonic()
+            log.warning("space_not_activated", extra={"space": self._space, "reason": error.details()})
+            return
         self._is_active = True
-        log.info("space_activated", extra={"space": self._space})
+        log.info("space_activated", extra={"space": self._space, "coverage": found.coverage, "recall": found.recall})
+
+    def _may_ask_again(self) -> bool:
+        return time.monotonic() >= self._refused_at_s + _REFUSED_S
 
     def _note(self, is_connected: bool, error: Exception | None = None) -> None:
         if is_connected != self._is_connected:
