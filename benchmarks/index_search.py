@@ -9,7 +9,7 @@ Methods: headrace compact (int8 scan, exact), flat (Faiss's kernel, exact) and, 
 faiss Flat, Flat of fp16, IVFFlat and HNSW; hnswlib; usearch. What is not exact is set to the least effort that finds
 `--least-recall` of the best (`effort`).
 single_ms: median time of a query alone. batch_qps: queries a second, 64 at a time. recall_at_100: share of the true
-best 100 that were found.
+best 100 that were found. upserts_per_s_by_500, _by_4096: vectors that ours take a second, in batches of so many.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from headrace.runtime.threads import limit_threads
@@ -37,7 +38,7 @@ from benchmarks.results import Bar, Result
 from headrace.index.cell_segment import CellSegment
 from headrace.index.compact_segment import CompactSegment
 from headrace.index.flat_segment import FlatSegment
-from headrace.index.rows import Rows
+from headrace.index.rows import NO_ORDINALS, Change, Rows
 from headrace.index.segment import Segment
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Method:
     build_s: float
     effort: int = 0
     recall: float = 0.0
+    segment: Segment | None = None
 
 
 def vectors_of(items: int, dimension: int, rng: np.random.Generator) -> tuple[F32, F32]:
@@ -118,7 +120,12 @@ def _segments(vectors: F32, least_recall: float) -> Iterator[Method]:
         fill(segment, vectors)
         seconds = time.perf_counter() - begun
         effort = segment.probes if isinstance(segment, CellSegment) else 0
-        yield Method(name, lambda queries, of=segment: of.search(queries, K).ordinals_QK, seconds, effort)
+        find = partial(_found, segment)
+        yield Method(name, find, seconds, effort, segment=segment)
+
+
+def _found(segment: Segment, queries: F32) -> NDArray[np.integer]:
+    return segment.search(queries, K).ordinals_QK
 
 
 def fill(segment: Segment, vectors: F32) -> None:
@@ -276,9 +283,30 @@ def measured(
             "single_ms": round(single_ms, 4),
             "batch_qps": round(batch_qps, 1),
             "build_s": round(method.build_s, 2),
+            **_upserts_per_s(method, vectors),
         }
         for method, single_ms, batch_qps in timed(methods, queries, rounds)
     ]
+
+
+def _upserts_per_s(method: Method, vectors: F32) -> dict[str, object]:
+    """How many vectors a second one of ours takes, in batches of 500 and of 4,096, after all searches."""
+    if method.segment is None:
+        return {}
+    return {f"upserts_per_s_by_{rows}": round(written_per_s(method.segment, vectors, rows)) for rows in (500, 4_096)}
+
+
+def written_per_s(segment: Segment, vectors: F32, rows: int) -> float:
+    """Items get other items' vectors, `rows` at a time."""
+    chosen = np.random.default_rng(1).permutation(len(vectors))[: max(rows, 100_000 // rows * rows)]
+    begun = time.perf_counter()
+    for start in range(0, len(chosen), rows):
+        part = chosen[start : start + rows]
+        sequence = segment.sequence + len(part)
+        numbers = np.full(len(part), sequence)
+        changed = Rows(part.astype(np.uint32), vectors[chosen[::-1][start : start + rows]], numbers, numbers)
+        segment.write(Change(changed, NO_ORDINALS, sequence, sequence))
+    return len(chosen) / (time.perf_counter() - begun)
 
 
 def bars_of(rows: Sequence[dict[str, object]]) -> list[Bar]:
@@ -314,6 +342,10 @@ def _cell_bars(found: dict[str, dict[str, float]], name: str) -> list[Bar]:
     return [
         Bar.at_least(f"{name}: recall@100", 0.97, ours["recall_at_100"]),
         Bar.at_least(f"{name}: batch QPS over IVFFlat's", 0.8, ours["batch_qps"] / static["batch_qps"]),
+        *(
+            Bar.at_least(f"{name}: upserts/s by {rows}", 200_000, ours[f"upserts_per_s_by_{rows}"])
+            for rows in (500, 4_096)
+        ),
     ]
 
 

@@ -23,15 +23,16 @@ _BEFORE_CELLS = 2
 _ALL_FREE, _NO_BLOCK = (1 << BLOCK_ROWS) - 1, -1
 _FEWEST_BLOCKS = 64
 # k-means: rounds, and vectors a centre that it looks at
-_ROUNDS, _SAMPLE = 6, 64
+_ROUNDS, _SAMPLE = 6, 32
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The centres, and the cell of each block, as of one view."""
+    """The centres, and the numbers of each cell's blocks, as of one view (`_scan.numbers_by_cell`)."""
 
     centres_CD: F32
-    cell_of_block: I32
+    starts: I32
+    numbers: I32
 
 
 def centres_of(vectors_ND: F32, count: int, seed: int) -> F32:
@@ -108,14 +109,16 @@ class CellPlaces:
         if self.centres_CD is None:
             return None
         if self._layout is None:
-            self._layout = Cells(self.centres_CD, self._cell_of_block.copy())
+            starts, numbers = np.empty(len(self._cells) + 1, np.int32), np.empty(len(self._blocks), np.int32)
+            _scan.numbers_by_cell(self._blocks, self._cells, starts, numbers)
+            self._layout = Cells(self.centres_CD, starts, numbers)
         return self._layout
 
     def memory_bytes(self) -> int:
         return self._blocks.nbytes + self._cells.nbytes
 
     def _grow(self) -> None:
-        """Half as many blocks again; by fewer than there are, for readers get the cell of each."""
+        """Half as many blocks again."""
         self._blocks = np.concatenate([self._blocks, _free_blocks(max(_FEWEST_BLOCKS, len(self._blocks) // 2))])
         _scan.link_blocks(self._blocks, self._cells)
 

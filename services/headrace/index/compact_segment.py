@@ -72,7 +72,8 @@ class CompactSegment(FlatSegment):
             found.scores_QK,
             found.counts_Q,
             None if cells is None else cells.centres_CD,
-            None if cells is None else cells.cell_of_block,
+            None if cells is None else cells.starts,
+            None if cells is None else cells.numbers,
             probes,
         )
         return found

@@ -1,14 +1,19 @@
 // Which row a vector goes to: one of its cell's blocks.
 #include "places.hpp"
 
+#include <algorithm>
+#include <vector>
+
 namespace headrace {
 namespace {
 
 constexpr int32_t kNone = -1;
 
+size_t place_of(int32_t cell) { return static_cast<size_t>(cell + static_cast<int32_t>(kBeforeCells)); }
+
 void enter(const Places& places, int32_t number) {
   Block& block = places.blocks[number];
-  Cell& cell = places.cells[block.cell + kBeforeCells];
+  Cell& cell = places.cells[place_of(block.cell)];
   block.before = kNone;
   block.after = cell.first;
   if (cell.first != kNone) places.blocks[cell.first].before = number;
@@ -21,7 +26,7 @@ void leave(const Places& places, int32_t number) {
   if (block.before != kNone) {
     places.blocks[block.before].after = block.after;
   } else {
-    places.cells[block.cell + kBeforeCells].first = block.after;
+    places.cells[place_of(block.cell)].first = block.after;
   }
 }
 
@@ -33,9 +38,9 @@ void give(const Places& places, int32_t number, int32_t cell) {
 
 // A block of the cell that has a free row; -1 when there is none and no block is free either.
 int32_t open_block(const Places& places, int32_t cell) {
-  const int32_t open = places.cells[cell + kBeforeCells].first;
+  const int32_t open = places.cells[place_of(cell)].first;
   if (open != kNone) return open;
-  const int32_t free = places.cells[kFree + kBeforeCells].first;
+  const int32_t free = places.cells[place_of(kFree)].first;
   if (free != kNone) give(places, free, cell);
   return free;
 }
@@ -60,17 +65,29 @@ size_t take(const Places& places, const int64_t* cells, size_t count, int64_t* r
     while ((block.free >> lane & 1) == 0) ++lane;
     block.free &= ~(1 << lane);
     if (block.free == 0) leave(places, number);
-    ++places.cells[cell + kBeforeCells].used;
+    ++places.cells[place_of(cell)].used;
     rows[at] = static_cast<int64_t>(number) * static_cast<int64_t>(kRows) + static_cast<int64_t>(lane);
   }
   return count;
+}
+
+void numbers_by_cell(const Places& places, int32_t* starts, int32_t* numbers) {
+  std::fill(starts, starts + places.cell_count + 1, 0);
+  for (size_t at = 0; at < places.block_count; ++at) {
+    if (places.blocks[at].cell != kFree) ++starts[place_of(places.blocks[at].cell) + 1];
+  }
+  for (size_t place = 0; place < places.cell_count; ++place) starts[place + 1] += starts[place];
+  std::vector<int32_t> next(starts, starts + places.cell_count);
+  for (size_t at = 0; at < places.block_count; ++at) {
+    if (places.blocks[at].cell != kFree) numbers[next[place_of(places.blocks[at].cell)]++] = static_cast<int32_t>(at);
+  }
 }
 
 void put(const Places& places, const int64_t* rows, size_t count) {
   for (size_t at = 0; at < count; ++at) {
     const int32_t number = static_cast<int32_t>(rows[at] / static_cast<int64_t>(kRows));
     Block& block = places.blocks[number];
-    --places.cells[block.cell + kBeforeCells].used;
+    --places.cells[place_of(block.cell)].used;
     if (block.free == 0) enter(places, number);
     block.free |= 1 << (rows[at] % static_cast<int64_t>(kRows));
     if (block.free == kAllFree) give(places, number, kFree);

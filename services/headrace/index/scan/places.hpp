@@ -20,8 +20,6 @@ struct Cell {
 };
 
 constexpr int32_t kAllFree = (1 << kRows) - 1;
-// cell c stands at c + kBeforeCells: the blocks in no cell and those that are free have lists as well
-constexpr int32_t kBeforeCells = 2;
 
 // Blocks and cells of one segment.
 struct Places {
@@ -36,6 +34,10 @@ void link(const Places& places);
 
 // A row in the cell of each vector, until no block is free; how many found one.
 size_t take(const Places& places, const int64_t* cells, size_t count, int64_t* rows);
+
+// The numbers of the blocks that are not free, ascending in each cell: those of place p are
+// numbers[starts[p], starts[p + 1]).
+void numbers_by_cell(const Places& places, int32_t* starts, int32_t* numbers);
 
 // Takes rows back; a block whose rows are all free is free for every cell.
 void put(const Places& places, const int64_t* rows, size_t count);
