@@ -1,13 +1,13 @@
 """What does it cost an index to be given a new space, to be written over ten times, and to come back after a kill?
 
 A real index process, everything through its gRPC door, vectors of 64 numbers in 2,000 clusters far apart, batches of
-4,096 rows. `python -m benchmarks.index_spaces [--items N] [--small N] [--quick] [--seed N] --json PATH`.
+4,096 rows. `python -m benchmarks.index_spaces [--items N] [--quick] [--seed N] --json PATH`.
 
 - re-embedding: all items into a new space while the old one answers 50 searches a second; then, once the last
   snapshot is written, cut-overs there and back, with searches one after the other meanwhile. cpu_s: user and system
   time of the process from the first batch to the first cut-over, its conditions included. mixed_answers: whose items
   or scores are not those of the space that they name. longest_search_ms: the longest within 50 ms of a cut-over, the
-  median over cut-overs.
+  median over cut-overs; longest_otherwise_ms: the same around moments at which nothing was cut over.
 - rewriting: every item ten times in random order, 8 batches under way. What the process holds (RSS) and says that it
   holds afterwards, over what it did when it was filled; the most that its write-ahead log took on disk meanwhile.
 - recovery: SIGKILL, then from the start of the process to SERVING, with everything in a snapshot and 120,000 rows in
@@ -220,7 +220,7 @@ async def re_embedded(items: int, seed: int) -> Row:
                 )
             cpu_s = index.cpu_s() - cpu_s
             await index.idle()
-            cut_over_ms, longest_ms, around = await _cut_over_again(index, spaces, queries)
+            cut_over_ms, longest_ms, otherwise_ms, around = await _cut_over_again(index, spaces, queries)
     return {
         "data": f"{items} x {DIMENSION}",
         "what": "re-embedding",
@@ -236,23 +236,27 @@ async def re_embedded(items: int, seed: int) -> Row:
         "cut_over_max_ms": round(max(cut_over_ms), 3),
         "longest_search_ms": round(float(np.median(longest_ms)), 3),
         "longest_search_max_ms": round(max(longest_ms), 3),
+        "longest_otherwise_ms": round(float(np.median(otherwise_ms)), 3),
+        "longest_otherwise_max_ms": round(max(otherwise_ms), 3),
         "wal_mb": round(log_bytes / 2**20),
     }
 
 
 async def _cut_over_again(
     index: Index, spaces: Mapping[str, F32], queries: Mapping[str, F32]
-) -> tuple[list[float], list[float], Watched]:
-    """Milliseconds of cut-overs to and fro and of the longest search around each, and all searches."""
-    took_ms, spans = [], []
+) -> tuple[list[float], list[float], list[float], Watched]:
+    """Milliseconds of cut-overs to and fro, of the longest search around each and between them, and all searches."""
+    took_ms, spans, between = [], [], []
     async with searched(index, spaces, queries, 0.0) as watched:
         for number in range(_CUT_OVERS):
+            await asyncio.sleep(2 * _AROUND_S)
+            between.append((time.perf_counter(), time.perf_counter()))
             await asyncio.sleep(2 * _AROUND_S)
             begun = time.perf_counter()
             took_ms.append(await index.activate("old" if number % 2 == 0 else "new"))
             spans.append((begun, time.perf_counter()))
         await asyncio.sleep(2 * _AROUND_S)
-    return took_ms, [watched.longest_ms(*span) for span in spans], watched
+    return took_ms, *([watched.longest_ms(*span) for span in those] for those in (spans, between)), watched
 
 
 async def rewritten(kind: str, items: int, seed: int) -> Row:
@@ -346,15 +350,15 @@ def bars_of(rows: list[Row]) -> Iterator[Bar]:
             yield Bar.at_most(f"{name}: most write-ahead log, MB", 1_024, _number(row, "wal_mb"))
 
 
-async def measured(items: int, small: int, seed: int) -> list[Row]:
+async def measured(items: int, seed: int) -> list[Row]:
     console = Console(stderr=True)
     rows = []
     for work in (
         partial(re_embedded, items, seed),
         partial(recovered, items, seed),
         partial(rewritten, "cells", items, seed),
-        partial(rewritten, "compact", small, seed),
-        partial(rewritten, "flat", small, seed),
+        partial(rewritten, "compact", items, seed),
+        partial(rewritten, "flat", items, seed),
     ):
         rows.append(await work())
         console.print(rows[-1], highlight=False)
@@ -364,10 +368,9 @@ async def measured(items: int, small: int, seed: int) -> list[Row]:
 def main() -> None:
     parser = base_parser(__doc__, quick="50,000 items")
     parser.add_argument("--items", type=int, default=1_000_000)
-    parser.add_argument("--small", type=int, default=250_000, help="items where every kind is written over")
     arguments = parser.parse_args()
-    items, small = (50_000, 50_000) if arguments.quick else (arguments.items, arguments.small)
-    rows = asyncio.run(measured(items, small, arguments.seed))
+    items = 50_000 if arguments.quick else arguments.items
+    rows = asyncio.run(measured(items, arguments.seed))
     settings = {"k": K, "batch_rows": BATCH_ROWS, "under_way": _UNDER_WAY, "searches_per_s": _SEARCHES_S}
     Result("index_spaces", settings, [arguments.seed], rows, list(bars_of(rows))).write(arguments.json)
 

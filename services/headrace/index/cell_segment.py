@@ -1,10 +1,10 @@
 """Many vectors in cells: a search looks into the cells whose centres score best, by the scan of int8 codes.
 
-Up to `cells_from` rows every search is exact. Then the rows are put into √N / 2 to √N cells, which are made anew whenever
-there are four times as many rows; a cell that grows too large is split where it stands. How many cells a query looks
-into follows the recall that is measured: at first of rows of the segment as queries, then of the queries themselves
-(checking.py); where more than a quarter of them are needed, all is scanned as before. A search with a filter is exact
-always.
+Up to `cells_from` rows every search is exact. Then the rows are put into √N / 2 to √N cells, which are made anew
+whenever there are four times as many rows; a cell that grows too large is split where it stands. How many cells a query
+looks into follows the recall that is measured: at first of rows of the segment as queries, then of the queries
+themselves (checking.py); where more than a quarter of them are needed, all is scanned as before. A search with a filter
+is exact always.
 """
 
 # N rows, D dimension, Q queries, K wanted, C cells
