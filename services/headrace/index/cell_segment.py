@@ -11,6 +11,7 @@ is exact always.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -185,5 +186,5 @@ class CellSegment(CompactSegment):
 
 def _cells_for(rows: int) -> int:
     """√N / 2 cells of few rows; of many, cells of 1,000 rows, but no more than √N."""
-    root = rows**0.5
+    root = math.sqrt(rows)
     return max(1, round(max(root / 2, min(root, rows / _CELL_ROWS))))
