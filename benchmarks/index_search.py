@@ -2,14 +2,14 @@
 
 One thread, inner products of vectors of length 1 that stand in clusters as a shop's items do; k = 100. Rounds go
 through all methods in turn, so that what else the machine does falls on all alike; medians of rounds.
-`python -m benchmarks.index_search [--items 10000,100000] [--dimensions 64,128] [--graphs-up-to N] [--quick] [--seed N]
---json PATH`. The rivals hnswlib and usearch come with `make rivals`.
+`python -m benchmarks.index_search [--items 10000,100000] [--dimensions 64,128] [--graphs-up-to N] [--tight] [--quick]
+[--seed N] --json PATH`. The rivals hnswlib and usearch come with `make rivals`.
 
 Methods: headrace compact (int8 scan, exact), flat (Faiss's kernel, exact) and, of 250,000 items or more, cells;
 faiss Flat, Flat of fp16, IVFFlat and HNSW; hnswlib; usearch. What is not exact is set to the least effort that finds
 `--least-recall` of the best (`effort`).
 single_ms: median time of a query alone. batch_qps: queries a second, 64 at a time. recall_at_100: share of the true
-best 100 that were found.
+best 100 that were found. upserts_per_s_by_500, _by_4096: vectors that ours take a second, in batches of so many.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from headrace.runtime.threads import limit_threads
@@ -37,7 +38,7 @@ from benchmarks.results import Bar, Result
 from headrace.index.cell_segment import CellSegment
 from headrace.index.compact_segment import CompactSegment
 from headrace.index.flat_segment import FlatSegment
-from headrace.index.rows import Rows
+from headrace.index.rows import NO_ORDINALS, Change, Rows
 from headrace.index.segment import Segment
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ if TYPE_CHECKING:
 
 K = 100
 BATCH = 64
+TIGHT_CLUSTERS, TIGHT_SPREAD = 2_000, 0.3
 CELLS_FROM = 250_000
 EFFORTS = (100, 120, 150, 200, 300, 400, 600, 800, 1200)
 PROBES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _GROUP = 100  # items of a cluster, about
+_TIGHT = ", tight clusters"
 
 F32 = NDArray[np.float32]
 Find = Callable[[F32], NDArray[np.integer]]
@@ -64,6 +67,7 @@ class Method:
     build_s: float
     effort: int = 0
     recall: float = 0.0
+    segment: Segment | None = None
 
 
 def vectors_of(items: int, dimension: int, rng: np.random.Generator) -> tuple[F32, F32]:
@@ -72,6 +76,21 @@ def vectors_of(items: int, dimension: int, rng: np.random.Generator) -> tuple[F3
     vectors = _unit(centres[rng.integers(0, len(centres), items)] + rng.standard_normal((items, dimension)))
     queries = _unit(vectors[rng.integers(0, items, 512)] + rng.normal(0, 0.7 * dimension**-0.5, (512, dimension)))
     return vectors, queries
+
+
+def tight_vectors_of(
+    items: int, dimension: int, rng: np.random.Generator, centres: F32 | None = None
+) -> tuple[F32, F32]:
+    """Items in 2,000 clusters far apart (their own, or those around `centres`), and queries from among the same."""
+    if centres is None:
+        centres = rng.standard_normal((TIGHT_CLUSTERS, dimension), np.float32)
+    made = [_around(centres, count, rng) for count in (items, 512)]
+    return made[0], made[1]
+
+
+def _around(centres: F32, count: int, rng: np.random.Generator) -> F32:
+    noise = TIGHT_SPREAD * rng.standard_normal((count, centres.shape[1]), np.float32)
+    return _unit(centres[rng.integers(0, len(centres), count)] + noise)
 
 
 def _unit(rows: NDArray[np.floating]) -> F32:
@@ -101,7 +120,12 @@ def _segments(vectors: F32, least_recall: float) -> Iterator[Method]:
         fill(segment, vectors)
         seconds = time.perf_counter() - begun
         effort = segment.probes if isinstance(segment, CellSegment) else 0
-        yield Method(name, lambda queries, of=segment: of.search(queries, K).ordinals_QK, seconds, effort)
+        find = partial(_found, segment)
+        yield Method(name, find, seconds, effort, segment=segment)
+
+
+def _found(segment: Segment, queries: F32) -> NDArray[np.integer]:
+    return segment.search(queries, K).ordinals_QK
 
 
 def fill(segment: Segment, vectors: F32) -> None:
@@ -238,10 +262,11 @@ def seconds_of(find: Find, calls: Iterable[F32]) -> list[float]:
 
 
 def measured(
-    shape: tuple[int, int], with_graphs: bool, least_recall: float, rounds: int, seed: int
+    shape: tuple[int, int], is_tight: bool, with_graphs: bool, least_recall: float, rounds: int, seed: int
 ) -> list[dict[str, object]]:
     items, dimension = shape
-    vectors, queries = vectors_of(items, dimension, np.random.default_rng(seed))
+    make = tight_vectors_of if is_tight else vectors_of
+    vectors, queries = make(items, dimension, np.random.default_rng(seed))
     truth, console = _truth(vectors, queries), Console(stderr=True)
     methods = []
     for method in methods_of(vectors, queries, with_graphs, least_recall):
@@ -251,25 +276,50 @@ def measured(
         methods.append(method)
     return [
         {
-            "data": f"{items} x {dimension}",
+            "data": f"{items} x {dimension}{_TIGHT if is_tight else ''}",
             "method": method.name,
             "effort": method.effort,
             "recall_at_100": round(method.recall, 4),
             "single_ms": round(single_ms, 4),
             "batch_qps": round(batch_qps, 1),
             "build_s": round(method.build_s, 2),
+            **_upserts_per_s(method, vectors),
         }
         for method, single_ms, batch_qps in timed(methods, queries, rounds)
     ]
 
 
+def _upserts_per_s(method: Method, vectors: F32) -> dict[str, object]:
+    """How many vectors a second one of ours takes, in batches of 500 and of 4,096, after all searches."""
+    if method.segment is None:
+        return {}
+    return {f"upserts_per_s_by_{rows}": round(written_per_s(method.segment, vectors, rows)) for rows in (500, 4_096)}
+
+
+def written_per_s(segment: Segment, vectors: F32, rows: int) -> float:
+    """Items get other items' vectors, `rows` at a time."""
+    chosen = np.random.default_rng(1).permutation(len(vectors))[: max(rows, 100_000 // rows * rows)]
+    begun = time.perf_counter()
+    for start in range(0, len(chosen), rows):
+        part = chosen[start : start + rows]
+        sequence = segment.sequence + len(part)
+        numbers = np.full(len(part), sequence)
+        changed = Rows(part.astype(np.uint32), vectors[chosen[::-1][start : start + rows]], numbers, numbers)
+        segment.write(Change(changed, NO_ORDINALS, sequence, sequence))
+    return len(chosen) / (time.perf_counter() - begun)
+
+
 def bars_of(rows: Sequence[dict[str, object]]) -> list[Bar]:
     """The bars of whatever was run."""
-    return [*_exact_bars(_by_method(rows, 100_000)), *_cell_bars(_by_method(rows, 1_000_000))]
+    return [
+        *_exact_bars(_by_method(rows, "100000 x 64")),
+        *_cell_bars(_by_method(rows, "1000000 x 64"), "1,000,000 in cells"),
+        *_cell_bars(_by_method(rows, f"1000000 x 64{_TIGHT}"), f"1,000,000 in cells{_TIGHT}"),
+    ]
 
 
-def _by_method(rows: Sequence[dict[str, object]], items: int) -> dict[str, dict[str, float]]:
-    return {str(row["method"]): row for row in rows if row["data"] == f"{items} x 64"}  # type: ignore[misc]
+def _by_method(rows: Sequence[dict[str, object]], data: str) -> dict[str, dict[str, float]]:
+    return {str(row["method"]): row for row in rows if row["data"] == data}  # type: ignore[misc]
 
 
 def _exact_bars(found: dict[str, dict[str, float]]) -> list[Bar]:
@@ -285,13 +335,17 @@ def _exact_bars(found: dict[str, dict[str, float]]) -> list[Bar]:
     ]
 
 
-def _cell_bars(found: dict[str, dict[str, float]]) -> list[Bar]:
+def _cell_bars(found: dict[str, dict[str, float]], name: str) -> list[Bar]:
     if "headrace cells" not in found:
         return []
     ours, static = found["headrace cells"], found["faiss IVFFlat"]
     return [
-        Bar.at_least("1,000,000 in cells: recall@100", 0.97, ours["recall_at_100"]),
-        Bar.at_least("1,000,000 in cells: batch QPS over IVFFlat's", 0.8, ours["batch_qps"] / static["batch_qps"]),
+        Bar.at_least(f"{name}: recall@100", 0.97, ours["recall_at_100"]),
+        Bar.at_least(f"{name}: batch QPS over IVFFlat's", 0.8, ours["batch_qps"] / static["batch_qps"]),
+        *(
+            Bar.at_least(f"{name}: upserts/s by {rows}", 200_000, ours[f"upserts_per_s_by_{rows}"])
+            for rows in (500, 4_096)
+        ),
     ]
 
 
@@ -301,6 +355,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=_numbers, default=[64, 128])
     parser.add_argument("--graphs-up-to", type=int, default=100_000, help="items; beyond, graphs take minutes to build")
     parser.add_argument("--least-recall", type=float, default=0.95, help="what is not exact is set to find this share")
+    parser.add_argument("--tight", action="store_true", help="items in 2,000 clusters far apart")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     require_rivals()
@@ -311,7 +366,12 @@ def main() -> None:
         row
         for shape in shapes
         for row in measured(
-            shape, shape[0] <= arguments.graphs_up_to, arguments.least_recall, arguments.rounds, arguments.seed
+            shape,
+            arguments.tight,
+            shape[0] <= arguments.graphs_up_to,
+            arguments.least_recall,
+            arguments.rounds,
+            arguments.seed,
         )
     ]
     settings = {

@@ -1,23 +1,24 @@
 """Many vectors in cells: a search looks into the cells whose centres score best, by the scan of int8 codes.
 
-Up to `cells_from` rows every search is exact. Then the rows are put into √N / 2 cells, which are made anew whenever
-there are four times as many rows; a cell that grows too large is split where it stands. How many cells a query looks
-into follows the recall that is measured: at first of rows of the segment as queries, then of the queries themselves
-(checking.py); where more than a quarter of them are needed, all is scanned as before. A search with a filter is exact
-always.
+Up to `cells_from` rows every search is exact. Then the rows are put into √N / 2 to √N cells, which are made anew
+whenever there are four times as many rows; a cell that grows too large is split where it stands. How many cells a query
+looks into follows the recall that is measured: at first of rows of the segment as queries, then of the queries
+themselves (checking.py); where more than a quarter of them are needed, all is scanned as before. A search with a filter
+is exact always.
 """
 
 # N rows, D dimension, Q queries, K wanted, C cells
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
 
 from headrace.index.cells import CellPlaces, Cells, centres_of, nearest
 from headrace.index.compact_segment import CompactSegment
-from headrace.index.row_table import RowTable, View
+from headrace.index.row_table import View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found, Rows
 
 _AGAIN = 4  # times as many rows: cells are made anew
@@ -31,6 +32,9 @@ _FOLLOW, _NEAR = 0.05, 0.01
 # were needed: 2.2 ms against 2.1 alone, 498 queries/s against 2,087 together)
 _WORTH = 0.25
 _SEED = 7
+# rows of a cell where there are many: with half as many cells 1,000,000 × 64 in tight clusters answer 16,100 queries/s
+# together instead of 22,600, and with more of them the writer is the slower
+_CELL_ROWS = 1_000
 # more cells than there are ever
 _ALL = 1 << 30
 
@@ -44,9 +48,8 @@ class CellSegment(CompactSegment):
     def __init__(
         self, dimension: int, kernels: str | None = None, *, cells_from: int = 250_000, recall_goal: float = 0.97
     ) -> None:
-        super().__init__(dimension, kernels)
         self._places = CellPlaces()
-        self._table = RowTable(self._places)
+        super().__init__(dimension, kernels, self._places)
         self._cells_from = cells_from
         self._goal = recall_goal
         self._rows_when_made = 0
@@ -76,6 +79,9 @@ class CellSegment(CompactSegment):
         # once for all of it
         self._keep_cells()
 
+    def memory_bytes(self) -> int:
+        return super().memory_bytes() + self._places.memory_bytes()
+
     def _keep_cells(self) -> None:
         rows = len(self)
         if rows >= max(self._cells_from, _AGAIN * self._rows_when_made):
@@ -83,8 +89,9 @@ class CellSegment(CompactSegment):
         elif self._rows_when_made:
             self._split_full()
 
-    def recall(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
-        found = super().recall(queries_QD, k, allow, deny)
+    def check(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
+        """`recall`, which decides how many cells later searches look into."""
+        found = self.recall(queries_QD, k, allow, deny)
         if 0 < self._probes < _ALL and allow is None:
             self._follow(found)
         return found
@@ -110,7 +117,7 @@ class CellSegment(CompactSegment):
     def _make_cells(self) -> None:
         view = self._table.view
         rows = view.rows_by_ordinal()
-        self._places.begin(centres_of(self._vectors_ND[rows], max(1, round(len(rows) ** 0.5 / 2)), _SEED))
+        self._places.begin(centres_of(self._vectors_ND[rows], _cells_for(len(rows)), _SEED))
         self._rows_when_made, self._stay_together = len(rows), {}
         # all is scanned until it is known how many cells are enough
         self._probes = 0
@@ -175,3 +182,9 @@ class CellSegment(CompactSegment):
         needed = np.sort(np.take_along_axis(rank_QC, cells_QK.astype(np.int64), axis=1).ravel()) + 1
         # rows find themselves, which queries do not: half of what may be missed is asked for
         return int(needed[int(np.ceil((1 + self._goal) / 2 * len(needed))) - 1])
+
+
+def _cells_for(rows: int) -> int:
+    """√N / 2 cells of few rows; of many, cells of 1,000 rows, but no more than √N."""
+    root = math.sqrt(rows)
+    return max(1, round(max(root / 2, min(root, rows / _CELL_ROWS))))

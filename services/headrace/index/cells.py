@@ -14,22 +14,25 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from headrace.index import _scan
 from headrace.index.rows import F32, I32, I64
 
 BLOCK_ROWS = 16
 FREE, IN_NO_CELL = -1, -2
-_ALL_FREE = (1 << BLOCK_ROWS) - 1
-_LANES = np.arange(BLOCK_ROWS)
+_BEFORE_CELLS = 2
+_ALL_FREE, _NO_BLOCK = (1 << BLOCK_ROWS) - 1, -1
+_FEWEST_BLOCKS = 64
 # k-means: rounds, and vectors a centre that it looks at
-_ROUNDS, _SAMPLE = 6, 64
+_ROUNDS, _SAMPLE = 6, 32
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The centres, and the cell of each block, as of one view."""
+    """The centres, and the numbers of each cell's blocks, as of one view (`_scan.numbers_by_cell`)."""
 
     centres_CD: F32
-    cell_of_block: I32
+    starts: I32
+    numbers: I32
 
 
 def centres_of(vectors_ND: F32, count: int, seed: int) -> F32:
@@ -52,33 +55,35 @@ class CellPlaces:
 
     def __init__(self) -> None:
         self.centres_CD: F32 | None = None
-        self._cell_of_block = np.full(0, FREE, np.int32)
-        # a bit a row that nobody uses
-        self._free_of_block = np.zeros(0, np.uint16)
-        self._free_blocks: list[int] = []
-        self._open: dict[int, list[int]] = {}
-        # rows of each cell that are taken
-        self._used: dict[int, int] = {}
+        # as scan/places.hpp has them
+        self._blocks = _free_blocks(0)
+        self._cells = _empty_cells(0)
         self._layout: Cells | None = None
+
+    @property
+    def _cell_of_block(self) -> I32:
+        return self._blocks[:, 0]
 
     def begin(self, centres_CD: F32) -> None:
         """Places vectors by these centres from now on; blocks of before are in no cell until their rows moved."""
         self.centres_CD = centres_CD
         self._cell_of_block[self._cell_of_block != FREE] = IN_NO_CELL
-        self._open, self._used, self._layout = {}, {}, None
+        self._cells, self._layout = _empty_cells(len(centres_CD)), None
+        _scan.link_blocks(self._blocks, self._cells)
 
     def split(self, cell: int, centres_2D: F32) -> None:
         """Puts two centres in the place of one: the second is a new cell's."""
         assert self.centres_CD is not None
         centres_CD = np.concatenate([self.centres_CD, centres_2D[1:]])
         centres_CD[cell] = centres_2D[0]
+        self._cells = np.concatenate([self._cells, _empty_cells(0)[:1]])
         self.centres_CD, self._layout = centres_CD, None
 
     def fullest(self, most: float, but: Collection[int], let_be: Mapping[int, int]) -> int | None:
         """The cell with the most rows, if they are more than `most` and than `let_be` says of it; none of `but`."""
-        used = {cell: used for cell, used in self._used.items() if used > most and cell not in but}
-        full = [(used, cell) for cell, used in used.items() if used > let_be.get(cell, 0)]
-        return max(full)[1] if full else None
+        used_C = self._cells[_BEFORE_CELLS:, 1]
+        full = [cell for cell in np.flatnonzero(used_C > most).tolist() if cell not in but]
+        return max((cell for cell in full if used_C[cell] > let_be.get(cell, 0)), key=used_C.__getitem__, default=None)
 
     def cells_of(self, rows: I64) -> I32:
         """The cell that each row's block belongs to."""
@@ -86,73 +91,43 @@ class CellPlaces:
 
     def take(self, vectors_ND: F32) -> I64:
         if self.centres_CD is None:
-            return self._from(IN_NO_CELL, len(vectors_ND))
-        cells_N = nearest(vectors_ND, self.centres_CD)
-        order = np.argsort(cells_N, kind="stable")
-        cells, counts = np.unique(cells_N, return_counts=True)
+            cells_N = np.full(len(vectors_ND), IN_NO_CELL, np.int64)
+        else:
+            cells_N = nearest(vectors_ND, self.centres_CD)
         rows = np.empty(len(vectors_ND), np.int64)
-        taken = [self._from(cell, count) for cell, count in zip(cells.tolist(), counts.tolist(), strict=True)]
-        rows[order] = np.concatenate(taken) if taken else np.empty(0, np.int64)
+        taken = 0
+        while (taken := taken + _scan.take_rows(self._blocks, self._cells, cells_N[taken:], rows[taken:])) < len(rows):
+            self._grow()
+        self._layout = None
         return rows
 
     def put(self, rows: I64) -> None:
-        blocks = rows // BLOCK_ROWS
-        cells, counts = np.unique(self._cell_of_block[blocks], return_counts=True)
-        for cell, count in zip(cells.tolist(), counts.tolist(), strict=True):
-            self._used[cell] = self._used.get(cell, 0) - count
-        np.bitwise_or.at(self._free_of_block, blocks, (1 << (rows % BLOCK_ROWS)).astype(np.uint16))
-        for block in np.unique(blocks).tolist():
-            if self._free_of_block[block] == _ALL_FREE:
-                self._cell_of_block[block] = FREE
-                self._free_blocks.append(block)
-                self._layout = None
-            else:
-                self._open.setdefault(int(self._cell_of_block[block]), []).append(block)
+        _scan.put_rows(self._blocks, self._cells, rows)
+        self._layout = None
 
     def layout(self) -> Cells | None:
         if self.centres_CD is None:
             return None
         if self._layout is None:
-            self._layout = Cells(self.centres_CD, self._cell_of_block.copy())
+            starts, numbers = np.empty(len(self._cells) + 1, np.int32), np.empty(len(self._blocks), np.int32)
+            _scan.numbers_by_cell(self._blocks, self._cells, starts, numbers)
+            self._layout = Cells(self.centres_CD, starts, numbers)
         return self._layout
 
-    def _from(self, cell: int, wanted: int) -> I64:
-        """Free rows of a cell's blocks, then of blocks that it gets."""
-        self._used[cell] = self._used.get(cell, 0) + wanted
-        taken: list[I64] = []
-        while wanted and self._open.get(cell):
-            rows = self._some_of(self._open[cell].pop(), cell, wanted)
-            taken.append(rows)
-            wanted -= len(rows)
-        blocks = self._new_blocks(cell, -(-wanted // BLOCK_ROWS))
-        rows = (blocks[:, None] * BLOCK_ROWS + _LANES).ravel()
-        self._free_of_block[blocks] = 0
-        if len(rows) > wanted:
-            last = int(blocks[-1])
-            self._free_of_block[last] = _ALL_FREE & ~((1 << (wanted - len(rows) + BLOCK_ROWS)) - 1)
-            self._open.setdefault(cell, []).append(last)
-        return np.concatenate([*taken, rows[:wanted]])
+    def memory_bytes(self) -> int:
+        return self._blocks.nbytes + self._cells.nbytes
 
-    def _some_of(self, block: int, cell: int, wanted: int) -> I64:
-        """Up to `wanted` free rows of a block, if it is the cell's still."""
-        bits = int(self._free_of_block[block])
-        if int(self._cell_of_block[block]) != cell or not bits:
-            return np.empty(0, np.int64)
-        lanes = [lane for lane in range(BLOCK_ROWS) if bits >> lane & 1]
-        if len(lanes) > wanted:
-            self._open[cell].append(block)
-        for lane in lanes[:wanted]:
-            bits &= ~(1 << lane)
-        self._free_of_block[block] = bits
-        return np.array(lanes[:wanted], np.int64) + block * BLOCK_ROWS
+    def _grow(self) -> None:
+        """Half as many blocks again."""
+        self._blocks = np.concatenate([self._blocks, _free_blocks(max(_FEWEST_BLOCKS, len(self._blocks) // 2))])
+        _scan.link_blocks(self._blocks, self._cells)
 
-    def _new_blocks(self, cell: int, count: int) -> I64:
-        again = [self._free_blocks.pop() for _ in range(min(count, len(self._free_blocks)))]
-        high = len(self._cell_of_block)
-        beyond = np.arange(high, high + count - len(again))
-        self._cell_of_block = np.concatenate([self._cell_of_block, np.full(len(beyond), cell, np.int32)])
-        self._free_of_block = np.concatenate([self._free_of_block, np.zeros(len(beyond), np.uint16)])
-        self._cell_of_block[again] = cell
-        if count:
-            self._layout = None
-        return np.concatenate([np.array(again, np.int64), beyond])
+
+def _free_blocks(count: int) -> I32:
+    """Blocks (cell, bits of free rows, neighbours in its list) that are in no list yet."""
+    return np.tile(np.array([FREE, _ALL_FREE, _NO_BLOCK, _NO_BLOCK], np.int32), (count, 1))
+
+
+def _empty_cells(count: int) -> I32:
+    """Cells (first block with a free row, rows taken), and before them those of blocks in no cell and of free ones."""
+    return np.tile(np.array([_NO_BLOCK, 0], np.int32), (_BEFORE_CELLS + count, 1))

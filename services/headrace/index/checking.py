@@ -30,6 +30,10 @@ class Checkable(Protocol):
         """The share of the true `k` best that `search` finds, both as of one moment."""
         ...
 
+    def check(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
+        """`recall` of queries that were asked, for the segment to learn from."""
+        ...
+
 
 class Checker:
     """Checks a share of the queries on `pool`, one at a time, and keeps what it found."""

@@ -13,7 +13,7 @@ import numpy as np
 from headrace.index import _scan
 from headrace.index.cells import BLOCK_ROWS, Cells
 from headrace.index.flat_segment import FlatSegment
-from headrace.index.row_table import View
+from headrace.index.row_table import Places, View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Found
 from headrace.index.ties import nobody
 
@@ -25,8 +25,8 @@ class CompactSegment(FlatSegment):
 
     kind = "compact-cpu"
 
-    def __init__(self, dimension: int, kernels: str | None = None) -> None:
-        super().__init__(dimension)
+    def __init__(self, dimension: int, kernels: str | None = None, places: Places | None = None) -> None:
+        super().__init__(dimension, places)
         self._kernels = kernels or _scan.kernels()[0]
         self._codes = np.zeros(self._code_bytes(self._table.capacity), np.uint8)
 
@@ -37,6 +37,10 @@ class CompactSegment(FlatSegment):
             answer = self._found(view, queries_QD, k, allow, denied_rows)
             truth = super()._found(view, queries_QD, k, allow, denied_rows)
         return shared(answer, truth)
+
+    def check(self, queries_QD: F32, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
+        """`recall`, from which there is nothing to learn."""
+        return self.recall(queries_QD, k, allow, deny)
 
     def _found(self, view: View, queries_QD: F32, k: int, allow: U8 | None, denied_rows: I64) -> Found:
         return self._scanned(view, queries_QD, k, allow, denied_rows)
@@ -68,13 +72,14 @@ class CompactSegment(FlatSegment):
             found.scores_QK,
             found.counts_Q,
             None if cells is None else cells.centres_CD,
-            None if cells is None else cells.cell_of_block,
+            None if cells is None else cells.starts,
+            None if cells is None else cells.numbers,
             probes,
         )
         return found
 
     def memory_bytes(self) -> int:
-        return super().memory_bytes() + self._codes.nbytes
+        return super().memory_bytes() + self._code_bytes(self._table.rows)
 
     def _store(self, rows: I64, vectors_ND: F32) -> None:
         super()._store(rows, vectors_ND)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from headrace.index.row_table import RowTable, View
+from headrace.index.row_table import Places, RowTable, View
 from headrace.index.rows import F32, I64, NO_ORDINALS, U8, U32, Change, Found, Mask, Rows
 from headrace.index.segment import fill_by_writing
 from headrace.index.ties import Fetched, best
@@ -53,9 +53,9 @@ class FlatSegment:
 
     kind = "flat-cpu"
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, places: Places | None = None) -> None:
         self.dimension = dimension
-        self._table = RowTable()
+        self._table = RowTable(places)
         self._vectors_ND = np.zeros((self._table.capacity, dimension), np.float32)
 
     def __len__(self) -> int:
@@ -95,13 +95,17 @@ class FlatSegment:
             rows = rows[rows >= 0]
             return view.read(rows, self._vectors_ND[rows])
 
+    def held(self) -> Mask:
+        return self._table.held()
+
     @contextmanager
     def view(self) -> Iterator[_FlatView]:
         with self._table.pinned() as view:
             yield _FlatView(view, self._vectors_ND)
 
     def memory_bytes(self) -> int:
-        return self._vectors_ND.nbytes + self._table.memory_bytes()
+        """Of the rows that were ever used: what is reserved beyond them is no memory yet."""
+        return self._table.rows * self._vectors_ND.itemsize * self.dimension + self._table.memory_bytes()
 
     def _store(self, rows: I64, vectors_ND: F32) -> None:
         """Puts vectors into rows that no view shows."""

@@ -165,6 +165,9 @@ class GpuSegment:
             rows = rows[rows >= 0]
             return view.read(rows, _read(self._owner, self._vectors_ND, rows))
 
+    def held(self) -> Mask:
+        return self._table.held()
+
     @contextmanager
     def view(self) -> Iterator[_GpuView]:
         with self._table.pinned() as view:

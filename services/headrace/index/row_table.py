@@ -49,8 +49,9 @@ class Columns:
             new[: len(old)] = old
         return bigger
 
-    def memory_bytes(self) -> int:
-        return self.ordinals.nbytes + self.sequences.nbytes + self.log_offsets.nbytes
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.ordinals.itemsize + self.sequences.itemsize + self.log_offsets.itemsize
 
 
 @dataclass(frozen=True)
@@ -164,6 +165,11 @@ class RowTable:
     def capacity(self) -> int:
         return len(self._columns.ordinals)
 
+    @property
+    def rows(self) -> int:
+        """Rows that were ever used."""
+        return len(self.view.live_N)
+
     @contextmanager
     def pinned(self) -> Iterator[View]:
         """The current view; its rows are not used again while this is open."""
@@ -184,6 +190,12 @@ class RowTable:
                 self._pins[view.generation] -= 1
                 if not self._pins[view.generation]:
                     del self._pins[view.generation]
+
+    def held(self) -> Mask:
+        """For each ordinal up to some end whether there is a row of it; beyond there are none."""
+        with self._lock:
+            held: Mask = self._directory != _NONE
+            return held
 
     def begin(self, change: Change) -> I64:
         """Rows for the change's upserts, which no view shows. Their vectors must be written before `show`."""
@@ -217,7 +229,7 @@ class RowTable:
             self._hidden.append((generation, hidden))
 
     def memory_bytes(self) -> int:
-        return self._columns.memory_bytes() + self._directory.nbytes + self.view.live_N.nbytes
+        return self.rows * self._columns.row_bytes() + self._directory.nbytes + self.view.live_N.nbytes
 
     def _rows_of(self, ordinals: U32) -> I64:
         rows = np.full(len(ordinals), _NONE, np.int64)

@@ -60,7 +60,7 @@ class Searcher:
         is_small = query.count * len(segment) <= self._at_once
         answer = found(segment, query) if is_small else await self._in_turn(partial(found, segment, query))
         if isinstance(segment, Checkable) and query.queries_QD is not None:
-            check = partial(segment.recall, query.queries_QD[:1], query.k, query.allow, query.deny)
+            check = partial(segment.check, query.queries_QD[:1], query.k, query.allow, query.deny)
             self.checker.consider(len(query.queries_QD), check)
         return answer
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from headrace.index.rows import F32, NO_ORDINALS, U8, U32, Change, Found, Rows
+from headrace.index.rows import F32, NO_ORDINALS, U8, U32, Change, Found, Mask, Rows
 
 
 class SegmentView(Protocol):
@@ -67,6 +67,10 @@ class Segment(Protocol):
 
     def get(self, ordinals: U32) -> Rows:
         """Those of `ordinals` that exist, in the order asked, all as of one moment."""
+        ...
+
+    def held(self) -> Mask:
+        """For each ordinal up to some end whether there is a row of it; beyond there are none."""
         ...
 
     def view(self) -> AbstractContextManager[SegmentView]:

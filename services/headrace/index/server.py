@@ -13,12 +13,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from secrets import token_hex
+from typing import Literal
 
 import faiss
 
 from headrace.index.batch import Batch, BatchColumns, checked_batch
 from headrace.index.columns import NORM_LIMIT, bitmap, matrix, norms, ordinals_column
 from headrace.index.copying import copied_rows
+from headrace.index.cut_over import Conditions, coverage, cut_over
 from headrace.index.divergence import Divergences
 from headrace.index.following import Part, followed
 from headrace.index.peers import copy_head, copy_part, marks_message
@@ -41,6 +43,7 @@ _MAX_RESULTS = 1_000_000
 _MAX_GET = 10_000
 _MAX_DENIED = 100_000
 _MAX_DIMENSION = 4_096
+_SHARES: tuple[Literal["min_coverage", "min_recall"], ...] = ("min_coverage", "min_recall")
 # a larger batch is checked on another thread: 16 MB would hold the event loop up for some 40 ms
 _CHECKED_INLINE_BYTES = 1 << 18
 
@@ -214,8 +217,12 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
     async def ActivateSpace(
         self, request: index_pb2.ActivateSpaceRequest, context: Context
     ) -> index_pb2.ActivateSpaceResponse:
-        previous = await self._store.activate(_named(request.space))
-        return index_pb2.ActivateSpaceResponse(previous_space=previous)
+        conditions = _conditions(request, self._settings.max_ordinal)
+        done = await cut_over(self._store, request.space, conditions, self._pools.readers)
+        response = index_pb2.ActivateSpaceResponse(previous_space=done.previous)
+        if done.fitness is not None:
+            response.coverage, response.recall = done.fitness.coverage, done.fitness.recall
+        return response
 
     async def DropSpace(self, request: index_pb2.DropSpaceRequest, context: Context) -> index_pb2.DropSpaceResponse:
         await self._store.drop(_named(request.space))
@@ -241,7 +248,10 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
 
     async def _space_stats(self, space: Space, with_digest: bool) -> index_pb2.SpaceStats:
         look = space.digest if with_digest else space.extent
-        extent = await asyncio.get_running_loop().run_in_executor(self._pools.readers, look)
+        loop = asyncio.get_running_loop()
+        extent = await loop.run_in_executor(self._pools.readers, look)
+        active = self._store.space("") if self._store.active else None
+        covered = await loop.run_in_executor(self._pools.readers, coverage, space, active)
         return index_pb2.SpaceStats(
             space=space.name,
             dimension=space.dimension,
@@ -257,6 +267,7 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
                 index_pb2.Divergence(peer=peer, sequence=sequence)
                 for peer, sequence in self._standing.divergences.of(space.name)
             ],
+            coverage=covered,
         )
 
 
@@ -290,6 +301,18 @@ def _columns(request: index_pb2.ApplyEmbeddingsRequest) -> BatchColumns:
         checksum=request.checksum,
         log_offset=request.log_offset,
     )
+
+
+def _conditions(request: index_pb2.ActivateSpaceRequest, max_ordinal: int) -> Conditions:
+    faults = Faults()
+    _check_name(request.space, faults)
+    shares = {name: getattr(request, name) if request.HasField(name) else None for name in _SHARES}
+    for name, share in shares.items():
+        faults.check(share is None or 0 <= share <= 1, name, f"must be 0 to 1, got {share}")
+    faults.check(request.min_sequence >= 0, "min_sequence", f"must not be negative, got {request.min_sequence}")
+    gone = ordinals_column(request.gone_ordinals, "gone_ordinals", faults, max_ordinal)
+    faults.raise_if_any()
+    return Conditions(request.min_sequence, shares["min_coverage"], shares["min_recall"], gone)
 
 
 def _query(request: index_pb2.IndexServiceSearchRequest, max_ordinal: int) -> Query:

@@ -14,7 +14,7 @@ import numpy as np
 
 from headrace.index.batch import Batch
 from headrace.index.rolling_hash import RollingHash
-from headrace.index.rows import NO_ORDINALS, U32, Change, Rows
+from headrace.index.rows import U32, Change, Rows
 from headrace.index.segment import Segment, SegmentView
 from headrace.index.watcher import Watcher
 from headrace.runtime.errors import DeadlineError, NotFoundError
@@ -65,13 +65,13 @@ class Space:
 
     def become(self, other: Space) -> U32:
         """Takes over the rows of another space; the ordinals of all that may have changed."""
-        changed = np.union1d(self._ordinals(), other._ordinals())
+        changed = np.union1d(self.ordinals(), other.ordinals())
         self.segment, self.rolling_hash = other.segment, other.rolling_hash
         return changed
 
-    def _ordinals(self) -> U32:
-        with self.segment.view() as view:
-            return np.concatenate([NO_ORDINALS, *(rows.ordinals for rows in view.chunks())])
+    def ordinals(self) -> U32:
+        """Of all items that it holds, ascending."""
+        return np.flatnonzero(self.segment.held()).astype(np.uint32)
 
     def announce(self, ordinals: U32, at: tuple[int, int] | None = None) -> None:
         """Wakes whoever waits for what was applied; called before anything else is applied.

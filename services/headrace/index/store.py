@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +19,7 @@ from headrace.index.rolling_hash import RollingHash
 from headrace.index.rows import NO_ORDINALS, U32
 from headrace.index.segment import Segment, SegmentView
 from headrace.index.shard_file import check_shard
-from headrace.index.snapshot import Manifest, Pinned, Snapshots, SpaceBase, read_rows, skipped
+from headrace.index.snapshot import Manifest, Snapshots, Snapshotted, SpaceBase, read_rows, skipped
 from headrace.index.space import Space
 from headrace.index.write_ahead_log import WriteAheadLog
 from headrace.runtime.errors import (
@@ -72,12 +71,12 @@ class _Planned:
 
 
 @dataclass(frozen=True)
-class _Snapshotted:
+class _Begun:
     """What a snapshot is made of, and the bytes of log that it makes needless."""
 
     last: int
     active: str
-    spaces: list[Pinned]
+    spaces: list[Snapshotted]
     logged_bytes: int
 
 
@@ -160,7 +159,7 @@ class Store:
 
     async def snapshot(self) -> None:
         """Writes all spaces as they are now, so that the log before can go. UnavailableError: the disk refused."""
-        # goes on when the caller is cancelled: its thread would, with the rows let go
+        # goes on when the caller is cancelled, as its thread would
         self._snapshot = asyncio.create_task(self._take_snapshot(), name="index-snapshot")
         await asyncio.shield(self._snapshot)
 
@@ -177,14 +176,16 @@ class Store:
 
     async def _write_snapshot(self) -> Manifest:
         loop = asyncio.get_running_loop()
-        with ExitStack() as pins:
-            pinned = await loop.run_in_executor(self._writer, self._pin, self.spaces, pins)
-            write = partial(self._snapshots.write, pinned.last, pinned.active, pinned.spaces)
-            try:
-                return await loop.run_in_executor(self._snapshot_writer, write)
-            except OSError as error:
-                self._note_logged(pinned.logged_bytes)
-                raise UnavailableError(f"snapshot not written: {error}") from error
+        begun = await loop.run_in_executor(self._writer, self._begin_snapshot, self.spaces)
+        return await loop.run_in_executor(self._snapshot_writer, self._written, begun)
+
+    def _written(self, begun: _Begun) -> Manifest:
+        """Writes a snapshot. UnavailableError: the disk refused."""
+        try:
+            return self._snapshots.write(begun.last, begun.active, begun.spaces)
+        except OSError as error:
+            self._note_logged(begun.logged_bytes)
+            raise UnavailableError(f"snapshot not written: {error}") from error
 
     async def pinned(self, space: Space, pins: ExitStack) -> tuple[SegmentView, RollingHash]:
         """The rows of a space and their hash as of one moment, until `pins` closes."""
@@ -218,20 +219,12 @@ class Store:
             return False, NO_ORDINALS
         # a number of its own, so that no older snapshot is written over
         self._append([Adopt(adopted.name)])
-        self._write_now({**self._spaces, adopted.name: adopted})
+        spaces = {**self._spaces, adopted.name: adopted}
+        self._written(self._begin_snapshot([space for _, space in sorted(spaces.items())]))
         if old is not None:
             return True, old.become(adopted)
-        self._spaces = {**self._spaces, adopted.name: adopted}
+        self._spaces = spaces
         return True, NO_ORDINALS
-
-    def _write_now(self, spaces: dict[str, Space]) -> None:
-        with ExitStack() as pins:
-            pinned = self._pin([space for _, space in sorted(spaces.items())], pins)
-            try:
-                self._snapshots.write(pinned.last, pinned.active, pinned.spaces)
-            except OSError as error:
-                self._note_logged(pinned.logged_bytes)
-                raise UnavailableError(f"snapshot not written: {error}") from error
 
     async def close(self) -> None:
         """Finishes what waits, writes a snapshot when there is anything new, and frees the directory."""
@@ -369,15 +362,22 @@ class Store:
             self._dropped.append(self._spaces[entry.space])
             self._spaces = {name: space for name, space in self._spaces.items() if name != entry.space}
 
-    def _pin(self, spaces: Sequence[Space], pins: ExitStack) -> _Snapshotted:
-        """What a snapshot holds, as of now. Runs on the writer's thread, so between two commits."""
-        pinned = [
-            Pinned(space.name, space.dimension, pins.enter_context(space.segment.view()), space.rolling_hash)
+    def _begin_snapshot(self, spaces: Sequence[Space]) -> _Begun:
+        """What a snapshot is to hold, as of now. Runs on the writer's thread, so between two commits."""
+        held = [
+            Snapshotted(
+                space.name,
+                space.segment,
+                space.ordinals(),
+                space.applied_sequence,
+                space.log_offset,
+                space.rolling_hash,
+            )
             for space in spaces
         ]
         self._log.rotate()
         logged_bytes, self._logged_bytes, self._logged_since = self._logged_bytes, 0, None
-        return _Snapshotted(self._log.last, self._active, pinned, logged_bytes)
+        return _Begun(self._log.last, self._active, held, logged_bytes)
 
     def _recover(self) -> None:
         begun = time.perf_counter()

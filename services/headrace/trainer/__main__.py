@@ -32,6 +32,7 @@ from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.distributed import Distributed, joined
 from headrace.trainer.follower import Follower
+from headrace.trainer.index_replica import Fit
 from headrace.trainer.lineage import Lineage
 from headrace.trainer.loop import LearningLoop
 from headrace.trainer.peers import PeerError, Peers
@@ -68,7 +69,8 @@ async def compose(
     feature_store = open_channel(settings.feature_store_address)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
     board = PlanBoard(registry.plan())
-    publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows)
+    fit = Fit(settings.activate_coverage, settings.activate_recall)
+    publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows, fit)
     learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)
     publisher.on_new_space = learning.want_release
     learning.is_filled = publisher.has_filled

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError
@@ -56,6 +57,7 @@ CREATE TABLE IF NOT EXISTS batches (
     append_time_us INTEGER NOT NULL
 );
 CREATE TABLE IF NOT EXISTS base (ordinal INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS gone (ordinal INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS journal (
     entry INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -193,6 +195,7 @@ class DeltaLog:
 
     def _append(self, deltas: Deltas, log_offset: int, traceparent: str, append_time_us: int) -> None:
         sequence = self.last_sequence
+        self._note_gone(deltas)
         for start in range(0, len(deltas), BATCH_ROWS):
             part = slice(start, start + BATCH_ROWS)
             ordinals = deltas.ordinals[part]
@@ -211,6 +214,20 @@ class DeltaLog:
             )
             sequence += len(ordinals)
         self._db.execute("UPDATE space SET last_sequence = ?, log_offset = ?", (sequence, log_offset))
+
+    def _note_gone(self, deltas: Deltas) -> None:
+        is_gone = deltas.tombstones != 0
+        if self._one("SELECT EXISTS (SELECT 1 FROM gone)"):
+            back = [(ordinal,) for ordinal in deltas.ordinals[~is_gone].tolist()]
+            self._db.executemany("DELETE FROM gone WHERE ordinal = ?", back)
+        gone = [(ordinal,) for ordinal in deltas.ordinals[is_gone].tolist()]
+        self._db.executemany("INSERT OR IGNORE INTO gone VALUES (?)", gone)
+
+    def gone(self) -> NDArray[np.uint32]:
+        """Items that were deleted and did not come back, in whichever space that was; ascending."""
+        with self._lock:
+            found = self._db.execute("SELECT ordinal FROM gone ORDER BY ordinal").fetchall()
+        return np.array([ordinal for (ordinal,) in found], np.uint32)
 
     def batch_after(self, sequence: int) -> Batch | None:
         """The rows that follow `sequence`, at most one batch of them; None when there are none yet.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +33,8 @@ _RETRY_S = 0.3
 # how often an idle stream looks whether the replica still has everything
 _CHECK_S = 1.0
 _ANSWER_S = 30.0
+# an index that refused to activate a space is asked again after so long: to look takes it a while
+_REFUSED_S = 2.0
 
 _Stream = grpc.aio.StreamStreamCall[index_pb2.ApplyEmbeddingsRequest, index_pb2.ApplyEmbeddingsResponse]
 
@@ -40,11 +44,20 @@ class _LostGroundError(Exception):
 
 
 @dataclass(frozen=True)
+class Fit:
+    """What a space must be like to be activated: shares of the active one's items, and of what is to be found."""
+
+    coverage: float = 0.99
+    recall: float = 0.95
+
+
+@dataclass(frozen=True)
 class Pushing:
     """What the streams to all replicas share."""
 
     delta_log: DeltaLog
     dimension: int
+    fit: Fit
     lag_ms: RecentQuantiles
     # told that a replica cannot go on in a space, and whether it has sequences there that the log never gave
     cannot_go_on: Callable[[str, bool], Awaitable[None]]
@@ -64,6 +77,7 @@ class IndexReplica:
         self._news = asyncio.Event()
         self._is_connected: bool | None = None
         self._activate_at = 0
+        self._refused_at_s = -math.inf
 
     def wake(self) -> None:
         self._news.set()
@@ -130,7 +144,7 @@ class IndexReplica:
 
     async def _push(self, stream: _Stream, applied: int) -> None:
         while True:
-            if not self._progress.is_active and applied >= self._activate_at:
+            if not self._progress.is_active and applied >= self._activate_at and self._may_ask_again():
                 await self._activate()
             self._news.clear()
             batch = await asyncio.to_thread(self._following, applied)
@@ -188,10 +202,30 @@ class IndexReplica:
             raise _LostGroundError(f"the index has {applied} of {acknowledged} acknowledged")
 
     async def _activate(self) -> None:
-        space = self._progress.space
-        await self._stub.ActivateSpace(index_pb2.ActivateSpaceRequest(space=space), timeout=_ANSWER_S)
+        space, fit = self._progress.space, self._pushing.fit
+        gone = await asyncio.to_thread(self._delta_log.gone)
+        request = index_pb2.ActivateSpaceRequest(
+            space=space,
+            min_coverage=fit.coverage,
+            min_recall=fit.recall,
+            min_sequence=self._activate_at,
+            gone_ordinals=gone.astype("<u4").tobytes(),
+        )
+        facts: dict[str, object] = {"space": space, "address": self._progress.address}
+        try:
+            found = await self._stub.ActivateSpace(request, timeout=_ANSWER_S)
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            # the active space goes on answering; rows that are still to come may make this one fit
+            self._refused_at_s = time.monotonic()
+            log.warning("space_not_activated", extra={**facts, "reason": error.details()})
+            return
         self._progress.is_active = True
-        log.info("space_activated", extra={"space": space, "address": self._progress.address})
+        log.info("space_activated", extra={**facts, "coverage": found.coverage, "recall": found.recall})
+
+    def _may_ask_again(self) -> bool:
+        return time.monotonic() >= self._refused_at_s + _REFUSED_S
 
     def _note(self, is_connected: bool, error: Exception | None = None) -> None:
         if isinstance(error, grpc.aio.AioRpcError | TimeoutError):

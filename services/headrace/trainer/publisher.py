@@ -15,7 +15,7 @@ from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.shards import Shard
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.index_progress import IndexProgress, ReplicaProgress
-from headrace.trainer.index_replica import IndexReplica, Pushing
+from headrace.trainer.index_replica import Fit, IndexReplica, Pushing
 from headrace.trainer.rotation import LOST, note_rotation
 
 # of every shard in the order of their numbers: its replicas, each with its address
@@ -25,13 +25,15 @@ IndexChannels = Sequence[Sequence[tuple[str, grpc.aio.Channel]]]
 class Publisher:
     """Keeps the index at the end of the delta log. `wake` tells it that there may be more."""
 
-    def __init__(self, channels: IndexChannels, delta_log: DeltaLog, dimension: int, compact_rows: int) -> None:
+    def __init__(
+        self, channels: IndexChannels, delta_log: DeltaLog, dimension: int, compact_rows: int, fit: Fit
+    ) -> None:
         self._delta_log = delta_log
         self._compact_rows = compact_rows
         self._beginning = asyncio.Lock()
         self.lag_ms = RecentQuantiles()
         self._progress = IndexProgress([[ReplicaProgress(address) for address, _ in shard] for shard in channels])
-        pushing = Pushing(delta_log, dimension, self.lag_ms, self._begin_space_if_lost, self._compact)
+        pushing = Pushing(delta_log, dimension, fit, self.lag_ms, self._begin_space_if_lost, self._compact)
         self._replicas = [
             IndexReplica(channel, Shard(number, len(channels)), progress, pushing)
             for number, (shard, replicas) in enumerate(zip(channels, self._progress.shards, strict=True))

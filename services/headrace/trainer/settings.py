@@ -103,6 +103,13 @@ class TrainerSettings(ServingSettings):
     keep_spaces: int = Field(2, ge=2, description="embedding spaces kept in the index, the newest included")
     compact_rows: int = Field(500_000, ge=1, description="acknowledged delta rows kept before they are folded")
 
+    activate_coverage: float = Field(
+        0.99, ge=0, le=1, description="share of the active space's items, but deleted ones, that a new one must hold"
+    )
+    activate_recall: float = Field(
+        0.95, ge=0, le=1, description="share of the true best that a new space must find before it is activated"
+    )
+
     ranker_rate: float = Field(5e-3, gt=0, description="learning rate of the ranker network")
     ranker_batch_groups: int = Field(32, ge=1, description="training groups a step of the ranker network")
     ranker_passes: int = Field(3, ge=1, description="times that new training groups are gone through")

@@ -508,17 +508,47 @@ class ActivateSpaceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SPACE_FIELD_NUMBER: _builtins.int
+    MIN_COVERAGE_FIELD_NUMBER: _builtins.int
+    MIN_RECALL_FIELD_NUMBER: _builtins.int
+    MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
+    GONE_ORDINALS_FIELD_NUMBER: _builtins.int
     space: _builtins.str
+    min_coverage: _builtins.float
+    """Conditions, looked at before the cut-over while the active space goes on answering; those left out are met.
+
+    Share, 0..1, of the active space's items that this one holds. An item that was deleted is in the old space but
+    never in the stream of a new one, so it counts as missing unless gone_ordinals names it: only the sender knows.
+    Met when no other space is active.
+    """
+    min_recall: _builtins.float
+    """Share, 0..1, of the true best 100 that a usual search finds: the mean over up to 200 of the space's own vectors
+    as queries, against scoring every vector.
+    """
+    min_sequence: _builtins.int
+    """The sequence that the space must have applied."""
+    gone_ordinals: _builtins.bytes
+    """Items that are gone for good (uint32 little-endian): min_coverage does not ask for them."""
     def __init__(
         self,
         *,
         space: _builtins.str = ...,
+        min_coverage: _builtins.float | None = ...,
+        min_recall: _builtins.float | None = ...,
+        min_sequence: _builtins.int = ...,
+        gone_ordinals: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage", "_min_recall", b"_min_recall", "min_coverage", b"min_coverage", "min_recall", b"min_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage", "_min_recall", b"_min_recall", "gone_ordinals", b"gone_ordinals", "min_coverage", b"min_coverage", "min_recall", b"min_recall", "min_sequence", b"min_sequence", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_coverage: _TypeAlias = _typing.Literal["min_coverage"]  # noqa: Y015
+    _WhichOneofArgType__min_coverage: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__min_recall: _TypeAlias = _typing.Literal["min_recall"]  # noqa: Y015
+    _WhichOneofArgType__min_recall: _TypeAlias = _typing.Literal["_min_recall", b"_min_recall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_coverage) -> _WhichOneofReturnType__min_coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_recall) -> _WhichOneofReturnType__min_recall | None: ...
 
 Global___ActivateSpaceRequest: _TypeAlias = ActivateSpaceRequest  # noqa: Y015
 
@@ -527,17 +557,31 @@ class ActivateSpaceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PREVIOUS_SPACE_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
     previous_space: _builtins.str
+    coverage: _builtins.float
+    """Of the activated space; there when the request had a condition."""
+    recall: _builtins.float
     def __init__(
         self,
         *,
         previous_space: _builtins.str = ...,
+        coverage: _builtins.float | None = ...,
+        recall: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_recall", b"_recall", "coverage", b"coverage", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["previous_space", b"previous_space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_coverage", b"_coverage", "_recall", b"_recall", "coverage", b"coverage", "previous_space", b"previous_space", "recall", b"recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__coverage: _TypeAlias = _typing.Literal["coverage"]  # noqa: Y015
+    _WhichOneofArgType__coverage: _TypeAlias = _typing.Literal["_coverage", b"_coverage"]  # noqa: Y015
+    _WhichOneofReturnType__recall: _TypeAlias = _typing.Literal["recall"]  # noqa: Y015
+    _WhichOneofArgType__recall: _TypeAlias = _typing.Literal["_recall", b"_recall"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__coverage) -> _WhichOneofReturnType__coverage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall) -> _WhichOneofReturnType__recall | None: ...
 
 Global___ActivateSpaceResponse: _TypeAlias = ActivateSpaceResponse  # noqa: Y015
 
@@ -610,6 +654,7 @@ class SpaceStats(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     HASH_MARKS_FIELD_NUMBER: _builtins.int
     DIVERGED_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     dimension: _builtins.int
     vectors: _builtins.int
@@ -623,6 +668,8 @@ class SpaceStats(_message.Message):
     """With with_digest: SHA-256 over (ordinal, vector) in ordinal order: equal to the trainer's when all is
     applied. Empty without it.
     """
+    coverage: _builtins.float
+    """Share of the active space's items that this one holds; 1 when none is active."""
     @_builtins.property
     def hash_marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HashMark]:
         """Rolling hashes at the newest multiples of 4,096 sequences, oldest first."""
@@ -645,10 +692,11 @@ class SpaceStats(_message.Message):
         digest: _builtins.str = ...,
         hash_marks: _abc.Iterable[Global___HashMark] | None = ...,
         diverged: _abc.Iterable[Global___Divergence] | None = ...,
+        coverage: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "applied_sequence", b"applied_sequence", "digest", b"digest", "dimension", b"dimension", "diverged", b"diverged", "hash_marks", b"hash_marks", "log_offset", b"log_offset", "segment_kind", b"segment_kind", "segment_reason", b"segment_reason", "space", b"space", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "applied_sequence", b"applied_sequence", "coverage", b"coverage", "digest", b"digest", "dimension", b"dimension", "diverged", b"diverged", "hash_marks", b"hash_marks", "log_offset", b"log_offset", "segment_kind", b"segment_kind", "segment_reason", b"segment_reason", "space", b"space", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

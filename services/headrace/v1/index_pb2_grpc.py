@@ -135,6 +135,8 @@ class IndexServiceServicer:
 
     def ActivateSpace(self, request, context):
         """Makes a space the default of queries that name none. One pointer, atomically.
+        NOT_FOUND: unknown space. FAILED_PRECONDITION: a condition of the request is not met; the message names each
+        with its value and its goal, and nothing changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,10 @@ class IndexServiceStub:
     CreateSpace: _grpc.UnaryUnaryMultiCallable[_index_pb2.CreateSpaceRequest, _index_pb2.CreateSpaceResponse]
     """Makes an empty space. ALREADY_EXISTS with another dimension; a repeat is fine."""
     ActivateSpace: _grpc.UnaryUnaryMultiCallable[_index_pb2.ActivateSpaceRequest, _index_pb2.ActivateSpaceResponse]
-    """Makes a space the default of queries that name none. One pointer, atomically."""
+    """Makes a space the default of queries that name none. One pointer, atomically.
+    NOT_FOUND: unknown space. FAILED_PRECONDITION: a condition of the request is not met; the message names each
+    with its value and its goal, and nothing changed.
+    """
     DropSpace: _grpc.UnaryUnaryMultiCallable[_index_pb2.DropSpaceRequest, _index_pb2.DropSpaceResponse]
     """Frees a space; one that is not there is fine. FAILED_PRECONDITION: it is the active one."""
     GetIndexStats: _grpc.UnaryUnaryMultiCallable[_index_pb2.GetIndexStatsRequest, _index_pb2.GetIndexStatsResponse]
@@ -89,7 +92,10 @@ class IndexServiceAsyncStub(IndexServiceStub):
     CreateSpace: _aio.UnaryUnaryMultiCallable[_index_pb2.CreateSpaceRequest, _index_pb2.CreateSpaceResponse]  # type: ignore[assignment]
     """Makes an empty space. ALREADY_EXISTS with another dimension; a repeat is fine."""
     ActivateSpace: _aio.UnaryUnaryMultiCallable[_index_pb2.ActivateSpaceRequest, _index_pb2.ActivateSpaceResponse]  # type: ignore[assignment]
-    """Makes a space the default of queries that name none. One pointer, atomically."""
+    """Makes a space the default of queries that name none. One pointer, atomically.
+    NOT_FOUND: unknown space. FAILED_PRECONDITION: a condition of the request is not met; the message names each
+    with its value and its goal, and nothing changed.
+    """
     DropSpace: _aio.UnaryUnaryMultiCallable[_index_pb2.DropSpaceRequest, _index_pb2.DropSpaceResponse]  # type: ignore[assignment]
     """Frees a space; one that is not there is fine. FAILED_PRECONDITION: it is the active one."""
     GetIndexStats: _aio.UnaryUnaryMultiCallable[_index_pb2.GetIndexStatsRequest, _index_pb2.GetIndexStatsResponse]  # type: ignore[assignment]
@@ -159,7 +165,10 @@ class IndexServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _index_pb2.ActivateSpaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.ActivateSpaceResponse, _abc.Awaitable[_index_pb2.ActivateSpaceResponse]]:
-        """Makes a space the default of queries that name none. One pointer, atomically."""
+        """Makes a space the default of queries that name none. One pointer, atomically.
+        NOT_FOUND: unknown space. FAILED_PRECONDITION: a condition of the request is not met; the message names each
+        with its value and its goal, and nothing changed.
+        """
 
     @_abc_1.abstractmethod
     def DropSpace(

@@ -27,6 +27,7 @@ from headrace.runtime.shard_addresses import addresses_of
 from headrace.runtime.shards import shard_of
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.deltas import Deltas
+from headrace.trainer.index_replica import Fit
 from headrace.trainer.publisher import Publisher
 from headrace.v1 import index_pb2, index_pb2_grpc
 
@@ -166,7 +167,7 @@ async def fed(fleet: Fleet, folder: Path, compact_rows: int = 500_000) -> AsyncI
         ]
         delta_log = DeltaLog(folder / "deltas.db", "test", DIMENSION)
         stack.callback(delta_log.close)
-        publisher = Publisher(channels, delta_log, DIMENSION, compact_rows)
+        publisher = Publisher(channels, delta_log, DIMENSION, compact_rows, Fit())
         running = asyncio.create_task(publisher.run())
         try:
             yield Feed(folder, publisher, delta_log)

@@ -273,6 +273,36 @@ async def test_spaces_live_side_by_side_until_one_is_dropped(index: Index) -> No
     assert (await index.search(E3[:1], 5))[0] == [[2]]
 
 
+async def test_a_space_is_activated_once_it_fulfils_the_conditions(index: Index) -> None:
+    old = await index.create("old", 3)
+    new = await index.create("new", 3, activate=False)
+    await index.apply(*(old.put(o, row.tolist()) for o, row in enumerate(E3)))
+    await index.apply(*(new.put(o, row.tolist()) for o, row in enumerate(E3[:2])))
+    assert [(await index.stats(space)).coverage for space in ("old", "new")] == [1, 2 / 3]
+    request = index_pb2.ActivateSpaceRequest(space="new", min_coverage=0.9, min_recall=1, min_sequence=2)
+    refused = await failed(index.stub.ActivateSpace(request))
+    assert refused.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert refused.details() == "space 'new' is not activated: coverage is 0.6667, must be at least 0.9"
+    assert (await index.stats("old")).active
+    request.gone_ordinals = u32(2)
+    answer = await index.stub.ActivateSpace(request)
+    assert (answer.previous_space, answer.coverage, answer.recall) == ("old", 1, 1)
+    assert (await index.stats("new")).active
+    plain = await index.stub.ActivateSpace(index_pb2.ActivateSpaceRequest(space="old"))
+    assert not plain.HasField("coverage")
+    assert not plain.HasField("recall")
+
+
+async def test_conditions_that_make_no_sense_are_told_together(index: Index) -> None:
+    request = index_pb2.ActivateSpaceRequest(
+        space="s-1", min_coverage=1.1, min_recall=float("nan"), min_sequence=-1, gone_ordinals=b"abc"
+    )
+    error = await failed(index.stub.ActivateSpace(request))
+    assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+    fields = ["min_coverage", "min_recall", "min_sequence", "gone_ordinals"]
+    assert [fault.field for fault in faults_of(error)] == fields
+
+
 async def test_making_a_space_again_is_fine_unless_it_is_of_another_dimension(index: Index) -> None:
     sender = await index.create("s-1", 2)
     await index.apply(sender.put(1, [1, 0]))

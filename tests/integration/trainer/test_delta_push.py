@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 
-from headrace.v1 import trainer_pb2
+import numpy as np
+import pytest
+
+from headrace.runtime.channels import open_channel
+from headrace.trainer import index_replica
+from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc, trainer_pb2
 
 
 async def _equal(suite, stub, server):
@@ -103,6 +109,48 @@ async def test_an_emptied_trainer_does_not_mix_with_what_an_index_holds(suite) -
 
             async def is_active() -> bool:
                 return (await suite.stats(server)).active_space == after.space
+
+            await suite.until(is_active)
+
+
+async def _hold(address: str, space: str, items: int) -> None:
+    """Makes a space the active one, with items 0, 1, 2 …"""
+    ordinals, values = np.arange(items, dtype="<u4").tobytes(), np.ones((items, 8), "<f4").tobytes()
+    batch = index_pb2.ApplyEmbeddingsRequest(
+        space=space,
+        first_sequence=1,
+        item_ordinals=ordinals,
+        vectors=common_pb2.Matrix(rows=items, columns=8, values=values),
+        checksum=zlib.crc32(ordinals + values),
+    )
+    async with open_channel(address) as channel:
+        stub = index_pb2_grpc.IndexServiceStub(channel)
+        await stub.CreateSpace(index_pb2.CreateSpaceRequest(space=space, dimension=8))
+        answers = stub.ApplyEmbeddings(iter([batch]))
+        assert [answer.applied_sequence async for answer in answers] == [items]
+        await stub.ActivateSpace(index_pb2.ActivateSpaceRequest(space=space))
+
+
+async def test_a_space_takes_over_only_when_it_holds_what_the_active_one_holds(
+    suite, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(index_replica, "_REFUSED_S", 0.05)
+    await suite.write([*suite.products(20), *suite.visits(10)])
+    async with suite.index() as server:
+        await _hold(server.address, "before", 40)
+        async with suite.trainer(index_address=server.address) as stub:
+
+            async def is_refused() -> bool:
+                refused = [one for one in caplog.records if one.getMessage() == "space_not_activated"]
+                return any("coverage is 0.5000, must be at least 0.99" in vars(one)["reason"] for one in refused)
+
+            await suite.until(is_refused)
+            assert (await suite.stats(server)).active_space == "before"
+            await suite.write(suite.products(40)[20:])
+
+            async def is_active() -> bool:
+                status = await stub.GetTrainingStatus(trainer_pb2.GetTrainingStatusRequest())
+                return (await suite.stats(server)).active_space == status.space
 
             await suite.until(is_active)
 

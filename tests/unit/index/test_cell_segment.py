@@ -80,7 +80,7 @@ def test_more_cells_are_looked_into_when_too_little_is_found() -> None:
     rng = np.random.default_rng(6)
     strangers = rng.standard_normal((400, D)).astype(np.float32)
     for query in strangers:
-        segment.recall(query[None], 50)
+        segment.check(query[None], 50)
     assert segment.probes != 1
     assert recall_of(segment, vectors, strangers[:50], 50) > 0.85
 

@@ -20,6 +20,8 @@ class Forgetful(FlatSegment):
     def recall(self, queries: np.ndarray, k: int, allow: U8 | None = None, deny: U32 = NO_ORDINALS) -> float:
         return 0.75
 
+    check = recall
+
 
 def filled(segment: FlatSegment) -> FlatSegment:
     numbers = np.arange(50)

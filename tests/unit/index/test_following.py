@@ -97,7 +97,8 @@ async def test_a_follower_that_stalls_over_its_snapshot_is_let_go(readers: Threa
         await anext(parts)
     for sequence in range(5001, 20_000, 1000):
         apply(space, list(range(1000)), 2.0, sequence + 999)
-    assert space.segment.memory_bytes() < 1.1 * before
+    # what a change needs while the rows of before are shown still is there too
+    assert space.segment.memory_bytes() < 1.5 * before
 
 
 async def test_a_watcher_of_a_space_that_ended_is_told() -> None:

@@ -54,6 +54,19 @@ def test_reading_can_begin_inside_a_batch(log: DeltaLog) -> None:
     assert (batch.log_offset, batch.traceparent, batch.append_time_us) == (10, "t", 7)
 
 
+def test_what_is_gone_is_known_over_spaces_and_restarts_until_it_comes_back(tmp_path: Path) -> None:
+    log = DeltaLog(tmp_path / "deltas.db", "main", 2)
+    log.commit(_entry(1), _deltas([4, 5, 6, 7]), log_offset=10)
+    assert log.gone().tolist() == []
+    log.commit(_entry(2), _deltas([4, 6, 7], tombstones=[1, 1, 1]), log_offset=20)
+    log.begin_space([])
+    log.commit(_entry(3), _deltas([5, 6], tombstones=[1, 0]), log_offset=30)
+    log.close()
+    again = DeltaLog(tmp_path / "deltas.db", "main", 2)
+    assert again.gone().tolist() == [4, 5, 7]
+    again.close()
+
+
 def test_many_rows_travel_in_several_batches(log: DeltaLog) -> None:
     log.commit(_entry(1), _deltas(list(range(BATCH_ROWS + 5))), log_offset=1)
     assert [(first, len(rows)) for first, rows in _sent(log)] == [(1, BATCH_ROWS), (BATCH_ROWS + 1, 5)]

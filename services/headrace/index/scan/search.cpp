@@ -209,17 +209,15 @@ void probe(const Kernels& kernels, const Table& table, const Cells& cells, const
   }
   const size_t probes = std::min(cells.probes, cells.count);
   std::nth_element(scored.begin(), scored.begin() + probes, scored.end(), std::greater<>());
-  // one more than cells, so that blocks in no cell have a place too
-  std::vector<uint8_t> is_probed(cells.count + 1, 0);
-  for (size_t place = 0; place < probes; ++place) is_probed[scored[place].second] = 1;
-  is_probed[cells.count] = 1;
   numbers.clear();
-  for (size_t number = 0; number < std::min(masks.size(), cells.blocks); ++number) {
-    const int32_t cell = cells.of_block[number];
-    // a free block's number is beyond all of them
-    const size_t slot = cell == kInNoCell ? cells.count : static_cast<size_t>(cell);
-    if (slot <= cells.count && is_probed[slot] && masks[number]) numbers.push_back(static_cast<uint32_t>(number));
-  }
+  const auto look_into = [&](size_t place) {
+    for (int32_t at = cells.starts[place]; at < cells.starts[place + 1]; ++at) {
+      const uint32_t number = static_cast<uint32_t>(cells.numbers[at]);
+      if (number < masks.size() && masks[number]) numbers.push_back(number);
+    }
+  };
+  look_into(0);
+  for (size_t at = 0; at < probes; ++at) look_into(scored[at].second + kBeforeCells);
 }
 
 }  // namespace

@@ -21,13 +21,16 @@ struct Table {
 struct Cells {
   const float* centres;
   size_t count;
-  const int32_t* of_block;
-  size_t blocks;
+  // the blocks in no cell are numbers[starts[0], starts[1]), those of cell c numbers[starts[c + 2], starts[c + 3])
+  const int32_t* starts;
+  const int32_t* numbers;
   size_t probes;
 };
 
 constexpr int32_t kFree = -1;
 constexpr int32_t kInNoCell = -2;
+// cell c stands at place c + kBeforeCells: blocks in no cell and free ones have places as well
+constexpr size_t kBeforeCells = 2;
 
 // Where the nearest of each query go: k places each, best first, equal scores by ordinal.
 struct Answers {
