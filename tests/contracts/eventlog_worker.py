@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from headrace.runtime.eventlog import EventLog, Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.settings import CommonSettings
 
 
 def open_log(backend: str, location: str, *, max_waiting: int = 50_000) -> EventLog:
     """The log of a backend at a place; opening it twice gives two views of one log."""
-    assert backend == "sqlite", backend
-    return SqliteEventLog(Path(location) / "events.db", max_waiting=max_waiting)
+    url = location if backend == "postgresql" else ""
+    common = CommonSettings(data_dir=Path(location), event_log_url=url)
+    return open_event_log(common, max_waiting=max_waiting)
 
 
 def record(event_id: str, *, kind: str = "user-event", key: str = "u:1", payload: bytes = b"x") -> Record:

@@ -22,7 +22,7 @@ WORKER = Path(__file__).with_name("eventlog_worker.py")
 _worker = runpy.run_path(str(WORKER))
 open_log, record = _worker["open_log"], _worker["record"]
 
-BACKENDS = ("sqlite",)
+BACKENDS = ("sqlite", "postgresql")
 ROUNDS = 20
 
 
@@ -48,6 +48,8 @@ class Place:
 
 @pytest.fixture(params=BACKENDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "postgresql":
+        return Place(request.param, request.getfixturevalue("postgres_url"))
     return Place(request.param, str(tmp_path))
 
 
