@@ -40,6 +40,17 @@ async def append_some(log: EventLog, prefix: str, count: str) -> None:
         print((await log.append([record(f"{prefix}-{number}")]))[0].offset, flush=True)
 
 
+async def append_hard(log: EventLog, prefix: str, count: str) -> None:
+    """Appends single records, thirty calls at a time."""
+    numbers = iter(range(int(count)))
+
+    async def append_next() -> None:
+        for number in numbers:
+            await log.append([record(f"{prefix}-{number}", key=f"u:{number % 97}")])
+
+    await asyncio.gather(*(append_next() for _ in range(30)))
+
+
 async def follow(log: EventLog, count: str) -> None:
     """Follows the log by offset until it saw `count` records; prints their ids in the order seen."""
     print("ready", flush=True)
@@ -52,7 +63,12 @@ async def follow(log: EventLog, count: str) -> None:
 
 async def main(backend: str, location: str, command: str, *arguments: str) -> None:
     log = open_log(backend, location)
-    commands = {"append-for-ever": append_for_ever, "append-some": append_some, "follow": follow}
+    commands = {
+        "append-for-ever": append_for_ever,
+        "append-some": append_some,
+        "append-hard": append_hard,
+        "follow": follow,
+    }
     await commands[command](log, *arguments)
     await log.close()
 

@@ -41,6 +41,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS records_event_id ON records (event_id);
 """
 _COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
 _POLL_S = 0.005
+# SQLite takes 32,766 variables a statement
+_IN_LIMIT = 1_000
 
 
 class SqliteEventLog:
@@ -183,8 +185,13 @@ def _placed(db: sqlite3.Connection, records: Sequence[Record]) -> tuple[list[App
 
 
 def _offsets_of(db: sqlite3.Connection, event_ids: list[str]) -> dict[str, int]:
-    query = 'SELECT event_id, "offset" FROM records WHERE event_id IN (SELECT value FROM json_each(?))'
-    return dict(db.execute(query, (json.dumps(event_ids),)).fetchall())
+    found: dict[str, int] = {}
+    for start in range(0, len(event_ids), _IN_LIMIT):
+        part = event_ids[start : start + _IN_LIMIT]
+        # not json_each: it cuts an id at a NUL character
+        query = f'SELECT event_id, "offset" FROM records WHERE event_id IN ({",".join("?" * len(part))})'
+        found.update(db.execute(query, part).fetchall())
+    return found
 
 
 def _end(db: sqlite3.Connection) -> tuple[int, int]:
