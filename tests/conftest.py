@@ -5,6 +5,7 @@ Numeric libraries use one thread in tests as in production; set before anything 
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +53,14 @@ def shared_postgres(has_postgres: None) -> Iterator[PostgresServer]:
 def postgres_url(shared_postgres: PostgresServer) -> str:
     """An empty database on a server that all tests share."""
     return shared_postgres.new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'state.db'}"
 
 
 @pytest.fixture
