@@ -22,16 +22,16 @@ from headrace.runtime.errors import CorruptDataError, UnavailableError
 
 T = TypeVar("T")
 
-_metadata = sa.MetaData()
+metadata = sa.MetaData()
 _items = sa.Table(
     "items",
-    _metadata,
+    metadata,
     sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("product_id", AnyText, unique=True, nullable=False),
 )
 _products = sa.Table(
     "products",
-    _metadata,
+    metadata,
     sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("product", sa.LargeBinary, nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False),
@@ -41,7 +41,7 @@ _products = sa.Table(
 )
 _dead_letters = sa.Table(
     "dead_letters",
-    _metadata,
+    metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("digest", sa.String, unique=True, nullable=False),
     sa.Column("event", sa.LargeBinary, nullable=False),
@@ -51,7 +51,7 @@ _dead_letters = sa.Table(
 )
 _folds = sa.Table(
     "folds",
-    _metadata,
+    metadata,
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("log_offset", sa.BigInteger, nullable=False),
 )

@@ -76,10 +76,15 @@ class Backend:
         engine.dispose()
 
 
+@pytest.fixture
+def backend_at(tmp_path: Path) -> Callable[[str], Backend]:
+    """Everything in one PostgreSQL, or in files where the URL is empty."""
+    return lambda url: Backend(CommonSettings(data_dir=tmp_path, event_log_url=url), url)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
-    return Backend(CommonSettings(data_dir=tmp_path, event_log_url=url), url)
+def backend(request: pytest.FixtureRequest, backend_at: Callable[[str], Backend]) -> Backend:
+    return backend_at(request.getfixturevalue("postgres_url") if request.param == "postgresql" else "")
 
 
 @pytest.fixture
