@@ -289,7 +289,7 @@ async def measure(rounds: int, scale: float, seed: int) -> tuple[dict[Key, list[
                             rate = await throughput(arm, events.batches(count, size), in_flight)
                             _note(rates, (engine.name, size, arm.name), rate)
                 for engine in engines:
-                    (streamed,) = events.batches(1, 100 * counts[100])
+                    (streamed,) = events.batches(1, 50 * counts[100])
                     _note(rates, (engine.name, STREAM, "door"), len(streamed) / await engine.door.stream(streamed))
             acknowledged = {
                 engine.name: await acknowledge_ms(
