@@ -34,6 +34,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
 from benchmarks.arguments import base_parser
+from benchmarks.open_loop import Floats, quantiles, sent
 from benchmarks.postgres_server import PostgresServer, postgres_server
 from benchmarks.results import Bar, Result
 from headrace.cli.suite import Suite
@@ -206,23 +207,19 @@ async def throughput(arm: Arm, batches: list[list[UserEvent]], in_flight: int) -
     return sum(map(len, batches)) / (time.perf_counter() - begun)
 
 
-async def acknowledge_ms(door: Door, batches: list[list[UserEvent]], events_per_s: float) -> list[float]:
+async def acknowledge_ms(door: Door, batches: list[list[UserEvent]], events_per_s: float) -> Floats:
     """Milliseconds from when each batch was due until its answer, at a rate that waits for nothing."""
     prepared = [door.prepare(batch) for batch in batches]
-    every_s = len(batches[0]) / events_per_s
     # the pauses are to be the door's, not those of the load
     gc.collect()
     gc.freeze()
-    loop = asyncio.get_running_loop()
-    begun = loop.time() + 0.05
 
-    async def timed(number: int) -> float:
-        due = begun + number * every_s
-        await asyncio.sleep(due - loop.time())
+    async def send(number: int) -> str:
         await door.write(prepared[number])
-        return (loop.time() - due) * 1e3
+        return "ok"
 
-    return list(await asyncio.gather(*(timed(number) for number in range(len(batches)))))
+    due_s = np.arange(len(batches)) * len(batches[0]) / events_per_s
+    return (await sent(due_s, send)).of("ok")
 
 
 @asynccontextmanager
@@ -275,7 +272,7 @@ def _bare_postgres(url: str) -> Iterator[Callable[[Sequence[tuple[object, ...]]]
 Key = tuple[str, int | str, str]
 
 
-async def measure(rounds: int, scale: float, seed: int) -> tuple[dict[Key, list[float]], dict[str, list[float]]]:
+async def measure(rounds: int, scale: float, seed: int) -> tuple[dict[Key, list[float]], dict[str, Floats]]:
     """Events a second of every arm by round, and the milliseconds at half load by engine."""
     events = Events(seed)
     counts = {1: int(6_000 * scale), 100: int(400 * scale), 1_000: int(40 * scale)}
@@ -319,7 +316,7 @@ def _note(rates: dict[Key, list[float]], key: Key, rate: float) -> None:
     Console(stderr=True).print(*key, f"{rate:,.0f}/s")
 
 
-def rows_of(rates: dict[Key, list[float]], acknowledged: dict[str, list[float]]) -> list[dict[str, object]]:
+def rows_of(rates: dict[Key, list[float]], acknowledged: dict[str, Floats]) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [
         {
             "data": f"events of {EVENT_BYTES} bytes",
@@ -333,12 +330,11 @@ def rows_of(rates: dict[Key, list[float]], acknowledged: dict[str, list[float]])
         for (engine, batch, arm), values in rates.items()
     ]
     for engine, values in acknowledged.items():
-        p50, p99 = (round(float(np.quantile(values, q)), 1) for q in (0.5, 0.99))
-        rows.append({"method": "door", "engine": engine, "batch": 100, "half_load_ms": {"p50": p50, "p99": p99}})
+        rows.append({"method": "door at half load", "engine": engine, "batch": 100, **quantiles(values)})
     return rows
 
 
-def bars_of(rates: dict[Key, list[float]], acknowledged: dict[str, list[float]]) -> list[Bar]:
+def bars_of(rates: dict[Key, list[float]], acknowledged: dict[str, Floats]) -> list[Bar]:
     medians = {key: statistics.median(values) for key, values in rates.items()}
     bars: list[Bar] = []
     for engine in ENGINES:
@@ -353,8 +349,8 @@ def bars_of(rates: dict[Key, list[float]], acknowledged: dict[str, list[float]])
         ]
         rate = round(medians[engine, 100, "door"])
         bars.append(Bar.at_least(f"{engine}, batch 100: events/s", GOALS_AT_100[engine], rate))
-        p99 = round(float(np.quantile(acknowledged[engine], 0.99)), 1)
-        bars.append(Bar.at_most(f"{engine}, half load: acknowledged, p99 ms", 60, p99))
+        p99_ms = quantiles(acknowledged[engine])["p99_ms"]
+        bars.append(Bar.at_most(f"{engine}, half load: acknowledged, p99 ms", 60, p99_ms))
     return bars
 
 
