@@ -1,7 +1,11 @@
-"""Numeric libraries use one thread in tests as in production; set before anything imports them."""
+"""What tests of several parts share.
+
+Numeric libraries use one thread in tests as in production; set before anything imports them.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +15,7 @@ limit_threads()
 
 import numpy as np  # noqa: E402
 
+from benchmarks.postgres_server import NoPostgresError, PostgresServer, binaries, postgres_server  # noqa: E402
 from headrace.model.text.encoder import EncoderName, TextEncoder  # noqa: E402
 from headrace.model.text.errors import TextEncoderError  # noqa: E402
 from headrace.model.text.pretrained import Pretrained  # noqa: E402
@@ -25,6 +30,44 @@ def minilm() -> TextEncoder:
         if os.environ.get("TEST_REQUIRE_TEXT"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def has_postgres() -> None:
+    """Without a PostgreSQL the test is skipped, or fails where TEST_REQUIRE_POSTGRES says so."""
+    try:
+        binaries()
+    except NoPostgresError as error:
+        if os.environ.get("TEST_REQUIRE_POSTGRES"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_postgres(has_postgres: None) -> Iterator[PostgresServer]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(shared_postgres: PostgresServer) -> str:
+    """An empty database on a server that all tests share."""
+    return shared_postgres.new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres_url"))
+    return f"sqlite:///{tmp_path / 'state.db'}"
+
+
+@pytest.fixture
+def own_postgres(has_postgres: None) -> Iterator[PostgresServer]:
+    """A server for one test, which may kill it."""
+    with postgres_server() as server:
+        yield server
 
 
 class LengthEncoder:

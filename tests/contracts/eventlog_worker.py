@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 
 from headrace.runtime.eventlog import EventLog, Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.settings import CommonSettings
 
 
 def open_log(backend: str, location: str, *, max_waiting: int = 50_000) -> EventLog:
     """The log of a backend at a place; opening it twice gives two views of one log."""
-    assert backend == "sqlite", backend
-    return SqliteEventLog(Path(location) / "events.db", max_waiting=max_waiting)
+    url = location if backend == "postgresql" else ""
+    common = CommonSettings(data_dir=Path(location), event_log_url=url)
+    return open_event_log(common, max_waiting=max_waiting)
 
 
 def record(event_id: str, *, kind: str = "user-event", key: str = "u:1", payload: bytes = b"x") -> Record:
@@ -38,6 +40,17 @@ async def append_some(log: EventLog, prefix: str, count: str) -> None:
         print((await log.append([record(f"{prefix}-{number}")]))[0].offset, flush=True)
 
 
+async def append_hard(log: EventLog, prefix: str, count: str) -> None:
+    """Appends single records, thirty calls at a time."""
+    numbers = iter(range(int(count)))
+
+    async def append_next() -> None:
+        for number in numbers:
+            await log.append([record(f"{prefix}-{number}", key=f"u:{number % 97}")])
+
+    await asyncio.gather(*(append_next() for _ in range(30)))
+
+
 async def follow(log: EventLog, count: str) -> None:
     """Follows the log by offset until it saw `count` records; prints their ids in the order seen."""
     print("ready", flush=True)
@@ -50,7 +63,12 @@ async def follow(log: EventLog, count: str) -> None:
 
 async def main(backend: str, location: str, command: str, *arguments: str) -> None:
     log = open_log(backend, location)
-    commands = {"append-for-ever": append_for_ever, "append-some": append_some, "follow": follow}
+    commands = {
+        "append-for-ever": append_for_ever,
+        "append-some": append_some,
+        "append-hard": append_hard,
+        "follow": follow,
+    }
     await commands[command](log, *arguments)
     await log.close()
 

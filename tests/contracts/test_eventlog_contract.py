@@ -22,7 +22,7 @@ WORKER = Path(__file__).with_name("eventlog_worker.py")
 _worker = runpy.run_path(str(WORKER))
 open_log, record = _worker["open_log"], _worker["record"]
 
-BACKENDS = ("sqlite",)
+BACKENDS = ("sqlite", "postgresql")
 ROUNDS = 20
 
 
@@ -48,6 +48,8 @@ class Place:
 
 @pytest.fixture(params=BACKENDS)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "postgresql":
+        return Place(request.param, request.getfixturevalue("postgres_url"))
     return Place(request.param, str(tmp_path))
 
 
@@ -102,6 +104,23 @@ async def test_a_repeat_in_a_later_batch_gets_the_first_ones_offset(log: EventLo
     repeat, new = await log.append([record("a"), record("b")])
     assert (repeat.offset, repeat.duplicate) == (first.offset, True)
     assert new.offset > first.offset
+
+
+async def test_an_id_belongs_to_one_record_whatever_its_key_is(log: EventLog) -> None:
+    (first,) = await log.append([record("a", key="v:device")])
+    repeats = await log.append([record("a", key=f"u:{number}") for number in range(100)])
+    assert {(repeat.offset, repeat.duplicate) for repeat in repeats} == {(first.offset, True)}
+    assert [one.key for one in await everything(log)] == ["v:device"]
+
+
+async def test_any_character_may_be_in_ids_and_keys(log: EventLog) -> None:
+    await log.append([record("a\0b", key="u:\0"), record("a"), record("\U0001f600")])
+    assert [(one.event_id, one.key) for one in await everything(log)] == [
+        ("a\0b", "u:\0"),
+        ("a", "u:1"),
+        ("\U0001f600", "u:1"),
+    ]
+    assert (await log.append([record("a\0b")]))[0].duplicate
 
 
 async def test_a_repeat_through_another_opening_is_noticed(place: Place, log: EventLog) -> None:
@@ -203,10 +222,12 @@ async def test_too_much_waiting_is_refused_whole_and_taken_later(place: Place) -
 async def test_a_record_that_cannot_be_kept_fails_its_own_callers_only(log: EventLog) -> None:
     bad = record("bad")
     object.__setattr__(bad, "time_us", 2**80)
-    with pytest.raises(OverflowError):
-        await log.append([bad])
+    answers = await asyncio.gather(
+        *(log.append([one]) for one in (record("b"), bad, record("c"))), return_exceptions=True
+    )
+    assert [isinstance(answer, OverflowError) for answer in answers] == [False, True, False]
     await log.append([record("good")])
-    assert [one.event_id for one in await everything(log)] == ["good"]
+    assert [one.event_id for one in await everything(log)] == ["b", "c", "good"]
 
 
 async def test_two_processes_append_at_once_and_every_offset_is_given_once(place: Place, log: EventLog) -> None:
@@ -216,6 +237,29 @@ async def test_two_processes_append_at_once_and_every_offset_is_given_once(place
     found = await everything(log)
     assert sorted(offsets) == [one.offset for one in found]
     assert Counter(one.event_id for one in found) == Counter(f"{p}-{n}" for p in "pq" for n in range(60))
+
+
+async def test_two_processes_that_append_the_same_ids_keep_each_once(place: Place, log: EventLog) -> None:
+    with place.process("append-some", "p", "80") as one, place.process("append-some", "p", "80") as two:
+        outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate) for process in (one, two)))
+    found = await everything(log)
+    assert [one.event_id for one in found] == [f"p-{n}" for n in range(80)]
+    assert [output.split() for output, _ in outputs] == [[str(one.offset) for one in found]] * 2
+
+
+async def test_a_follower_of_two_processes_that_append_hard_sees_everything_in_order_and_once(
+    place: Place, log: EventLog
+) -> None:
+    with (
+        place.process("follow", "6000") as follower,
+        place.process("append-hard", "p", "3000") as one,
+        place.process("append-hard", "q", "3000") as two,
+    ):
+        seen, _ = await asyncio.to_thread(follower.communicate)
+        await asyncio.gather(*(asyncio.to_thread(process.communicate) for process in (one, two)))
+    found = await everything(log)
+    assert seen.split()[1:] == [one.event_id for one in found]
+    assert [one.offset for one in found] == list(range(1, 6001))
 
 
 async def test_a_reader_in_another_process_always_sees_a_prefix(place: Place, log: EventLog) -> None:

@@ -17,7 +17,8 @@ from headrace.cli.suite import SERVICES, Suite
 from headrace.datasets.source import SIMULATED_SHOP, find
 from headrace.feature_store.fold import State
 from headrace.feature_store.records import fact_of
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.settings import CommonSettings
 from headrace.v1.common_pb2 import Product, UserEvent
 from headrace.v1.feature_store_pb2 import GetFeatureStoreStatusRequest, GetFeatureStoreStatusResponse
 from headrace.v1.index_pb2 import GetIndexStatsRequest, SpaceStats
@@ -88,9 +89,9 @@ async def settled(client: Client) -> bool:
     )
 
 
-async def log_content(path: Path) -> tuple[list[UserEvent], str]:
+async def log_content(common: CommonSettings) -> tuple[list[UserEvent], str]:
     """All events in the log, and the digest of one uninterrupted fold over it."""
-    log, straight, events, after = SqliteEventLog(path), State(), [], 0
+    log, straight, events, after = open_event_log(common), State(), [], 0
     while records := await log.read(after, limit=5_000):
         for record in records:
             straight.apply(fact_of(record))
@@ -114,10 +115,21 @@ async def dead_ids(client: Client) -> set[str]:
             return ids
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Where the log, the catalogue and the registry are; empty: in files."""
+    return request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
+
+
 @pytest.mark.timeout(300)
-async def test_killing_every_service_loses_nothing_and_doubles_nothing(tmp_path: Path, eventually: Eventually) -> None:
+async def test_killing_every_service_loses_nothing_and_doubles_nothing(
+    database_url: str, tmp_path: Path, eventually: Eventually
+) -> None:
     products, events = shop()
-    async with Suite(tmp_path) as suite, suite.client() as client:
+    common = CommonSettings(data_dir=tmp_path, event_log_url=database_url)
+    names = ("HEADRACE_EVENT_LOG_URL", "HEADRACE_INGEST_DATABASE_URL", "HEADRACE_TRAINER_REGISTRY_URL")
+    environment = dict.fromkeys(names, database_url)
+    async with Suite(tmp_path, environment=environment) as suite, suite.client() as client:
         done = asyncio.Event()
         killer = asyncio.create_task(kill_at_random(suite, 7, done))
         async with Sender(client.ingest, batch=100) as sender:
@@ -126,7 +138,7 @@ async def test_killing_every_service_loses_nothing_and_doubles_nothing(tmp_path:
                 await sender.send(events[start : start + 400])
         killed = await killer
         await eventually(lambda: settled(client), 120)
-        logged, digest = await log_content(tmp_path / "events.db")
+        logged, digest = await log_content(common)
         event_ids = [event.event_id for event in logged]
         folded = await fold_status(client)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headrace.cli.options import DATA_DIR, DataDir, Json, told
-from headrace.runtime.errors import InvalidRequestError, NotFoundError
+from headrace.runtime.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from headrace.runtime.settings import CommonSettings, S
     from headrace.trainer.retrain import Progress, RetrainReport
-    from headrace.trainer.settings import TrainerSettings
 
 
 @told
@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train on the whole event log from nothing: the rival of learning as it comes.
 
-    Reads DATA_DIR/events.db and changes nothing there; a running suite goes on undisturbed.
+    Reads the suite's event log and changes nothing there; a running suite goes on undisturbed.
 
     \b
     Examples:
@@ -40,23 +40,26 @@ def train(
     """
     if not from_scratch:
         raise InvalidRequestError.of("train", "say --from-scratch; learning as it comes is `headrace up`")
-    events_db = data_dir / "events.db"
-    if not events_db.is_file():
-        raise NotFoundError(f"no event log at {events_db}: name the suite's folder with --data-dir")
-    report = _retrained(events_db, out or data_dir / "retrained", epochs, quiet=as_json)
+    from headrace.runtime.eventlog.opening import require_event_log
+    from headrace.runtime.settings import CommonSettings
+
+    common = _loaded(CommonSettings).model_copy(update={"data_dir": data_dir})
+    require_event_log(common)
+    report = _retrained(common, out or data_dir / "retrained", epochs, quiet=as_json)
     if report is not None:
         _print(report, as_json)
 
 
-def _retrained(events_db: Path, out_dir: Path, epochs: int, quiet: bool) -> RetrainReport | None:
+def _retrained(common: CommonSettings, out_dir: Path, epochs: int, quiet: bool) -> RetrainReport | None:
     """None in processes of torchrun that only help the first."""
     from headrace.runtime.threads import limit_threads
 
     limit_threads()
     from headrace.trainer.distributed import joined
     from headrace.trainer.retrain import retrain
+    from headrace.trainer.settings import TrainerSettings
 
-    settings, peers = _settings(), joined(os.environ)
+    settings, peers = _loaded(TrainerSettings), joined(os.environ)
     is_first = peers.rank == 0
 
     def tell(progress: Progress) -> None:
@@ -64,16 +67,15 @@ def _retrained(events_db: Path, out_dir: Path, epochs: int, quiet: bool) -> Retr
             told_so_far = f"epoch {progress.epoch} of {progress.epochs}: loss {progress.loss:.4f}"
             typer.echo(f"{told_so_far}, {progress.seconds:.0f} s", err=True)
 
-    report = retrain(events_db, out_dir, settings, epochs=epochs, on_progress=tell, peers=peers)
+    report = retrain(common, out_dir, settings, epochs=epochs, on_progress=tell, peers=peers)
     return report if is_first else None
 
 
-def _settings() -> TrainerSettings:
+def _loaded(kind: type[S]) -> S:
     from headrace.runtime.settings import SettingsError, load
-    from headrace.trainer.settings import TrainerSettings
 
     try:
-        return load(TrainerSettings)
+        return load(kind)
     except SettingsError as error:
         raise InvalidRequestError.of("environment", str(error)) from error
 

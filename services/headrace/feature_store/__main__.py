@@ -16,19 +16,19 @@ from headrace.feature_store.server import FeatureStoreServer
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Parts, run_service
-from headrace.runtime.settings import CommonSettings, load
+from headrace.runtime.settings import CommonSettings, SettingsError, load
 
 
 @asynccontextmanager
 async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> AsyncIterator[Parts]:
-    """The feature store over the embedded event log; at the end it writes a snapshot."""
+    """The feature store over the event log; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
     snapshots = Snapshots(folder / "snapshots")
     state = snapshots.newest(settings.rules())
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
-    log = SqliteEventLog(common.data_dir / "events.db")
+    log = open_event_log(common)
     store = FeatureStore(log, state, snapshots, rows, settings)
     background = Background()
     background.start(store.follow(), "follow the log")
@@ -43,7 +43,12 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
 
 
 def main() -> int:
-    settings, common = load(FeatureStoreSettings), load(CommonSettings)
+    """Runs the service; 2 when the environment does not fit."""
+    try:
+        settings, common = load(FeatureStoreSettings), load(CommonSettings)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
+        return 2
     return run_service("feature-store", lambda: compose(settings, common), settings, common)
 
 

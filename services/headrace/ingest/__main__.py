@@ -14,7 +14,7 @@ from headrace.ingest.server import IngestServicer, face
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
 from headrace.runtime.clock import MICROSECONDS
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
 
@@ -22,7 +22,7 @@ from headrace.runtime.settings import CommonSettings, SettingsError, load
 @asynccontextmanager
 async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The door's parts, opened; closed at the end."""
-    log = SqliteEventLog(common.data_dir / "events.db", max_waiting=settings.max_waiting_records)
+    log = open_event_log(common, max_waiting=settings.max_waiting_records)
     store = open_store(settings.database_url, common.data_dir / "ingest")
     try:
         await store.migrate()

@@ -27,6 +27,7 @@ REASONS = (*(name for name, _ in EVENT_RULES), "bot")
 
 # a wholesale basket of 500 lines in one minute is a good customer, not a bot
 _COUNTED = PRODUCT_EVENTS - {PURCHASE, CANCEL}
+_FEW = 8
 _MINUTE_US = 60 * MICROSECONDS
 
 
@@ -61,22 +62,25 @@ class VisitorRates:
     def __init__(self, limit: int, *, memory_events: int = 500_000) -> None:
         self.limit = limit
         self._memory_events = memory_events
-        self._seen: dict[tuple[str, int], set[int]] = {}
+        # few are kept as tuples: the garbage collector forgets tuples of numbers, while it looks through
+        # all sets again and again, and the door stands still meanwhile
+        self._seen: dict[tuple[str, int], tuple[int, ...] | set[int]] = {}
         self._events = 0
 
     def admits(self, user_key: str, event_id: str, time_us: int) -> bool:
         """Whether the event is within the limit. The same event counts once, however often it is sent."""
         slot = (user_key, time_us // _MINUTE_US)
-        seen = self._seen.get(slot)
-        if seen is None:
-            seen = self._seen[slot] = set()
+        seen = self._seen.get(slot, ())
         # hashes instead of ids: a third of the memory, and a collision admits one event more
         number = hash(event_id)
         if number in seen:
             return True
         if len(seen) >= self.limit:
             return False
-        seen.add(number)
+        if isinstance(seen, set):
+            seen.add(number)
+        else:
+            self._seen[slot] = (*seen, number) if len(seen) < _FEW else {*seen, number}
         self._events += 1
         self._forget_oldest()
         return True

@@ -74,7 +74,10 @@ class EventIntake:
             appending = self._start_append(await self._records(taken, ingest_time_us))
         refusals = [_refusal(one, ingest_time_us) for one in brought if one.violations]
         # the append goes on when the caller gives up: others may share its commit
-        appended, _ = await asyncio.gather(asyncio.shield(appending), self._store.refuse(refusals))
+        if refusals:
+            appended, _ = await asyncio.gather(asyncio.shield(appending), self._store.refuse(refusals))
+        else:
+            appended = await asyncio.shield(appending)
         results = _results(brought, appended)
         self._count(brought, results)
         _ack_time.record((time.perf_counter() - begun) * 1e3)

@@ -1,4 +1,4 @@
-"""The catalogue and the dead letters in SQL: SQLite by default, whatever SQLAlchemy knows by setting.
+"""The catalogue and the dead letters in SQL: SQLite by default, PostgreSQL by setting.
 
 All statements run in one thread, so that SQLite's one writer never waits for itself.
 """
@@ -15,25 +15,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
 from headrace.ingest.validation import Violation
+from headrace.runtime.database import AnyText, hold, migrate, open_engine, upsert
 from headrace.runtime.errors import CorruptDataError, UnavailableError
-from headrace.runtime.sqlite import make_durable
 
 T = TypeVar("T")
 
-_metadata = sa.MetaData()
+metadata = sa.MetaData()
 _items = sa.Table(
     "items",
-    _metadata,
+    metadata,
     sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("product_id", sa.String, unique=True, nullable=False),
+    sa.Column("product_id", AnyText, unique=True, nullable=False),
 )
 _products = sa.Table(
     "products",
-    _metadata,
+    metadata,
     sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("product", sa.LargeBinary, nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False),
@@ -43,7 +41,7 @@ _products = sa.Table(
 )
 _dead_letters = sa.Table(
     "dead_letters",
-    _metadata,
+    metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("digest", sa.String, unique=True, nullable=False),
     sa.Column("event", sa.LargeBinary, nullable=False),
@@ -53,14 +51,15 @@ _dead_letters = sa.Table(
 )
 _folds = sa.Table(
     "folds",
-    _metadata,
+    metadata,
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("log_offset", sa.BigInteger, nullable=False),
 )
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 _CATALOGUE = "catalogue"
-# another replica may take the same ordinals at the same time
-_ATTEMPTS = 10
+# replicas that give ordinals do so one after another
+_ORDINALS = "ordinals"
 # SQLite takes 32,766 variables a statement, PostgreSQL 65,535
 _IN_LIMIT = 5_000
 
@@ -117,12 +116,7 @@ class IngestStore:
 
     async def add_items(self, product_ids: Collection[str]) -> dict[str, int]:
         """The ordinals of products, given now to those that have none."""
-        for _ in range(_ATTEMPTS):
-            try:
-                return await self._in_transaction(partial(_add_items, product_ids=product_ids))
-            except sa.exc.IntegrityError:
-                await asyncio.sleep(0)
-        raise UnavailableError(f"other replicas took the ordinals {_ATTEMPTS} times", retry_after_s=0.1)
+        return await self._in_transaction(partial(_add_items, product_ids=product_ids))
 
     async def restore_items(self, ordinals: Mapping[str, int]) -> None:
         """Puts back ordinals that the log knows. CorruptDataError when others are here already."""
@@ -202,29 +196,11 @@ def open_store(url: str, data_dir: Path) -> IngestStore:
     if not url:
         data_dir.mkdir(parents=True, exist_ok=True)
         url = f"sqlite:///{data_dir / 'catalogue.db'}"
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        _make_durable(engine)
-    return IngestStore(engine)
-
-
-def _make_durable(engine: sa.Engine) -> None:
-    @sa.event.listens_for(engine, "connect")
-    def _on_connect(connection: Any, _: object) -> None:
-        # the driver's own transactions begin late, which makes two writers fail instead of wait
-        connection.isolation_level = None
-        make_durable(connection)
-
-    @sa.event.listens_for(engine, "begin")
-    def _on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    return IngestStore(open_engine(url))
 
 
 def _migrate(db: sa.Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = db
-    command.upgrade(config, "head")
+    migrate(db, MIGRATIONS)
 
 
 def _all_ordinals(db: sa.Connection) -> dict[str, int]:
@@ -232,6 +208,7 @@ def _all_ordinals(db: sa.Connection) -> dict[str, int]:
 
 
 def _add_items(db: sa.Connection, *, product_ids: Collection[str]) -> dict[str, int]:
+    hold(db, _ORDINALS)
     known = _ordinals_of(db, list(product_ids))
     missing = [product_id for product_id in dict.fromkeys(product_ids) if product_id not in known]
     if missing:
@@ -252,6 +229,7 @@ def _ordinals_of(db: sa.Connection, product_ids: list[str]) -> dict[str, int]:
 
 
 def _restore_items(db: sa.Connection, *, ordinals: Mapping[str, int]) -> None:
+    hold(db, _ORDINALS)
     known = _ordinals_of(db, list(ordinals)).items()
     # a product that has another ordinal here stays in, and breaks the uniqueness of its id
     _insert_items(db, dict(ordinals.items() - known))
@@ -273,13 +251,9 @@ def _products_of(db: sa.Connection, *, ordinals: list[int]) -> dict[int, StoredP
 
 def _apply(db: sa.Connection, *, products: Sequence[StoredProduct]) -> None:
     newest = {product.ordinal: product for product in sorted(products, key=lambda product: product.log_offset)}
-    standing = _products_of(db, ordinals=list(newest))
-    later = [p for p in newest.values() if p.ordinal not in standing or standing[p.ordinal].log_offset < p.log_offset]
-    if later:
-        db.execute(
-            sa.delete(_products).where(_products.c.ordinal == sa.bindparam("old")), [{"old": p.ordinal} for p in later]
-        )
-        db.execute(sa.insert(_products), [asdict(product) for product in later])
+    # in one order everywhere, so that two transactions never wait for each other
+    rows = [asdict(newest[ordinal]) for ordinal in sorted(newest)]
+    upsert(db, _products, "ordinal", rows, newest_by="log_offset")
 
 
 def _folded_offset(db: sa.Connection) -> int:
@@ -288,18 +262,14 @@ def _folded_offset(db: sa.Connection) -> int:
 
 
 def _set_folded_offset(db: sa.Connection, *, offset: int) -> None:
-    db.execute(sa.delete(_folds).where(_folds.c.name == _CATALOGUE))
-    db.execute(sa.insert(_folds), {"name": _CATALOGUE, "log_offset": offset})
+    upsert(db, _folds, "name", [{"name": _CATALOGUE, "log_offset": offset}])
 
 
 def _refuse(db: sa.Connection, *, refusals: Sequence[Refusal]) -> None:
+    # one after another: their ids are to follow the order in which they came
+    hold(db, "dead-letters")
     rows = {refusal.digest: _row(refusal) for refusal in refusals}
-    query = sa.select(_dead_letters.c.digest).where(_dead_letters.c.digest.in_(list(rows)))
-    standing = [{"known": digest, **rows.pop(digest)} for digest in db.execute(query).scalars().all()]
-    if standing:
-        db.execute(sa.update(_dead_letters).where(_dead_letters.c.digest == sa.bindparam("known")), standing)
-    if rows:
-        db.execute(sa.insert(_dead_letters), list(rows.values()))
+    upsert(db, _dead_letters, "digest", list(rows.values()))
 
 
 def _row(refusal: Refusal) -> dict[str, Any]:

@@ -7,13 +7,13 @@ all faults of one are reported together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.runtime.clock import MICROSECONDS
-from headrace.v1.common_pb2 import Availability, Channel, PriceInfo, Product, UserEvent
+from headrace.v1.common_pb2 import Availability, Channel, PriceInfo, Product, ProductDetail, UserEvent
 
 PURCHASE = "purchase-complete"
 CANCEL = "purchase-cancel"
@@ -25,6 +25,7 @@ EVENT_TYPES = PRODUCT_EVENTS | {"home-page-view", "category-page-view", "search"
 _ID_BYTES = 128
 _MAX_PRICE = 1e9
 _MAX_QUANTITY = 1_000_000
+_MAX_DETAILS = 1_000
 _CHANNELS = frozenset(Channel.values())
 _AVAILABILITIES = frozenset(Availability.values())
 # year 9999: beyond it google.protobuf.Timestamp is not valid
@@ -55,11 +56,53 @@ _Found = Iterator[tuple[str, str]]
 
 def event_violations(event: UserEvent, bounds: TimeBounds) -> list[Violation]:
     """Everything that is wrong with an event; empty when it may be taken."""
+    if _is_plainly_sound(event, bounds):
+        return []
+    return stated_event_violations(event, bounds)
+
+
+def stated_event_violations(event: UserEvent, bounds: TimeBounds) -> list[Violation]:
+    """What every rule says of an event, rule by rule."""
     return [
         Violation(reason, field, description)
         for reason, rule in EVENT_RULES
         for field, description in rule(event, bounds)
     ]
+
+
+def _is_plainly_sound(event: UserEvent, bounds: TimeBounds) -> bool:
+    """Whether no rule can have been broken, said at a look; False says nothing.
+
+    Nearly all events are of this kind, and the rules one by one took a third of the door's time for each.
+    """
+    event_type = event.event_type
+    if event_type not in PRODUCT_EVENTS or event.channel not in _CHANNELS:
+        return False
+    if event.page_categories or event.labels or event.search_query or not event.HasField("event_time"):
+        return False
+    person, timestamp = event.visitor_id + event.user_id, event.event_time
+    ids = person + event.event_id + event.session_id + event.transaction_id
+    return (
+        bool(person)
+        and 0 <= timestamp.nanos < 1_000_000_000
+        and bounds.earliest_us <= time_us(timestamp) <= bounds.latest_us
+        # all together as short as each may be; a character of these is one byte
+        and len(ids) <= _ID_BYTES
+        and ids.isascii()
+        and _are_plainly_sound(event.product_details)
+    )
+
+
+def _are_plainly_sound(details: Sequence[ProductDetail]) -> bool:
+    if not 1 <= len(details) <= _MAX_DETAILS:
+        return False
+    for detail in details:
+        product_id = detail.product_id
+        if not product_id or len(product_id) > _ID_BYTES or not product_id.isascii():
+            return False
+        if not (0 <= detail.price <= _MAX_PRICE and 0 <= detail.quantity <= _MAX_QUANTITY):
+            return False
+    return True
 
 
 def product_violations(product: Product) -> list[Violation]:
@@ -135,7 +178,7 @@ def _event_too_long(event: UserEvent, _: TimeBounds) -> _Found:
     yield from _over(_ID_BYTES, "session_id", event.session_id)
     yield from _over(_ID_BYTES, "transaction_id", event.transaction_id)
     yield from _over(1_000, "search_query", event.search_query)
-    yield from _too_many(1_000, "product_details", len(event.product_details))
+    yield from _too_many(_MAX_DETAILS, "product_details", len(event.product_details))
     for number, detail in enumerate(event.product_details):
         if len(detail.product_id) > _ID_BYTES // 4:
             yield from _over(_ID_BYTES, f"product_details[{number}].product_id", detail.product_id)

@@ -34,7 +34,7 @@ from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Face, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
 from headrace.runtime.shard_addresses import addresses_of
@@ -106,7 +106,7 @@ async def _impressions(
     """The impression log, closed after a last flush; None when it is switched off."""
     if not settings.log_impressions:
         return None
-    event_log = SqliteEventLog(common.data_dir / "events.db")
+    event_log = open_event_log(common)
     stack.push_async_callback(event_log.close)
     impressions = ImpressionLog(
         event_log, impression_record, interval_s=settings.impression_interval_s, queue_size=settings.impression_queue

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "HEADRACE_"
+EVENT_LOG_SCHEMES = ("postgresql://", "postgres://")
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
 
 
@@ -37,11 +38,19 @@ class CommonSettings(_Given):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     data_dir: Path = Field(Path(".headrace"), description="where embedded backends keep their files")
+    event_log_url: str = Field("", description="event log: postgresql://…; empty: a SQLite file in the data folder")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     otlp_endpoint: str = Field("", description="OTLP/gRPC receiver, such as http://collector:4317; empty: none")
     trace_ratio: float = Field(1.0, ge=0, le=1, description="share of new traces that are kept")
     telemetry_interval_s: float = Field(5.0, gt=0, description="seconds between exports")
     data: Path | None = Field(None, description="folder of the data sets, for the demo and the benchmarks")
+
+    @field_validator("event_log_url")
+    @classmethod
+    def _is_known_log(cls, url: str) -> str:
+        if url and not url.startswith(EVENT_LOG_SCHEMES):
+            raise ValueError(f"must be empty or begin with {' or '.join(EVENT_LOG_SCHEMES)}")
+        return url
 
 
 class ServingSettings(_Given):

@@ -22,7 +22,7 @@ from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import HeadraceError
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.logs import configure_logs
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 async def compose(
     settings: TrainerSettings, common: CommonSettings, peers: Peers | None = None
 ) -> AsyncIterator[Parts]:
-    """The trainer over the embedded event log; at the end it writes a checkpoint."""
+    """The trainer over the event log; at the end it writes a checkpoint."""
     torch.set_num_threads(1)
     # first of all: nothing is to be opened when it cannot be had
     encoder = pretrained_encoder(settings)
@@ -64,7 +64,7 @@ async def compose(
         registry,
         settings.keep_releases,
     )
-    event_log = SqliteEventLog(common.data_dir / "events.db")
+    event_log = open_event_log(common)
     index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
     feature_store = open_channel(settings.feature_store_address)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
@@ -100,7 +100,7 @@ async def follow(settings: TrainerSettings, common: CommonSettings, peers: Distr
     checkpoints = Checkpoints(common.data_dir / "trainer" / "checkpoints")
     # rank 0 writes the one that counts
     no_log = DeltaLog(Path(":memory:"), settings.lineage, settings.dimension)
-    event_log = SqliteEventLog(common.data_dir / "events.db")
+    event_log = open_event_log(common)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, log.info, "stops_with_rank_0")
     try:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import JSON, BigInteger, Engine, String, create_engine, delete, event, select
+from sqlalchemy import JSON, BigInteger, Engine, String, delete, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from headrace.runtime.database import AnyNumbers, migrate, open_engine
 from headrace.runtime.errors import NotFoundError
-from headrace.runtime.sqlite import make_durable
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 STABLE = "stable"
 
 
@@ -88,7 +87,7 @@ class ReleaseRow(Base):
     log_offset: Mapped[int] = mapped_column(BigInteger)
     feature_schema: Mapped[str] = mapped_column(String(64))
     parts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    metrics: Mapped[dict[str, float]] = mapped_column(JSON)
+    metrics: Mapped[dict[str, float]] = mapped_column(AnyNumbers)
     create_time_us: Mapped[int] = mapped_column(BigInteger)
     checksum: Mapped[str] = mapped_column(String(64))
 
@@ -175,15 +174,10 @@ class Registry:
 
 
 def open_registry(url: str) -> Registry:
-    """The registry at any SQLAlchemy URL, its tables brought up to date."""
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", lambda connection, _: make_durable(connection))
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    """The registry at an SQLAlchemy URL of SQLite or PostgreSQL, its tables brought up to date."""
+    engine = open_engine(url)
     with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        migrate(connection, MIGRATIONS)
     return Registry(engine)
 
 

@@ -12,8 +12,9 @@ import torch
 from safetensors.numpy import save as save_arrays
 
 from headrace.runtime.atomic import write_atomically
-from headrace.runtime.errors import NotFoundError
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog import EventLog
+from headrace.runtime.eventlog.opening import open_event_log, require_event_log
+from headrace.runtime.settings import CommonSettings
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.learner import Learner
 from headrace.trainer.peers import Alone, Peers
@@ -52,7 +53,7 @@ class Progress:
 
 
 def retrain(
-    events_db: Path,
+    common: CommonSettings,
     out_dir: Path,
     settings: TrainerSettings,
     *,
@@ -60,19 +61,18 @@ def retrain(
     on_progress: Callable[[Progress], None] = lambda _: None,
     peers: Peers | None = None,
 ) -> RetrainReport:
-    """Learns the log at `events_db` from nothing and writes the parts of a release into `out_dir`.
+    """Learns the log that `common` names from nothing and writes the parts of a release into `out_dir`.
 
     Beside the parts stands `vectors.safetensors`: `ordinals` and `vectors` of every item. The ranker
     network needs the feature store's rows and begins anew. Of several `peers`, who all do this, rank 0 writes.
     NotFoundError: there is no such log.
     """
-    if not events_db.is_file():
-        raise NotFoundError(f"no event log at {events_db}")
+    require_event_log(common)
     torch.set_num_threads(1)
     begun = time.perf_counter()
     peers = peers or Alone()
     learner = Learner(settings, pretrained_encoder(settings), peers)
-    windows, offset = asyncio.run(_gathered(events_db, learner, settings))
+    windows, offset = asyncio.run(_gathered(common, learner, settings))
     losses: list[float] = []
     examples = 0
     for epoch, learned in enumerate(learner.retrain(windows, epochs), start=1):
@@ -87,8 +87,8 @@ def retrain(
     return RetrainReport(out_dir, offset, learner.catalogue.count, epochs, examples, tuple(losses), seconds)
 
 
-async def _gathered(events_db: Path, learner: Learner, settings: TrainerSettings) -> tuple[Windows, int]:
-    log = SqliteEventLog(events_db)
+async def _gathered(common: CommonSettings, learner: Learner, settings: TrainerSettings) -> tuple[Windows, int]:
+    log = open_event_log(common)
     windows, offset = [Windows.empty(0, settings.max_length + 1)], 0
     try:
         async for records in _slices(log):
@@ -99,7 +99,7 @@ async def _gathered(events_db: Path, learner: Learner, settings: TrainerSettings
     return Windows.concatenated(windows), offset
 
 
-async def _slices(log: SqliteEventLog) -> AsyncIterator[Slice]:
+async def _slices(log: EventLog) -> AsyncIterator[Slice]:
     offset = 0
     while records := await log.read(offset, limit=_READ):
         yield slice_of(records, offset, records[-1].offset)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
+import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.ingest.__main__ import compose
 from headrace.ingest.settings import IngestSettings
 from headrace.runtime.channels import open_channel
-from headrace.runtime.eventlog import LoggedRecord
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import running
 from headrace.runtime.settings import CommonSettings
 from headrace.v1 import ingest_pb2 as pb
@@ -34,9 +35,8 @@ ACCEPTED, DUPLICATE, REJECTED = (
 class Door:
     """A running door, a stub to it, and its log as another process would see it."""
 
-    data_dir: Path
     channel: grpc.aio.Channel
-    log: SqliteEventLog
+    log: EventLog
 
     @property
     def stub(self) -> IngestServiceStub:
@@ -59,18 +59,46 @@ class Door:
 OpenDoor = Callable[..., AbstractAsyncContextManager[Door]]
 
 
+@dataclass(frozen=True)
+class Backend:
+    """Where a door keeps its log and its catalogue."""
+
+    common: CommonSettings
+    database_url: str
+
+    @contextmanager
+    def catalogue(self) -> Iterator[sa.Connection]:
+        """The catalogue's database as a person with a shell would see it."""
+        url = self.database_url or f"sqlite:///{self.common.data_dir / 'ingest' / 'catalogue.db'}"
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            yield connection
+        engine.dispose()
+
+
 @pytest.fixture
-def open_door(tmp_path: Path) -> OpenDoor:
+def backend_at(tmp_path: Path) -> Callable[[str], Backend]:
+    """Everything in one PostgreSQL, or in files where the URL is empty."""
+    return lambda url: Backend(CommonSettings(data_dir=tmp_path, event_log_url=url), url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest, backend_at: Callable[[str], Backend]) -> Backend:
+    return backend_at(request.getfixturevalue("postgres_url") if request.param == "postgresql" else "")
+
+
+@pytest.fixture
+def open_door(backend: Backend) -> OpenDoor:
     @asynccontextmanager
     async def open_it(**settings: object) -> AsyncIterator[Door]:
-        given = IngestSettings(port=0, drain_s=0, **settings)  # type: ignore[arg-type]
-        log = SqliteEventLog(tmp_path / "events.db")
+        given = IngestSettings(port=0, drain_s=0, database_url=backend.database_url, **settings)  # type: ignore[arg-type]
+        log = open_event_log(backend.common)
         async with (
-            compose(given, CommonSettings(data_dir=tmp_path)) as parts,
+            compose(given, backend.common) as parts,
             running(parts, given) as server,
             open_channel(server.address) as channel,
         ):
-            yield Door(tmp_path, channel, log)
+            yield Door(channel, log)
         await log.close()
 
     return open_it

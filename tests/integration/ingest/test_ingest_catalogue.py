@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,7 +11,7 @@ from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.storage import open_store
 from headrace.runtime.errors import CorruptDataError
 from headrace.runtime.eventlog import Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.rpc_status import faults_of
 from headrace.v1 import ingest_pb2 as pb
 from headrace.v1.common_pb2 import Product, UserEvent
@@ -41,18 +39,19 @@ async def changes(door: Any) -> list[ProductChange]:
     return [ProductChange.FromString(record.payload) for record in await door.records("product-change")]
 
 
-def stored(data_dir: Path) -> list[tuple[int, bytes, int, int]]:
-    with sqlite3.connect(data_dir / "ingest" / "catalogue.db") as db:
-        query = "SELECT ordinal, product, deleted, log_offset FROM products ORDER BY ordinal"
-        return db.execute(query).fetchall()
+def stored(backend: Any) -> list[tuple[int, bytes, bool, int]]:
+    query = "SELECT ordinal, product, deleted, log_offset FROM products ORDER BY ordinal"
+    with backend.catalogue() as db:
+        rows = db.exec_driver_sql(query).fetchall()
+    return [(ordinal, bytes(product), bool(deleted), offset) for ordinal, product, deleted, offset in rows]
 
 
-def folded(records: list[Any]) -> list[tuple[int, bytes, int, int]]:
-    rows: dict[int, tuple[int, bytes, int, int]] = {}
+def folded(records: list[Any]) -> list[tuple[int, bytes, bool, int]]:
+    rows: dict[int, tuple[int, bytes, bool, int]] = {}
     for record in records:
         change = ProductChange.FromString(record.payload)
         content = change.product.SerializeToString(deterministic=True)
-        rows[change.ordinal] = (change.ordinal, content, int(change.deleted), record.offset)
+        rows[change.ordinal] = (change.ordinal, content, change.deleted, record.offset)
     return [rows[ordinal] for ordinal in sorted(rows)]
 
 
@@ -60,14 +59,14 @@ def boots(title: str = "Boots") -> Product:
     return Product(id="boots", title=title)
 
 
-async def test_a_product_is_in_the_log_and_in_the_catalogue(door: Any) -> None:
+async def test_a_product_is_in_the_log_and_in_the_catalogue(door: Any, backend: Any) -> None:
     product = Product(id="boots", title="Boots", attributes={"b": "2", "a": "1"}, available_quantity=3)
     assert await write(door, product) == [(ACCEPTED, 1)]
     (record,) = await door.records("product-change")
     (change,) = await changes(door)
     assert (record.key, change.ordinal, change.product, change.deleted) == ("boots", 0, product, False)
     assert change.change_time_us == record.time_us
-    assert stored(door.data_dir) == folded([record])
+    assert stored(backend) == folded([record])
 
 
 async def test_the_same_content_again_changes_nothing(door: Any) -> None:
@@ -84,10 +83,10 @@ async def test_there_and_back_again_is_three_changes(door: Any) -> None:
     assert [change.product.title for change in await changes(door)] == ["A", "B", "A"]
 
 
-async def test_within_one_batch_it_is_the_same(door: Any) -> None:
+async def test_within_one_batch_it_is_the_same(door: Any, backend: Any) -> None:
     results = await write(door, boots("A"), boots("A"), boots("B"), boots("A"), boots("A"))
     assert results == [(ACCEPTED, 1), (DUPLICATE, 1), (ACCEPTED, 2), (ACCEPTED, 3), (DUPLICATE, 3)]
-    assert stored(door.data_dir) == folded(await door.records("product-change"))
+    assert stored(backend) == folded(await door.records("product-change"))
 
 
 async def test_one_bad_product_never_fails_its_batch(door: Any) -> None:
@@ -150,29 +149,30 @@ async def test_ordinals_survive_a_restart_and_go_on(open_door: Any, event: Event
         assert list((await door.logged())[-1].item_ordinals) == [2, 1, 0]
 
 
-async def test_a_lost_database_comes_back_from_the_log(open_door: Any, event: Event, tmp_path: Path) -> None:
+async def test_a_lost_database_comes_back_from_the_log(open_door: Any, event: Event, backend: Any) -> None:
     async with open_door() as door:
         await door.write(event(0, "detail-page-view", "socks", "hat"))
         await write(door, boots("A"), boots("B"))
         await delete(door, "boots")
-        before = stored(tmp_path)
-    for path in (tmp_path / "ingest").iterdir():
-        path.unlink()
+        before = stored(backend)
+    with backend.catalogue() as db:
+        for table in ("items", "products", "dead_letters", "folds", "alembic_version"):
+            db.exec_driver_sql(f"DROP TABLE {table}")
     async with open_door() as door:
-        assert stored(tmp_path) == before
+        assert stored(backend) == before
         await door.write(event(1, "detail-page-view", "new", "boots", "hat", "socks"))
         assert list((await door.logged())[-1].item_ordinals) == [3, 2, 1, 0]
 
 
-async def test_a_change_that_was_logged_but_not_applied_is_caught_up(open_door: Any, tmp_path: Path) -> None:
+async def test_a_change_that_was_logged_but_not_applied_is_caught_up(open_door: Any, backend: Any) -> None:
     async with open_door() as door:
         await write(door, boots("A"))
         await write(door, boots("B"))
         records = await door.records("product-change")
-    with sqlite3.connect(tmp_path / "ingest" / "catalogue.db") as db:
-        db.execute("DELETE FROM products")
+    with backend.catalogue() as db:
+        db.exec_driver_sql("DELETE FROM products")
     async with open_door() as door:
-        assert stored(tmp_path) == folded(records)
+        assert stored(backend) == folded(records)
         assert await write(door, boots("B")) == [(DUPLICATE, 2)]
 
 
@@ -193,9 +193,9 @@ async def test_two_replicas_share_ordinals_and_products(open_door: Any, event: E
         assert await delete(one, "boots") == 82
 
 
-async def test_a_log_that_disagrees_about_ordinals_stops_the_start(tmp_path: Path) -> None:
-    log = SqliteEventLog(tmp_path / "events.db")
-    store = open_store("", tmp_path / "ingest")
+async def test_a_log_that_disagrees_about_ordinals_stops_the_start(backend: Any) -> None:
+    log = open_event_log(backend.common)
+    store = open_store(backend.database_url, backend.common.data_dir / "ingest")
     await store.migrate()
     await store.add_items(["socks"])
     change = ProductChange(ordinal=0, product=boots())

@@ -6,19 +6,20 @@ import asyncio
 import os
 import random
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import pytest
 
+from benchmarks.postgres_server import PostgresServer
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog import LoggedRecord
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.v1 import ingest_pb2 as pb
 from headrace.v1.common_pb2 import Product, UserEvent
 from headrace.v1.ingest_pb2_grpc import IngestServiceStub
@@ -30,14 +31,19 @@ Event = Callable[..., UserEvent]
 
 
 class Process:
-    """`python -m headrace.ingest` on one port and one folder, started as often as needed."""
+    """`python -m headrace.ingest` on one port and one backend, started as often as needed."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, backend: Any) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self.address = f"127.0.0.1:{self._port}"
-        mine = {"HEADRACE_DATA_DIR": str(data_dir), "HEADRACE_INGEST_PORT": str(self._port)}
+        mine = {
+            "HEADRACE_DATA_DIR": str(backend.common.data_dir),
+            "HEADRACE_EVENT_LOG_URL": backend.common.event_log_url,
+            "HEADRACE_INGEST_DATABASE_URL": backend.database_url,
+            "HEADRACE_INGEST_PORT": str(self._port),
+        }
         others = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
         self._environment = others | mine
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,12 +63,19 @@ class Process:
         return self._process.wait(timeout=60)
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
+@contextmanager
+def started(process: Process) -> Iterator[Process]:
     process.start()
-    yield process
-    process.kill()
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+@pytest.fixture
+def process(backend: Any) -> Iterator[Process]:
+    with started(Process(backend)) as process:
+        yield process
 
 
 class Client:
@@ -110,7 +123,7 @@ def brought(event: Event) -> list[UserEvent]:
 
 
 async def test_every_acknowledged_event_is_in_the_log_exactly_once(
-    process: Process, tmp_path: Path, event: Event
+    process: Process, backend: Any, event: Event
 ) -> None:
     moments = iter(sorted(random.Random(5).sample(range(1, EVENTS - 500), KILLS)))
     next_kill = next(moments)
@@ -130,7 +143,7 @@ async def test_every_acknowledged_event_is_in_the_log_exactly_once(
     assert client.rejected == set(range(0, EVENTS, 500))
     process.kill()
 
-    records = await _records(tmp_path)
+    records = await _records(backend)
     logged = {record.offset: LoggedUserEvent.FromString(record.payload) for record in records}
     assert len(records) == EVENTS - len(client.rejected)
     assert set(Counter(record.event_id for record in records).values()) == {1}
@@ -138,10 +151,10 @@ async def test_every_acknowledged_event_is_in_the_log_exactly_once(
         assert logged[offset].event.event_time == events[sequence].event_time
     _one_ordinal_a_product(logged.values())
     _cancelled_once(logged)
-    assert _dead_letters(tmp_path) == len(client.rejected)
+    assert _dead_letters(backend) == len(client.rejected)
 
 
-async def test_the_catalogue_equals_a_fold_of_the_log_after_a_kill(process: Process, tmp_path: Path) -> None:
+async def test_the_catalogue_equals_a_fold_of_the_log_after_a_kill(process: Process, backend: Any) -> None:
     async with open_channel(process.address) as channel:
         stub = IngestServiceStub(channel)
         for turn in range(3):
@@ -155,11 +168,11 @@ async def test_the_catalogue_equals_a_fold_of_the_log_after_a_kill(process: Proc
         await stub.WriteProducts(request, wait_for_ready=True, timeout=60)
     assert process.terminate() == 0
     standing: dict[int, tuple[bytes, int]] = {}
-    for record in await _records(tmp_path, "product-change"):
+    for record in await _records(backend, "product-change"):
         change = ProductChange.FromString(record.payload)
         standing[change.ordinal] = (change.product.SerializeToString(deterministic=True), record.offset)
-    with sqlite3.connect(tmp_path / "ingest" / "catalogue.db") as db:
-        rows = db.execute("SELECT ordinal, product, log_offset FROM products").fetchall()
+    with backend.catalogue() as db:
+        rows = db.exec_driver_sql("SELECT ordinal, product, log_offset FROM products").fetchall()
     assert {ordinal: (product, offset) for ordinal, product, offset in rows} == standing
     assert len(standing) > 200
 
@@ -169,8 +182,8 @@ async def _write_products(stub: IngestServiceStub, turn: int, part: int) -> None
     await stub.WriteProducts(pb.WriteProductsRequest(products=products), wait_for_ready=True, timeout=60)
 
 
-async def _records(data_dir: Path, kind: str = "user-event") -> list[LoggedRecord]:
-    log = SqliteEventLog(data_dir / "events.db")
+async def _records(backend: Any, kind: str = "user-event") -> list[LoggedRecord]:
+    log = open_event_log(backend.common)
     records = await log.read(0, limit=1_000_000, kinds=(kind,))
     await log.close()
     return records
@@ -196,6 +209,30 @@ def _cancelled_once(logged: dict[int, LoggedUserEvent]) -> None:
         assert purchase.item_ordinals == one.item_ordinals
 
 
-def _dead_letters(data_dir: Path) -> int:
-    with sqlite3.connect(data_dir / "ingest" / "catalogue.db") as db:
-        return int(db.execute("SELECT count(*) FROM dead_letters").fetchone()[0])
+def _dead_letters(backend: Any) -> int:
+    with backend.catalogue() as db:
+        return int(db.exec_driver_sql("SELECT count(*) FROM dead_letters").scalar_one())
+
+
+async def test_a_door_goes_on_when_its_postgresql_is_killed_and_started_again(
+    own_postgres: PostgresServer, backend_at: Callable[[str], Any], event: Event
+) -> None:
+    backend = backend_at(own_postgres.new_database())
+    moments = iter(sorted(random.Random(6).sample(range(1, EVENTS - 500), KILLS)))
+    next_kill = next(moments)
+
+    def kill_now_and_then(acknowledged: int) -> None:
+        nonlocal next_kill
+        if acknowledged >= next_kill:
+            next_kill = next(moments, EVENTS + 1)
+            own_postgres.kill()
+            own_postgres.start()
+
+    with started(Process(backend)) as process:
+        async with open_channel(process.address) as channel:
+            client = Client(IngestServiceStub(channel), brought(event))
+            await asyncio.wait_for(client.send_all(kill_now_and_then), 120)
+    assert next_kill == EVENTS + 1
+    offsets = {record.offset for record in await _records(backend)}
+    assert offsets == set(client.offsets.values())
+    assert len(offsets) == EVENTS - len(client.rejected)

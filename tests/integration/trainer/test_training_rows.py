@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from headrace.model.serving_model import PARTS, TEXT_PART, ServingModel
 from headrace.runtime.errors import NotFoundError
+from headrace.runtime.settings import CommonSettings
 from headrace.trainer.retrain import Progress, retrain
 from headrace.v1 import trainer_pb2
 
@@ -56,12 +57,10 @@ def _retrained(suite, out: Path, said: list[Progress]):
 
     # the test's own event loop runs in this thread
     with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(
-            retrain, suite.common.data_dir / "events.db", out, suite.settings(), epochs=3, on_progress=said.append
-        )
+        work = pool.submit(retrain, suite.common, out, suite.settings(), epochs=3, on_progress=said.append)
         return work.result()
 
 
 def test_retraining_needs_a_log(suite, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no event log"):
-        retrain(tmp_path / "none.db", tmp_path / "out", suite.settings())
+        retrain(CommonSettings(data_dir=tmp_path), tmp_path / "out", suite.settings())

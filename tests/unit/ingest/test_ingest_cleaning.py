@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.ingest.cleaning import REASONS, Rules, VisitorRates
@@ -41,6 +42,14 @@ def test_a_clock_may_run_ahead_by_the_skew_and_no_more() -> None:
 
 def test_more_events_in_a_minute_than_a_person_can_make_are_a_bots() -> None:
     assert reasons(rules_of(3), *(event(number) for number in range(5))) == ["", "", "", "bot", "bot"]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 9, 10, 40])
+def test_a_limit_of_any_size_is_kept_and_repeats_never_count(limit: int) -> None:
+    rates = VisitorRates(limit)
+    for _ in range(2):
+        assert [rates.admits("v", str(number), NOW_US) for number in range(limit)] == [True] * limit
+        assert not rates.admits("v", "one more", NOW_US)
 
 
 def test_the_next_minute_and_another_visitor_begin_anew() -> None:

@@ -11,6 +11,7 @@ from headrace.ingest.validation import (
     Violation,
     event_violations,
     product_violations,
+    stated_event_violations,
 )
 from headrace.v1.common_pb2 import PriceInfo, Product, ProductDetail, UserEvent
 
@@ -37,6 +38,50 @@ def found_in(given: Product) -> list[tuple[str, str]]:
 def test_a_good_event_of_each_type_has_no_violation() -> None:
     for event_type in EVENT_TYPES:
         assert found(event(event_type, search_query="boots", page_categories=["Shoes"])) == []
+
+
+_ids = st.one_of(st.text(max_size=3), st.sampled_from(["x" * 128, "x" * 129, "ü" * 64, "ü" * 65]))
+_numbers = st.sampled_from([0, 1, -1, 1_000_000, 1_000_001])
+_prices = st.sampled_from([0.0, 1e9, 1.1e9, -0.5, float("nan"), float("inf")])
+_details = st.builds(ProductDetail, product_id=_ids, quantity=_numbers, price=_prices)
+_seconds = st.sampled_from([-1, 0, 999_999_999, 1_000_000_000, 1_500_000_000, 2_000_000_000, 2_000_000_001])
+_times = st.builds(Timestamp, seconds=_seconds, nanos=st.sampled_from([0, -1, 1_000, 999_999_999, 1_000_000_000]))
+
+
+@given(
+    st.builds(
+        UserEvent,
+        event_id=_ids,
+        event_type=st.sampled_from([*sorted(EVENT_TYPES), "", "teleport"]),
+        visitor_id=_ids,
+        user_id=_ids,
+        event_time=st.one_of(st.none(), _times),
+        product_details=st.lists(_details, max_size=3),
+        search_query=st.sampled_from(["", "boots", "q" * 1_001]),
+        channel=st.sampled_from([0, 1, 99]),
+        session_id=_ids,
+        transaction_id=_ids,
+        page_categories=st.lists(st.sampled_from(["Shoes", "c" * 501]), max_size=2),
+        labels=st.dictionaries(st.sampled_from(["k", "l" * 257]), st.just("v"), max_size=2),
+    )
+)
+def test_what_is_taken_at_a_look_is_what_every_rule_takes(given: UserEvent) -> None:
+    assert event_violations(given, BOUNDS) == stated_event_violations(given, BOUNDS)
+
+
+@pytest.mark.parametrize("field", ["visitor_id", "user_id", "event_id", "session_id", "transaction_id"])
+@pytest.mark.parametrize("value", ["", "x" * 126, "x" * 127, "x" * 128, "x" * 129, "ü" * 64, "ü" * 65])
+def test_ids_of_every_length_are_judged_alike_at_a_look_and_by_the_rules(field: str, value: str) -> None:
+    given = event(**{field: value})
+    assert event_violations(given, BOUNDS) == stated_event_violations(given, BOUNDS)
+
+
+@pytest.mark.parametrize("count", [0, 1_000, 1_001])
+def test_many_products_are_judged_alike_at_a_look_and_by_the_rules(count: int) -> None:
+    given = event()
+    del given.product_details[:]
+    given.product_details.extend([ProductDetail(product_id="p")] * count)
+    assert event_violations(given, BOUNDS) == stated_event_violations(given, BOUNDS)
 
 
 def test_all_faults_of_an_event_are_reported_together() -> None:

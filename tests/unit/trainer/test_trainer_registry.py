@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,8 @@ _WATERMARK = Watermark("main", "main-1", 12, 34)
 
 
 @pytest.fixture
-def registry(tmp_path: Path):
-    registry = open_registry(f"sqlite:///{tmp_path / 'registry.db'}")
+def registry(sql_url: str):
+    registry = open_registry(sql_url)
     yield registry
     registry.close()
 
@@ -36,6 +37,12 @@ def _release(number: int) -> Release:
 def test_a_release_comes_back_as_it_was(registry: Registry) -> None:
     registry.add(_release(1))
     assert registry.release("r-000001") == _release(1)
+
+
+def test_a_metric_that_is_no_number_comes_back_too(registry: Registry) -> None:
+    registry.add(replace(_release(1), metrics={"loss": math.nan, "share": math.inf}))
+    metrics = registry.release("r-000001").metrics
+    assert (math.isnan(metrics["loss"]), metrics["share"]) == (True, math.inf)
 
 
 def test_the_plan_follows_the_newest_release_with_growing_numbers(registry: Registry) -> None:
@@ -60,12 +67,11 @@ def test_releases_go_with_the_space_that_they_name_but_what_is_served_stays(regi
     assert registry.spaces() == {"main-2", "main-3"}
 
 
-def test_the_tables_are_there_after_reopening(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'registry.db'}"
-    first = open_registry(url)
+def test_the_tables_are_there_after_reopening(sql_url: str) -> None:
+    first = open_registry(sql_url)
     first.add(_release(1))
     first.close()
-    again = open_registry(url)
+    again = open_registry(sql_url)
     assert again.newest_number() == 1
     again.close()
 

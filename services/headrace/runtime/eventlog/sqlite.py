@@ -13,13 +13,13 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import OverloadedError, UnavailableError
+from headrace.runtime.errors import UnavailableError
+from headrace.runtime.eventlog.group_commit import GroupCommit, placed
 from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, partition_of
 from headrace.runtime.sqlite import create_tables, make_durable
 
@@ -41,14 +41,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS records_event_id ON records (event_id);
 """
 _COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
 _POLL_S = 0.005
-# a commit takes at most this many records, so that one caller's flood does not hold the others
-_COMMIT_LIMIT = 5_000
-
-
-@dataclass
-class _Waiting:
-    records: Sequence[Record]
-    done: asyncio.Future[list[Appended]]
+# SQLite takes 32,766 variables a statement
+_IN_LIMIT = 1_000
 
 
 class SqliteEventLog:
@@ -63,42 +57,13 @@ class SqliteEventLog:
         self._writer = _Connection(path, "eventlog-writer")
         self._reader = _Connection(path, "eventlog-reader")
         self._watcher: sqlite3.Connection | None = None
-        self._waiting: list[_Waiting] = []
-        self._waiting_records = 0
-        self._max_waiting = max_waiting
-        self._committer: asyncio.Task[None] | None = None
+        self._commits = GroupCommit(self._commit, max_waiting)
 
     async def append(self, records: Sequence[Record]) -> list[Appended]:
-        if not records:
-            return []
-        if self._waiting_records + len(records) > self._max_waiting:
-            raise OverloadedError(f"{self._waiting_records} records wait to be written, {len(records)} more refused")
-        waiting = _Waiting(records, asyncio.get_running_loop().create_future())
-        self._waiting.append(waiting)
-        self._waiting_records += len(records)
-        if self._committer is None or self._committer.done():
-            self._committer = asyncio.create_task(self._commit_all(), name="eventlog-commit")
-        return await asyncio.shield(waiting.done)
+        return await self._commits.append(records)
 
-    async def _commit_all(self) -> None:
-        while self._waiting:
-            group = self._take_group()
-            records = [record for waiting in group for record in waiting.records]
-            try:
-                appended = await self._writer.run(partial(_insert, records=records))
-            except Exception as error:  # noqa: BLE001  # each caller gets it, and the next group must go on
-                _fail(group, error)
-            else:
-                _resolve(group, appended)
-            self._waiting_records -= len(records)
-
-    def _take_group(self) -> list[_Waiting]:
-        group: list[_Waiting] = []
-        size = 0
-        while self._waiting and (not group or size + len(self._waiting[0].records) <= _COMMIT_LIMIT):
-            group.append(self._waiting.pop(0))
-            size += len(group[-1].records)
-        return group
+    async def _commit(self, records: Sequence[Record]) -> list[Appended]:
+        return await self._writer.run(partial(_insert, records=records))
 
     async def read(
         self,
@@ -144,8 +109,7 @@ class SqliteEventLog:
         return await self._writer.run(lambda db: _trim(db, before_us))
 
     async def close(self) -> None:
-        if self._committer is not None:
-            await self._committer
+        await self._commits.finish()
         await self._writer.close()
         await self._reader.close()
         if self._watcher is not None:
@@ -201,35 +165,33 @@ def _insert(db: sqlite3.Connection, *, records: Sequence[Record]) -> list[Append
 
 def _placed(db: sqlite3.Connection, records: Sequence[Record]) -> tuple[list[Appended], list[tuple[object, ...]]]:
     known = _offsets_of(db, [record.event_id for record in records])
-    offset, append_time_us = _end(db)[0], now_us()
-    appended: list[Appended] = []
-    rows: list[tuple[object, ...]] = []
-    for record in records:
-        if record.event_id in known:
-            appended.append(Appended(known[record.event_id], duplicate=True))
-            continue
-        offset += 1
-        known[record.event_id] = offset
-        appended.append(Appended(offset, duplicate=False))
-        rows.append(
-            (
-                offset,
-                partition_of(record.key),
-                append_time_us,
-                record.kind,
-                record.key,
-                record.event_id,
-                record.time_us,
-                record.payload,
-                record.traceparent,
-            )
+    appended, new = placed(records, known, _end(db)[0])
+    append_time_us = now_us()
+    rows: list[tuple[object, ...]] = [
+        (
+            offset,
+            partition_of(record.key),
+            append_time_us,
+            record.kind,
+            record.key,
+            record.event_id,
+            record.time_us,
+            record.payload,
+            record.traceparent,
         )
+        for offset, record in new
+    ]
     return appended, rows
 
 
 def _offsets_of(db: sqlite3.Connection, event_ids: list[str]) -> dict[str, int]:
-    query = 'SELECT event_id, "offset" FROM records WHERE event_id IN (SELECT value FROM json_each(?))'
-    return dict(db.execute(query, (json.dumps(event_ids),)).fetchall())
+    found: dict[str, int] = {}
+    for start in range(0, len(event_ids), _IN_LIMIT):
+        part = event_ids[start : start + _IN_LIMIT]
+        # not json_each: it cuts an id at a NUL character
+        query = f'SELECT event_id, "offset" FROM records WHERE event_id IN ({",".join("?" * len(part))})'
+        found.update(db.execute(query, part).fetchall())
+    return found
 
 
 def _end(db: sqlite3.Connection) -> tuple[int, int]:
@@ -241,18 +203,3 @@ def _trim(db: sqlite3.Connection, before_us: int) -> int:
     # the newest record stays, so that offsets go on from it
     query = 'DELETE FROM records WHERE append_time_us < ? AND "offset" < (SELECT max("offset") FROM records)'
     return db.execute(query, (before_us,)).rowcount
-
-
-def _resolve(group: Sequence[_Waiting], appended: Sequence[Appended]) -> None:
-    start = 0
-    for waiting in group:
-        part = list(appended[start : start + len(waiting.records)])
-        start += len(waiting.records)
-        if not waiting.done.done():
-            waiting.done.set_result(part)
-
-
-def _fail(group: Sequence[_Waiting], error: Exception) -> None:
-    for waiting in group:
-        if not waiting.done.done():
-            waiting.done.set_exception(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from headrace.runtime.database import AnyText
+
 revision = "0001"
 down_revision = None
 
@@ -13,7 +15,7 @@ def upgrade() -> None:
     op.create_table(
         "items",
         sa.Column("ordinal", sa.BigInteger, primary_key=True, autoincrement=False),
-        sa.Column("product_id", sa.String, unique=True, nullable=False),
+        sa.Column("product_id", AnyText, unique=True, nullable=False),
     )
     op.create_table(
         "products",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from headrace.runtime.database import AnyNumbers
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -23,7 +25,7 @@ def upgrade() -> None:
         sa.Column("log_offset", sa.BigInteger, nullable=False),
         sa.Column("feature_schema", sa.String(64), nullable=False),
         sa.Column("parts", sa.JSON, nullable=False),
-        sa.Column("metrics", sa.JSON, nullable=False),
+        sa.Column("metrics", AnyNumbers, nullable=False),
         sa.Column("create_time_us", sa.BigInteger, nullable=False),
         sa.Column("checksum", sa.String(64), nullable=False),
     )
