@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ import psycopg
 
 _ROLE = "headrace"
 _START_S = 60.0
+_AS_USER = "import os, sys; os.setuid(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
 
 
 class NoPostgresError(Exception):
@@ -62,7 +64,7 @@ class PostgresServer:
         log = (self._folder / "postgres.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True, user=self._user, cwd=self._folder
+                self._as_user(command), stdout=log, stderr=log, start_new_session=True, cwd=self._folder
             )
         self._wait_until_ready()
 
@@ -94,7 +96,12 @@ class PostgresServer:
             os.chown(self._folder, self._user, -1)
         options = ("-U", _ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         command = [str(self._binaries / "initdb"), "-D", str(self._data), *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self._user, cwd=self._folder)
+        subprocess.run(self._as_user(command), check=True, stdout=subprocess.DEVNULL, cwd=self._folder)
+
+    def _as_user(self, command: list[str]) -> list[str]:
+        """The command, run by the server's user."""
+        # not by Popen's `user`: that makes it fork, which a process that has used gRPC does not survive each time
+        return command if self._user is None else [sys.executable, "-c", _AS_USER, str(self._user), *command]
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
@@ -106,7 +113,8 @@ class PostgresServer:
             except psycopg.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > until:
                     said = (self._folder / "postgres.log").read_text()[-2_000:]
-                    raise RuntimeError(f"PostgreSQL did not start: {error}\n{said}") from error
+                    ended = f"exit status {self._process.poll()}"
+                    raise RuntimeError(f"PostgreSQL did not start ({ended}): {error}\n{said}") from error
                 time.sleep(0.02)
 
 
