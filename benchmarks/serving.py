@@ -48,6 +48,7 @@ DEADLINE_S = 0.1
 P99_LIMIT_MS = 50.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_SIZE = 20
+_SETTLE_S = 15.0
 _console = Console(stderr=True)
 
 
@@ -231,6 +232,8 @@ async def measured(scale: Scale, seed: int) -> tuple[list[dict[str, object]], li
         asking = Asking(client, people, shop.products_by_number, seed)
         cpu = Cpu({**{name: suite.pid(name) for name in SERVICES}, "load": os.getpid()})
         await sent(arrivals(50, 3.0, seed), asking.send(5.0))
+        # snapshots and releases that the filling has left to do
+        await asyncio.sleep(_SETTLE_S)
         idle = await cpu.idle_shares(5.0)
         echo = await echoed(scale, asking.requests[0].ByteSize(), seed)
         steady = {

@@ -41,7 +41,6 @@ from headrace.runtime.shard_addresses import addresses_of
 from headrace.v1 import ranker_pb2_grpc
 
 _SERVICE = "headrace.v1.RankerService"
-_SWITCH_INTERVAL_S = 0.0005
 
 
 @asynccontextmanager
@@ -127,8 +126,6 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
         return 2
-    # the loop waits at most so long for the GIL while a pool thread computes; the default is 5 ms
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     return run_service("ranker", lambda: compose(settings, common), settings, common)
 
 

@@ -31,9 +31,9 @@ class RankerSettings(ServingSettings):
     breaker_failures: int = Field(3, ge=1, description="failures in a row after which a peer is not asked for a while")
     breaker_open_s: float = Field(0.5, gt=0, description="seconds that a failing peer is not asked")
 
-    max_concurrent: int = Field(8, ge=1, description="answers in the making at once")
-    max_waiting: int = Field(32, ge=0, description="calls that may wait for their turn; more are refused")
-    cpu_threads: int = Field(2, ge=1, description="threads for encoding, features and scores")
+    max_concurrent: int = Field(4, ge=1, description="answers in the making at once")
+    max_waiting: int = Field(16, ge=0, description="calls that may wait for their turn; more are refused")
+    cpu_threads: int = Field(2, ge=1, description="threads for words, reasons and encoding queries")
 
     vector_candidates: int = Field(200, ge=1, le=2_000, description="nearest items taken as candidates")
     max_candidates: int = Field(500, ge=20, le=5_000, description="candidates that are scored for one answer")

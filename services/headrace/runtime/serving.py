@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from headrace.runtime.telemetry import telemetry
 
 log = logging.getLogger(__name__)
 
+_SWITCH_INTERVAL_S = 0.0005
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -141,6 +143,8 @@ def run_service(
 ) -> int:
     """Runs a service until SIGTERM or SIGINT (0), or until one of its tasks dies (1)."""
     configure_logs(name, common.log_level)
+    # the loop waits at most so long for the interpreter lock while another thread computes; the default is 5 ms
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with telemetry(name, common):
         return uvloop.run(_serve(name, compose, settings))
 

@@ -113,6 +113,7 @@ async def follow(settings: TrainerSettings, common: CommonSettings, peers: Distr
 def main() -> int:
     try:
         settings, common = load(TrainerSettings), load(CommonSettings)
+        os.nice(settings.niceness)
         peers = joined(os.environ)
         if isinstance(peers, Distributed) and peers.rank > 0:
             configure_logs(f"trainer-{peers.rank}", common.log_level)

@@ -27,6 +27,9 @@ class TrainerSettings(ServingSettings):
     artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")
     lineage: str = Field("main", pattern="^[a-z0-9-]{1,40}$", description="names the line of releases and its spaces")
 
+    niceness: int = Field(
+        10, ge=0, le=19, description="how far learning stands back for the processes that answer on the same machine"
+    )
     seed: int = Field(20, description="same seed, same log, same slices: same weights")
     dimension: int = Field(64, ge=4, le=1024, description="width of vectors")
     blocks: int = Field(1, ge=1, le=8, description="Transformer blocks of the user tower")
