@@ -32,7 +32,7 @@ class RankerSettings(ServingSettings):
     breaker_open_s: float = Field(0.5, gt=0, description="seconds that a failing peer is not asked")
 
     max_concurrent: int = Field(4, ge=1, description="answers in the making at once")
-    max_waiting: int = Field(16, ge=0, description="calls that may wait for their turn; more are refused")
+    max_waiting: int = Field(24, ge=0, description="calls that may wait for their turn; more are refused")
     cpu_threads: int = Field(2, ge=1, description="threads for words, reasons and encoding queries")
 
     vector_candidates: int = Field(200, ge=1, le=2_000, description="nearest items taken as candidates")
