@@ -71,12 +71,18 @@ class PostgresServer:
     def kill(self) -> None:
         """SIGKILL to the server and all of its processes, as if the machine had lost them at once."""
         assert self._process is not None, "start() comes first"
-        # a stopped one starts no process that the list would miss
-        self._process.send_signal(signal.SIGSTOP)
-        for pid in (self._process.pid, *_children_of(self._process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        server = psutil.Process(self._process.pid)
+        server.suspend()
+        # once it stands still it starts no process that the list would miss
+        while server.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0.001)
+        group = [server, *server.children(recursive=True)]
+        for process in group:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         self._process.wait()
+        # what is left of it holds the memory that the next one wants
+        psutil.wait_procs(group[1:], timeout=_START_S)
 
     def stop(self) -> None:
         """Ends it without waiting for its clients."""
@@ -148,11 +154,3 @@ def _unprivileged_user() -> int | None:
         return None
     known = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
     return known.get("postgres", known["nobody"])
-
-
-def _children_of(pid: int) -> list[int]:
-    # its processes lead sessions of their own, so killing its group would miss them
-    try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

@@ -52,3 +52,12 @@ def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bo
             ("grpc.use_local_subchannel_pool", 1),
         ],
     )
+
+
+def is_lost(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a stream ended because the server went away, so that it is to be begun anew.
+
+    grpc.aio says UNAVAILABLE, or INTERNAL of its own accord when this side was writing at that moment.
+    """
+    was_writing = error.code() == grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+    return was_writing or error.code() == grpc.StatusCode.UNAVAILABLE

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from benchmarks.postgres_server import PostgresServer
-from headrace.runtime.channels import open_channel
+from headrace.runtime.channels import is_lost, open_channel
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.v1 import ingest_pb2 as pb
@@ -92,7 +92,7 @@ class Client:
             try:
                 await self._send_rest(noticed)
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                if not is_lost(error):
                     raise
 
     async def _send_rest(self, noticed: Callable[[int], None]) -> None:
