@@ -28,6 +28,7 @@ from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
 from headrace.ranker.lexical import LexicalIndex
+from headrace.ranker.nearest import Nearest
 from headrace.ranker.peers import FeatureStorePeer, IndexPeer, Neighbours, TrainerPeer, UserState
 from headrace.ranker.recommend import Recommendation, Recommender
 from headrace.ranker.releases import Releases, Served
@@ -167,8 +168,8 @@ class _SearchInProcess:
         begun = time.process_time()
         answer = found(self._segment, query)
         self.seconds += time.process_time() - begun
-        kept = np.arange(answer.ordinals_QK.shape[1]) < answer.counts_Q[:, None]
-        return Neighbours(answer.ordinals_QK[kept], answer.scores_QK[kept], space, 1)
+        nearest = Nearest(answer.counts_Q, answer.ordinals_QK, answer.scores_QK, space, 1)
+        return Neighbours(*nearest.end_to_end(), space, nearest.applied_sequence)
 
 
 def _bits(bitmap: bytes) -> NDArray[np.uint8] | None:

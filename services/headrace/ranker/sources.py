@@ -108,7 +108,7 @@ class Sources:
                 lambda budget_s: self._index.near_vector(served.vectors.space, query_D, k, allowed.bitmap, budget_s),
                 stages,
             )
-            return found or (_from_memory(served, query_D, allowed, k) if _has_time(stages) else Neighbours.none())
+            return found or _near_in_memory(served, query_D, allowed, k, stages)
 
     async def near_items(
         self, served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int, stages: Stages
@@ -125,7 +125,7 @@ class Sources:
             found = await self._asked_index(
                 lambda budget_s: self._index.near_items(space, ordinals, k, allowed.bitmap, budget_s), stages
             )
-            return found or (_alike_in_memory(served, ordinals, allowed, k) if _has_time(stages) else Neighbours.none())
+            return found or _alike_in_memory(served, ordinals, allowed, k, stages)
 
     async def _asked_index(self, ask: Callable[[float], Awaitable[Neighbours]], stages: Stages) -> Neighbours | None:
         found = await self._asked("index", ask, self._index_breaker, stages)
@@ -158,24 +158,27 @@ class Sources:
         return answer
 
 
-def _has_time(stages: Stages) -> bool:
-    """Whether to look through all vectors in memory: an answer that is late already must not make others late."""
-    return stages.left_s() > _MEMORY_S
+def _can_look_through(served: Served, stages: Stages) -> bool:
+    """Whether to score all vectors in memory: an answer that is late already must not make others late."""
+    return served.vectors.count <= _MOST_IN_MEMORY and stages.left_s() > _MEMORY_S
 
 
-def _from_memory(served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int) -> Neighbours:
+def _near_in_memory(
+    served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int, stages: Stages
+) -> Neighbours:
     vectors = served.vectors
-    if vectors.count > _MOST_IN_MEMORY or len(query_D) != vectors.dimension:
+    if len(query_D) != vectors.dimension or not _can_look_through(served, stages):
         return Neighbours.none()
-    ordinals, scores = vectors.nearest(query_D, k, allowed.mask)
-    return Neighbours(ordinals, scores, vectors.space, vectors.applied_sequence)
+    return Neighbours(*vectors.nearest(query_D, k, allowed.mask), vectors.space, vectors.applied_sequence)
 
 
-def _alike_in_memory(served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int) -> Neighbours:
-    if served is None or served.vectors.count > _MOST_IN_MEMORY:
+def _alike_in_memory(
+    served: Served | None, ordinals: NDArray[np.uint32], allowed: Allowed, k: int, stages: Stages
+) -> Neighbours:
+    if served is None or not _can_look_through(served, stages):
         return Neighbours.none()
-    alike, cosines = served.vectors.most_alike(ordinals, k, allowed.mask)
-    return Neighbours(alike, cosines, served.vectors.space, served.vectors.applied_sequence)
+    vectors = served.vectors
+    return Neighbours(*vectors.most_alike(ordinals, k, allowed.mask), vectors.space, vectors.applied_sequence)
 
 
 def bought_together(ordinals: NDArray[np.uint32], items: Items) -> tuple[Candidates, NDArray[np.float32]]:

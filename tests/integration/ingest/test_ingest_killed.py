@@ -110,6 +110,24 @@ class Client:
                 yield pb.StreamUserEventsRequest(sequence=sequence, event=event)
 
 
+class Killing:
+    """Kills a server KILLS times, at random numbers of acknowledged events, and starts it again each time."""
+
+    def __init__(self, server: Process | PostgresServer, seed: int) -> None:
+        self._server = server
+        self._moments = sorted(random.Random(seed).sample(range(1, EVENTS - 500), KILLS))
+
+    @property
+    def is_over(self) -> bool:
+        return not self._moments
+
+    def __call__(self, acknowledged: int) -> None:
+        if self._moments and acknowledged >= self._moments[0]:
+            del self._moments[0]
+            self._server.kill()
+            self._server.start()
+
+
 def brought(event: Event) -> list[UserEvent]:
     kinds = ["detail-page-view", "purchase-complete", "purchase-cancel", "add-to-cart"]
     choose = random.Random(3)
@@ -125,21 +143,12 @@ def brought(event: Event) -> list[UserEvent]:
 async def test_every_acknowledged_event_is_in_the_log_exactly_once(
     process: Process, backend: Any, event: Event
 ) -> None:
-    moments = iter(sorted(random.Random(5).sample(range(1, EVENTS - 500), KILLS)))
-    next_kill = next(moments)
-
-    def kill_now_and_then(acknowledged: int) -> None:
-        nonlocal next_kill
-        if acknowledged >= next_kill:
-            next_kill = next(moments, EVENTS + 1)
-            process.kill()
-            process.start()
-
+    killing = Killing(process, seed=5)
     events = brought(event)
     async with open_channel(process.address) as channel:
         client = Client(IngestServiceStub(channel), events)
-        await asyncio.wait_for(client.send_all(kill_now_and_then), 120)
-    assert next_kill == EVENTS + 1
+        await asyncio.wait_for(client.send_all(killing), 120)
+    assert killing.is_over
     assert client.rejected == set(range(0, EVENTS, 500))
     process.kill()
 
@@ -218,21 +227,12 @@ async def test_a_door_goes_on_when_its_postgresql_is_killed_and_started_again(
     own_postgres: PostgresServer, backend_at: Callable[[str], Any], event: Event
 ) -> None:
     backend = backend_at(own_postgres.new_database())
-    moments = iter(sorted(random.Random(6).sample(range(1, EVENTS - 500), KILLS)))
-    next_kill = next(moments)
-
-    def kill_now_and_then(acknowledged: int) -> None:
-        nonlocal next_kill
-        if acknowledged >= next_kill:
-            next_kill = next(moments, EVENTS + 1)
-            own_postgres.kill()
-            own_postgres.start()
-
+    killing = Killing(own_postgres, seed=6)
     with started(Process(backend)) as process:
         async with open_channel(process.address) as channel:
             client = Client(IngestServiceStub(channel), brought(event))
-            await asyncio.wait_for(client.send_all(kill_now_and_then), 120)
-    assert next_kill == EVENTS + 1
+            await asyncio.wait_for(client.send_all(killing), 120)
+    assert killing.is_over
     offsets = {record.offset for record in await _records(backend)}
     assert offsets == set(client.offsets.values())
     assert len(offsets) == EVENTS - len(client.rejected)
