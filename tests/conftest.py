@@ -4,6 +4,7 @@ Numeric libraries use one thread in tests as in production; set before anything 
 """
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ limit_threads()
 
 import numpy as np  # noqa: E402
 
+from benchmarks.kafka_mock import KafkaMock, kafka_mock  # noqa: E402
 from benchmarks.postgres_server import NoPostgresError, PostgresServer, binaries, postgres_server  # noqa: E402
 from headrace.model.text.encoder import EncoderName, TextEncoder  # noqa: E402
 from headrace.model.text.errors import TextEncoderError  # noqa: E402
@@ -53,6 +55,21 @@ def shared_postgres(has_postgres: None) -> Iterator[PostgresServer]:
 def postgres_url(shared_postgres: PostgresServer) -> str:
     """An empty database on a server that all tests share."""
     return shared_postgres.new_database()
+
+
+@pytest.fixture(scope="session")
+def shared_kafka() -> Iterator[KafkaMock]:
+    with kafka_mock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def kafka_url(request: pytest.FixtureRequest) -> str:
+    """An empty topic on a mock cluster that all tests share, or on the brokers at TEST_KAFKA_BOOTSTRAP."""
+    if brokers := os.environ.get("TEST_KAFKA_BOOTSTRAP"):
+        return f"kafka://{brokers}/headrace-test-{uuid.uuid4().hex}"
+    mock: KafkaMock = request.getfixturevalue("shared_kafka")
+    return mock.new_topic()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -195,7 +195,7 @@ def open_store(url: str, data_dir: Path) -> IngestStore:
     """The store at an SQLAlchemy URL; an empty one means a SQLite file in `data_dir`."""
     if not url:
         data_dir.mkdir(parents=True, exist_ok=True)
-    return IngestStore(open_engine(catalogue_url(url, data_dir)))
+    return IngestStore(open_engine(catalogue_url(url, data_dir), "HEADRACE_INGEST_DATABASE_URL"))
 
 
 def catalogue_url(url: str, data_dir: Path) -> str:
