@@ -17,8 +17,8 @@ from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
 from headrace.runtime.eventlog.opening import open_event_log
-from headrace.runtime.serving import Background, Parts, run_service
-from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.serving import Background, Parts, run_service, told
+from headrace.runtime.settings import CommonSettings, load
 
 
 @asynccontextmanager
@@ -43,12 +43,12 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
 
 
 def main() -> int:
-    """Runs the service; 2 when the environment does not fit."""
-    try:
-        settings, common = load(FeatureStoreSettings), load(CommonSettings)
-    except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
-        return 2
+    """Runs the service; 2 when it cannot be started as it is told to."""
+    return told("feature-store", _run)
+
+
+def _run() -> int:
+    settings, common = load(FeatureStoreSettings), load(CommonSettings)
     return run_service("feature-store", lambda: compose(settings, common), settings, common)
 
 

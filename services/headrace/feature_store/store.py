@@ -8,7 +8,6 @@ at once from any thread.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,12 +29,11 @@ from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
 from headrace.model.history import History
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import DeadlineError, FailedPreconditionError, InvalidRequestError, UnavailableError
+from headrace.runtime.errors import DeadlineError, FailedPreconditionError, InvalidRequestError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.eventlog.patience import Patience, note_late_start
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -108,21 +106,15 @@ class FeatureStore:
         return await asyncio.get_running_loop().run_in_executor(self._owner, work)
 
     async def follow(self) -> None:
-        """Folds the log, for ever; a log that can't be read for a while is asked again."""
-        is_readable = True
+        """Folds the log, for ever; a log that is away is asked again.
+
+        TrimmedError: the log has forgotten what comes next.
+        """
+        patience = Patience()
         while True:
-            try:
-                records = await self._next_records()
-            except UnavailableError as error:
-                if is_readable:
-                    log.warning("log_unavailable", extra={"reason": str(error)})
-                is_readable = False
-                await asyncio.sleep(_RETRY_AFTER_S)
-                continue
-            if not is_readable:
-                log.info("log_available")
-            is_readable = True
-            await self._fold(records)
+            if records := await patience.attempt(self._next_records):
+                note_late_start(self._offset, records)
+                await self._fold(records)
 
     async def _next_records(self) -> list[LoggedRecord]:
         """What follows in the log; empty when nothing does for a while."""

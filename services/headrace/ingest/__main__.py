@@ -10,13 +10,16 @@ from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules, VisitorRates
 from headrace.ingest.intake import EventIntake
+from headrace.ingest.retention import Retention
 from headrace.ingest.server import IngestServicer, face
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
 from headrace.runtime.clock import MICROSECONDS
 from headrace.runtime.eventlog.opening import open_event_log
-from headrace.runtime.serving import Background, Parts, run_service
-from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.serving import Background, Parts, run_service, told
+from headrace.runtime.settings import CommonSettings, load
+
+_TRIM_EVERY_S = 600.0
 
 
 @asynccontextmanager
@@ -24,6 +27,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
     """The door's parts, opened; closed at the end."""
     log = open_event_log(common, max_waiting=settings.max_waiting_records)
     store = open_store(settings.database_url, common.data_dir / "ingest")
+    background = Background()
     try:
         await store.migrate()
         catalogue = Catalogue(store, log)
@@ -39,8 +43,10 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             stream_batch_events=settings.stream_batch_events,
             max_unacknowledged=settings.max_unacknowledged,
         )
-        yield Parts([face(servicer)], Background())
+        background.start(Retention(log, catalogue, common.event_log_retention_days).run(_TRIM_EVERY_S), "trim the log")
+        yield Parts([face(servicer)], background)
     finally:
+        await background.stop()
         await store.close()
         await log.close()
 
@@ -54,12 +60,12 @@ def _rules(settings: IngestSettings) -> Rules:
 
 
 def main() -> int:
-    """Runs the service; 2 when the environment does not fit."""
-    try:
-        settings, common = load(IngestSettings), load(CommonSettings)
-    except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
-        return 2
+    """Runs the service; 2 when it cannot be started as it is told to."""
+    return told("ingest", _run)
+
+
+def _run() -> int:
+    settings, common = load(IngestSettings), load(CommonSettings)
     return run_service("ingest", lambda: compose(settings, common), settings, common)
 
 

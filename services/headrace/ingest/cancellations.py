@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sys import intern
 
 from headrace.ingest.validation import CANCEL, PURCHASE
+from headrace.runtime.errors import TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.v1.common_pb2 import UserEvent
 from headrace.v1.log_pb2 import LoggedUserEvent
@@ -90,11 +91,19 @@ class Purchases:
         end = (await self._log.end())[0]
         self.offset = max(self.offset, end - self._window)
         while self.offset < end:
-            records = await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
+            records = await self._read()
             self._fold(records)
             newest = records[-1].offset if records else end
             self.offset = newest if len(records) == _READ_LIMIT else max(newest, end)
         self._memory.forget(self.offset - self._window)
+
+    async def _read(self) -> list[LoggedRecord]:
+        try:
+            return await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
+        except TrimmedError as error:
+            # no purchase can be cancelled that the log has forgotten
+            self.offset = error.oldest_offset - 1
+            return await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
 
     def draft(self) -> Draft:
         """A view to decide on events that are not in the log yet; it changes nothing."""

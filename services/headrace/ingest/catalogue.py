@@ -15,7 +15,7 @@ from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.storage import IngestStore, StoredProduct
 from headrace.ingest.validation import product_violations
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import NotFoundError
+from headrace.runtime.errors import NotFoundError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, Record
 from headrace.runtime.telemetry import traceparent
 from headrace.v1.common_pb2 import Product
@@ -47,9 +47,20 @@ class Catalogue:
         return len(self._ordinals)
 
     async def open(self) -> None:
-        """Reads the ordinals and catches up with the log."""
+        """Reads the ordinals and catches up with the log.
+
+        TrimmedError: the log has forgotten what is needed for that, so the database must be restored from a copy.
+        """
         self._ordinals = await self._store.ordinals()
-        await self._catch_up()
+        if not self._ordinals:
+            await self._require_whole_log()
+        await self.catch_up()
+
+    async def _require_whole_log(self) -> None:
+        # an ordinal that only forgotten records know would be given again, to another product
+        for first in await self._log.read(0, limit=1):
+            if first.offset > 1:
+                raise TrimmedError(0, first.offset)
 
     async def ordinals(self, product_ids: Collection[str]) -> Mapping[str, int]:
         """A mapping that holds the ordinals of these products (and others).
@@ -130,7 +141,8 @@ class Catalogue:
             for change, place in pairs
         ]
 
-    async def _catch_up(self) -> None:
+    async def catch_up(self) -> None:
+        """Folds what was logged since the last time and may have no row yet."""
         end = (await self._log.end())[0]
         # a lost database gets its ordinals back from the events too
         kinds = ("product-change",) if self._ordinals else ("product-change", "user-event")

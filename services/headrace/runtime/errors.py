@@ -75,8 +75,8 @@ class TrimmedError(FailedPreconditionError):
 
     def __init__(self, after_offset: int, oldest_offset: int) -> None:
         super().__init__(
-            f"the event log has forgotten the records {after_offset + 1} to {oldest_offset - 1}, which a reader that stands"
-            f" at {after_offset} needs: its state must be restored from a newer copy or begun anew"
+            f"the event log has forgotten the records {after_offset + 1} to {oldest_offset - 1}, which a reader that"
+            f" stands at {after_offset} needs: its state must be restored from a newer copy or begun anew"
         )
         self.oldest_offset = oldest_offset
 

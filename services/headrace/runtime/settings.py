@@ -40,6 +40,11 @@ class CommonSettings(_Given):
 
     data_dir: Path = Field(Path(".headrace"), description="where embedded backends keep their files")
     event_log_url: str = Field("", description=f"event log: postgresql://… or {KAFKA_FORM}; empty: a SQLite file")
+    event_log_retention_days: float = Field(
+        0.0,
+        ge=0,
+        description="days that records and their event ids are kept, longer than any reader is away; 0: for ever",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     otlp_endpoint: str = Field("", description="OTLP/gRPC receiver, such as http://collector:4317; empty: none")
     trace_ratio: float = Field(1.0, ge=0, le=1, description="share of new traces that are kept")

@@ -9,13 +9,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from headrace.runtime.errors import TrimmedError
 from headrace.runtime.eventlog.group_commit import placed
 from headrace.runtime.eventlog.kafka_ids import EventIds
 from headrace.runtime.eventlog.kafka_records import event_id_of, logged_record, message_of
 from headrace.runtime.eventlog.kafka_topic import Topic
 from headrace.runtime.eventlog.kafka_url import KafkaUrl
-from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_not_trimmed
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ _AT_ONCE = 5_000
 
 
 class FoldedTopic:
-    """A topic with the fold of its ids, which is kept in a file of `ids_folder`. Nothing is opened before the first use."""
+    """A topic with the fold of its ids, which is kept in a file of `ids_folder`; opened at the first use."""
 
     def __init__(self, url: KafkaUrl, ids_folder: Path) -> None:
         self._url = url
@@ -83,24 +82,20 @@ class FoldedTopic:
 
         TrimmedError: the next one was trimmed away; after 0 begins with the oldest that there is.
         """
-        low, high = self._topic_bounds()
-        if 0 < after < low:
-            raise TrimmedError(after, low + 1)
+        ids = self._ids
+        low, high = self._topic.bounds()
+        check_not_trimmed(after, low + 1)
         start = max(after, low)
         until = min(high, start + min(limit, _AT_ONCE))
-        if until > self._ids.offset:
+        if until > ids.offset:
             self.fold_some()
-            until = min(until, self._ids.offset)
+            until = min(until, ids.offset)
         if until <= start:
             return [], after, start >= high
-        repeats = self._ids.repeats(start, until)
+        repeats = ids.repeats(start, until)
         messages = enumerate(self._topic.records(start, until), start)
         found = [logged_record(message) for offset, message in messages if offset not in repeats]
         return found, until, until >= high
-
-    def _topic_bounds(self) -> tuple[int, int]:
-        assert self._ids is not None
-        return self._topic.bounds()
 
     def wait_some(self, after: int, timeout_s: float) -> bool:
         """Whether there is a record after an offset, waiting for one."""

@@ -8,13 +8,13 @@ from headrace.runtime.errors import CorruptDataError
 from headrace.runtime.eventlog.log import LoggedRecord, Record, partition_of
 
 # key, value, headers
-Written = tuple[bytes, bytes, list[tuple[str, bytes]]]
+Written = tuple[bytes, bytes, list[tuple[str, str | bytes | None]]]
 
 _KIND, _EVENT_ID, _TIME_US, _TRACEPARENT = "kind", "event-id", "time-us", "traceparent"
 
 
 def message_of(record: Record) -> Written:
-    headers = [
+    headers: list[tuple[str, str | bytes | None]] = [
         (_KIND, record.kind.encode()),
         (_EVENT_ID, record.event_id.encode()),
         (_TIME_US, str(record.time_us).encode()),
@@ -39,7 +39,7 @@ def logged_record(message: Message) -> LoggedRecord:
     try:
         key = (message.key() or b"").decode()
         return LoggedRecord(
-            offset=_offset(message) + 1,
+            offset=offset_of(message) + 1,
             partition=partition_of(key),
             append_time_us=time_ms * 1_000,
             kind=headers[_KIND].decode(),
@@ -62,14 +62,12 @@ def event_id_of(message: Message) -> str:
 
 
 def _headers(message: Message) -> dict[str, bytes]:
-    return {name: _bytes(value) for name, value in message.headers() or ()}
+    # what is fetched has a list of pairs of text and bytes
+    return dict(message.headers() or ())  # type: ignore[arg-type]
 
 
-def _bytes(value: str | bytes | None) -> bytes:
-    return value.encode() if isinstance(value, str) else value or b""
-
-
-def _offset(message: Message) -> int:
+def offset_of(message: Message) -> int:
+    """The partition's own."""
     offset = message.offset()
     assert offset is not None, "only what was fetched is asked"
     return offset

@@ -12,10 +12,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from itertools import islice
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from headrace.runtime.errors import FailedPreconditionError, HeadraceError, UnavailableError
-from headrace.runtime.eventlog.kafka_records import Written
+from headrace.runtime.eventlog.kafka_records import Written, offset_of
 from headrace.runtime.eventlog.kafka_url import KafkaUrl
 
 _ASK_S = 5.0
@@ -136,7 +137,7 @@ class Topic:
         """The offsets of messages (key, value, headers), once all in-sync replicas have them."""
         if self._producer is None:
             self._producer = Producer(_PRODUCER | self._common)
-        told: list[tuple[KafkaError | None, int]] = []
+        told: list[tuple[KafkaError | None, int | None]] = []
         for key, value, headers in messages:
             self._producer.produce(
                 self._url.topic,
@@ -147,10 +148,11 @@ class Topic:
                 headers=headers,
             )
         waiting = self._producer.flush(_DELIVERY_S + 5)
-        failed = next((error for error, _ in told if error is not None), None)
-        if waiting or failed is not None:
-            raise UnavailableError(f"event log {self._url}: {failed or 'no answer'}", _RETRY_S)
-        return [offset for _, offset in told]
+        offsets = [offset for error, offset in told if error is None and offset is not None]
+        if waiting or len(offsets) < len(messages):
+            failed = next((error for error, _ in told if error is not None), "no answer")
+            raise UnavailableError(f"event log {self._url}: {failed}", _RETRY_S)
+        return offsets
 
     def delete(self, before_ms: int, newest: int) -> int:
         """Deletes what was appended before a time, but for offset `newest`; the oldest offset that is left."""
@@ -238,13 +240,13 @@ class Window:
         for message in came:
             if (error := message.error()) is not None:
                 self._fail(error)
-            elif message.offset() == self._next:
+            elif (offset := offset_of(message)) == self._next:
                 self._read.append(message)
                 self._bytes += len(message)
                 self._next += 1
-            elif message.offset() > self._next:
+            elif offset > self._next:
                 raise FailedPreconditionError(
-                    f"event log {self._url}: offset {self._next} is missing before {message.offset()};"
+                    f"event log {self._url}: offset {self._next} is missing before {offset};"
                     " is the topic compacted, or does somebody else write to it?"
                 )
         return bool(came)
