@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from headrace.runtime.errors import FailedPreconditionError, OverloadedError
+from benchmarks.kafka_mock import KafkaMock
+from headrace.runtime.errors import FailedPreconditionError, OverloadedError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, partition_of
 
 WORKER = Path(__file__).with_name("eventlog_worker.py")
@@ -34,13 +35,21 @@ class Place:
 
     backend: str
     location: str
+    mock: KafkaMock | None = None
 
     def open(self, **options: int) -> EventLog:
         return open_log(self.location, **options)
 
     @property
     def is_mock(self) -> bool:
-        return self.backend == "kafka" and not os.environ.get("TEST_KAFKA_BOOTSTRAP")
+        return self.mock is not None
+
+    async def forget(self, log: EventLog, before: int) -> None:
+        """Makes the log forget all of its records below an offset, of which all but the newest."""
+        if self.is_mock:
+            self.mock.delete_records(self.location, before - 1)  # type: ignore[union-attr]
+        else:
+            assert await log.trim((await log.end())[1] + 1) == before - 1
 
     @contextmanager
     def process(self, *command: str) -> Iterator[subprocess.Popen[str]]:
@@ -56,7 +65,9 @@ class Place:
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     fixtures = {"postgresql": "postgres_url", "kafka": "kafka_url"}
     url = request.getfixturevalue(fixtures[request.param]) if request.param in fixtures else ""
-    return Place(request.param, f"{tmp_path}|{url}")
+    is_mock = request.param == "kafka" and not os.environ.get("TEST_KAFKA_BOOTSTRAP")
+    mock = request.getfixturevalue("shared_kafka") if is_mock else None
+    return Place(request.param, f"{tmp_path}|{url}", mock)
 
 
 @pytest.fixture
@@ -211,6 +222,21 @@ async def test_trimming_forgets_old_records_and_offsets_go_on(place: Place, log:
     (again,) = await log.append([record("a")])
     assert not again.duplicate
     assert again.offset > placed[-1].offset
+
+
+async def test_a_reader_whose_next_record_was_forgotten_is_told_and_a_new_one_begins_with_the_oldest(
+    place: Place, log: EventLog
+) -> None:
+    await log.append([record(str(number)) for number in range(1, 6)])
+    await place.forget(log, 5)
+    for kinds in ((), ("user-event",)):
+        with pytest.raises(TrimmedError, match="forgotten the records 3 to 4, which a reader that stands at 2") as told:
+            await log.read(2, kinds=kinds)
+        assert told.value.oldest_offset == 5
+        assert [one.event_id for one in await log.read(0, kinds=kinds)] == ["5"]
+        assert [one.event_id for one in await log.read(4, kinds=kinds)] == ["5"]
+        assert await log.read(5, kinds=kinds) == []
+    assert (await log.append([record("2"), record("5")]))[1].duplicate
 
 
 async def test_too_much_waiting_is_refused_whole_and_taken_later(place: Place) -> None:

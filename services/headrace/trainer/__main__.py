@@ -55,6 +55,7 @@ async def compose(
     torch.set_num_threads(1)
     # first of all: nothing is to be opened when it cannot be had
     encoder = pretrained_encoder(settings)
+    event_log = open_event_log(common)
     folder = common.data_dir / "trainer"
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
     registry = open_registry(registry_url(settings.registry_url, folder))
@@ -63,7 +64,6 @@ async def compose(
         registry,
         settings.keep_releases,
     )
-    event_log = open_event_log(common)
     index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
     feature_store = open_channel(settings.feature_store_address)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)

@@ -44,7 +44,7 @@ def _postgres(url: str, max_waiting: int) -> EventLog:
     try:
         conninfo_to_dict(url)
     except ProgrammingError as error:
-        raise SettingsError(f"{_VARIABLE}: {error}") from error
+        raise SettingsError(f"{_VARIABLE}: {str(error).strip()}") from error
     return PostgresEventLog(url, max_waiting=max_waiting)
 
 
