@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
 import runpy
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -20,6 +23,9 @@ from headrace.runtime.eventlog.kafka_url import kafka_url as parsed
 
 record = runpy.run_path(str(Path(__file__).with_name("eventlog_worker.py")))["record"]
 Open = Callable[[], EventLog]
+T = TypeVar("T")
+# more of them where there is time: TEST_KAFKA_OUTAGES=100
+OUTAGES = int(os.environ.get("TEST_KAFKA_OUTAGES", "4"))
 
 
 @pytest.fixture
@@ -142,7 +148,7 @@ def test_ids_are_folded_without_gaps_and_forgotten_with_their_records(tmp_path: 
     assert (ids.firsts(["a", "b", "c", "d"]), ids.repeats(0, 9)) == ({"a": 0, "b": 1, "c": 3}, {2})
     with pytest.raises(ValueError, match="folded up to 4, the next offset is 5"):
         ids.fold(["e"], 5)
-    ids.forget(2)
+    assert ids.forget_some(2)
     assert (ids.firsts(["a", "b", "c"]), ids.newest()) == ({"c": 3}, 3)
     ids.close()
     assert digest("a\0") != digest("a")
@@ -158,20 +164,18 @@ async def test_brokers_that_are_away_are_told_and_the_log_goes_on_when_they_are_
                 await ask()
             assert told.value.retry_after_s
         mock.start_broker()
-        await until_available(log)
+        await until_available(log.end)
         await log.append([record("a"), record("b")])
         assert [one.event_id for one in await log.read(0)] == ["a", "b"]
         await log.close()
 
 
-async def until_available(log: EventLog) -> None:
+async def until_available(ask: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
-            await log.end()
+            return await ask()
         except UnavailableError:
             await asyncio.sleep(0.02)
-        else:
-            return
 
 
 async def test_brokers_that_were_never_there_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +208,43 @@ async def test_a_record_that_is_too_large_fails_its_own_caller_only(
     with pytest.raises(InvalidRequestError, match="must be at most 1000 bytes"):
         await log.append([record("large", payload=bytes(1_000))])
     assert not (await log.append([record("a")]))[0].duplicate
+
+
+async def test_outages_of_the_brokers_lose_nothing_that_was_acknowledged_and_double_nothing(tmp_path: Path) -> None:
+    with kafka_mock() as mock:
+        url, stop = mock.new_topic(), asyncio.Event()
+        acknowledged: dict[str, int] = {}
+        logs = [KafkaEventLog(url, tmp_path) for _ in range(3)]
+        writers = [asyncio.create_task(write_until(stop, log, f"w{n}", acknowledged)) for n, log in enumerate(logs)]
+        moments = random.Random(5)
+        for _ in range(OUTAGES):
+            goal = len(acknowledged) + moments.randint(30, 100)
+            await until(lambda goal=goal: len(acknowledged) >= goal)
+            mock.stop_broker()
+            await asyncio.sleep(moments.uniform(0, 0.1))
+            mock.start_broker()
+        stop.set()
+        await asyncio.gather(*writers)
+        found = [await log.read(0, limit=100_000) for log in logs]
+        for log in logs:
+            await log.close()
+    assert found[0] == found[1] == found[2]
+    assert len({one.event_id for one in found[0]}) == len(found[0])
+    assert {one.event_id: one.offset for one in found[0]}.items() >= acknowledged.items()
+
+
+async def write_until(stop: asyncio.Event, log: EventLog, name: str, acknowledged: dict[str, int]) -> None:
+    """Appends batches, each until it is acknowledged, and notes the offsets that were told."""
+    number = 0
+    while not stop.is_set():
+        batch = [record(f"{name}-{number + extra}") for extra in range(5)]
+        placed = await until_available(lambda batch=batch: log.append(batch))
+        acknowledged |= {one.event_id: place.offset for one, place in zip(batch, placed, strict=True)}
+        number += len(batch)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while True:
+        if holds():
+            return
+        await asyncio.sleep(0.001)

@@ -17,13 +17,14 @@ looks for. In a topic that is made here it is the broker's clock.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from headrace.runtime.errors import InvalidRequestError
+from headrace.runtime.errors import InvalidRequestError, UnavailableError
 from headrace.runtime.eventlog.group_commit import GroupCommit
 from headrace.runtime.eventlog.kafka_fold import FoldedTopic
 from headrace.runtime.eventlog.kafka_records import size_of
@@ -45,6 +46,7 @@ class KafkaEventLog:
     """
 
     def __init__(self, url: str, ids_folder: Path, *, max_waiting: int = 50_000) -> None:
+        self._ids_folder = ids_folder
         self._folded = FoldedTopic(kafka_url(url), ids_folder)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="eventlog-kafka")
         self._commits = GroupCommit(self._commit, max_waiting)
@@ -101,7 +103,10 @@ class KafkaEventLog:
             pass
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.OperationalError as error:
+            raise UnavailableError(f"known event ids in {self._ids_folder}: {error}", retry_after_s=0.5) from error
 
     async def close(self) -> None:
         await self._commits.finish()

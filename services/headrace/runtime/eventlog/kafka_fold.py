@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # records folded or read a call, so that other calls get their turn
 _AT_ONCE = 5_000
+# so many take some seconds
+_MANY = 200_000
 
 
 class FoldedTopic:
@@ -31,6 +33,7 @@ class FoldedTopic:
         self._topic = Topic(url)
         self._opened: EventIds | None = None
         self._forgotten = 0
+        self._has_told = False
 
     @property
     def _ids(self) -> EventIds:
@@ -47,9 +50,11 @@ class FoldedTopic:
             ids.begin_anew()
         if low > ids.offset:
             ids.pass_over(low)
-        if low > self._forgotten:
-            ids.forget(low)
+        if low > self._forgotten and ids.forget_some(low):
             self._forgotten = low
+        if not self._has_told and high - ids.offset > _MANY:
+            log.info("folding_event_ids", extra={"from": ids.offset, "until": high})
+            self._has_told = True
         self._fold(min(high, ids.offset + _AT_ONCE))
         return ids.offset >= high
 
@@ -125,7 +130,7 @@ class FoldedTopic:
         # the broker's times are whole milliseconds
         first = max(self._topic.delete(-(-before_us // 1_000), newest), low)
         count = first - low - len(self._ids.repeats(low, first))
-        self._ids.forget(first)
+        self._ids.forget_some(first)
         return count
 
     def close(self) -> None:

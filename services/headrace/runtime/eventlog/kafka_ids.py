@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS folded (
 """
 # SQLite takes 32,766 variables a statement
 _IN_LIMIT = 1_000
+_FORGET_LIMIT = 10_000
 
 
 class EventIds:
@@ -113,10 +114,11 @@ class EventIds:
         offset: int | None = self._db.execute('SELECT max("offset") FROM firsts').fetchone()[0]
         return offset
 
-    def forget(self, before: int) -> None:
-        """Forgets the ids of what the topic has forgotten."""
-        for table in ("firsts", "repeats"):
-            self._db.execute(f'DELETE FROM {table} WHERE "offset" < ?', (before,))
+    def forget_some(self, before: int) -> bool:
+        """Forgets ids of what the topic has forgotten, the oldest first; whether those were all."""
+        self._db.execute('DELETE FROM repeats WHERE "offset" < ?', (before,))
+        query = 'DELETE FROM firsts WHERE id IN (SELECT id FROM firsts WHERE "offset" < ? ORDER BY "offset" LIMIT ?)'
+        return self._db.execute(query, (before, _FORGET_LIMIT)).rowcount < _FORGET_LIMIT
 
     def close(self) -> None:
         self._db.close()

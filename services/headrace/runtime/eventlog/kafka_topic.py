@@ -6,54 +6,37 @@ Every call may block and belongs in a thread. Offsets here are Kafka's own and s
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from itertools import islice
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from headrace.runtime.errors import FailedPreconditionError, HeadraceError, UnavailableError
-from headrace.runtime.eventlog.kafka_records import Written, offset_of
+from headrace.runtime.eventlog.kafka_records import Written
 from headrace.runtime.eventlog.kafka_url import KafkaUrl
+from headrace.runtime.eventlog.kafka_window import CONSUMER, Options, Window
 
 _ASK_S = 5.0
-_FETCH_S = 10.0
 _DELIVERY_S = 10.0
 _RETRY_S = 0.5
-# what was read last is kept, since appending, following and answering read the same end of the topic
-_WINDOW_RECORDS = 10_000
-_WINDOW_BYTES = 16 << 20
-_READ_AT_ONCE = 1_000
-LARGEST_BYTES = 16 << 20
+# what brokers take unless they are told otherwise, with room for the batch around it
+LARGEST_BYTES = 900_000
 
-_COMMON: dict[str, str | int | float | bool] = {
+_COMMON: Options = {
     # what goes wrong is told by the errors of the calls
     "log_level": 0,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
     "topic.metadata.refresh.interval.ms": 30_000,
 }
-_CONSUMER: dict[str, str | int | float | bool] = {
-    # nothing is committed: each reader keeps its offset with its state
-    "group.id": "headrace-event-log",
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "error",
-    "queued.max.messages.kbytes": 16_384,
-    # going to another offset waits for the fetch that is under way; records end it at once
-    "fetch.wait.max.ms": 50,
-    "fetch.error.backoff.ms": 100,
-}
-_PRODUCER: dict[str, str | int | float | bool] = {
+_PRODUCER: Options = {
     "acks": "all",
     "enable.idempotence": True,
     "delivery.timeout.ms": int(_DELIVERY_S * 1_000),
     # a group is handed over whole and then flushed
     "linger.ms": 5,
-    "message.max.bytes": LARGEST_BYTES,
 }
 # kept for ever but for `trim`; one clock, the broker's
 _TOPIC = {"retention.ms": "-1", "retention.bytes": "-1", "message.timestamp.type": "LogAppendTime"}
@@ -73,20 +56,22 @@ class Topic:
 
     def open(self) -> str:
         """What the topic is called, with its cluster. FailedPreconditionError: it has several partitions."""
-        asker = Consumer(_CONSUMER | self._common)
+        if self._asker is None:
+            self._asker = Consumer(CONSUMER | self._common)
+        end_s = time.monotonic() + _ASK_S
         try:
-            while (partitions := self._partitions(asker)) == 0:
+            while (partitions := self._partitions(self._asker)) == 0:
+                if time.monotonic() > end_s:
+                    raise UnavailableError(f"event log {self._url}: the topic was made and is not there", _RETRY_S)
                 self._create()
+            cluster = self._asker.list_topics(self._url.topic, _ASK_S).cluster_id
         except KafkaException as error:
-            asker.close()
             raise self._unavailable(error) from error
         if partitions > 1:
-            asker.close()
             raise FailedPreconditionError(
                 f"event log {self._url}: has {partitions} partitions; a log is one order, so it must have 1"
             )
-        self._asker = asker
-        return f"{asker.list_topics(self._url.topic, _ASK_S).cluster_id}/{self._url.topic}"
+        return f"{cluster}/{self._url.topic}"
 
     def _partitions(self, asker: Consumer) -> int:
         found = asker.list_topics(self._url.topic, _ASK_S).topics[self._url.topic]
@@ -138,21 +123,30 @@ class Topic:
         if self._producer is None:
             self._producer = Producer(_PRODUCER | self._common)
         told: list[tuple[KafkaError | None, int | None]] = []
-        for key, value, headers in messages:
-            self._producer.produce(
-                self._url.topic,
-                value,
-                key,
-                0,
-                on_delivery=lambda error, message: told.append((error, message.offset())),
-                headers=headers,
-            )
-        waiting = self._producer.flush(_DELIVERY_S + 5)
+
+        def tell(error: KafkaError | None, message: Message) -> None:
+            told.append((error, message.offset()))
+
+        try:
+            for key, value, headers in messages:
+                self._producer.produce(self._url.topic, value, key, 0, on_delivery=tell, headers=headers)
+            self._producer.flush(_DELIVERY_S + 5)
+        except (KafkaException, BufferError) as error:
+            self._drop_producer()
+            raise UnavailableError(f"event log {self._url}: {error}", _RETRY_S) from error
         offsets = [offset for error, offset in told if error is None and offset is not None]
-        if waiting or len(offsets) < len(messages):
-            failed = next((error for error, _ in told if error is not None), "no answer")
+        if len(offsets) < len(messages):
+            self._drop_producer()
+            failed = next((error.str() for error, _ in told if error is not None), "no answer")
             raise UnavailableError(f"event log {self._url}: {failed}", _RETRY_S)
         return offsets
+
+    def _drop_producer(self) -> None:
+        """What it has not sent is not sent later; one that has lost count of what it sent is of no use any more."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.flush(0)
 
     def delete(self, before_ms: int, newest: int) -> int:
         """Deletes what was appended before a time, but for offset `newest`; the oldest offset that is left."""
@@ -182,88 +176,4 @@ class Topic:
         self._past.close()
         if self._asker is not None:
             self._asker.close()
-        if self._producer is not None:
-            self._producer.flush(0)
-
-
-class Window:
-    """A consumer that reads on from where it stands, with what it has read last."""
-
-    def __init__(self, common: dict[str, str | int | float | bool], url: KafkaUrl) -> None:
-        self._common = common
-        self._url = url
-        self._consumer: Consumer | None = None
-        self._read: deque[Message] = deque()
-        self._bytes = 0
-        self._next = -1
-
-    @property
-    def is_nowhere(self) -> bool:
-        return self._next < 0
-
-    def holds(self, start: int) -> bool:
-        """Whether it can answer from `start` on without going back."""
-        return not self.is_nowhere and self._next - len(self._read) <= start <= self._next
-
-    def records(self, start: int, until: int) -> list[Message]:
-        """The records with start <= offset < until. UnavailableError: they did not come in time."""
-        self._go_to(start)
-        end_s = time.monotonic() + _FETCH_S
-        while self._next < until:
-            if not self._take(min(until - self._next, _READ_AT_ONCE), end_s - time.monotonic()):
-                raise UnavailableError(f"event log {self._url}: no records came in {_FETCH_S:g} s", _RETRY_S)
-        first = self._next - len(self._read)
-        found = list(islice(self._read, start - first, until - first))
-        self._shrink()
-        return found
-
-    def wait(self, start: int, timeout_s: float) -> int:
-        """Up to where records are there, `start` when none came in time."""
-        self._go_to(start)
-        if self._next == start:
-            self._take(1, timeout_s)
-        return self._next
-
-    def _go_to(self, start: int) -> None:
-        if self.holds(start):
-            return
-        if self._consumer is None:
-            self._consumer = Consumer(_CONSUMER | self._common)
-        self._consumer.assign([TopicPartition(self._url.topic, 0, start)])
-        self._read.clear()
-        self._bytes, self._next = 0, start
-
-    def _take(self, count: int, timeout_s: float) -> bool:
-        """Whether anything came."""
-        assert self._consumer is not None, "going somewhere comes first"
-        came = self._consumer.consume(count, max(timeout_s, 0))
-        for message in came:
-            if (error := message.error()) is not None:
-                self._fail(error)
-            elif (offset := offset_of(message)) == self._next:
-                self._read.append(message)
-                self._bytes += len(message)
-                self._next += 1
-            elif offset > self._next:
-                raise FailedPreconditionError(
-                    f"event log {self._url}: offset {self._next} is missing before {offset};"
-                    " is the topic compacted, or does somebody else write to it?"
-                )
-        return bool(came)
-
-    def _fail(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
-            self._next = -1
-            raise FailedPreconditionError(f"event log {self._url}: {error.str()}")
-        if error.fatal() or not error.retriable():
-            raise UnavailableError(f"event log {self._url}: {error.str()}", _RETRY_S)
-
-    def _shrink(self) -> None:
-        while len(self._read) > _WINDOW_RECORDS or (self._bytes > _WINDOW_BYTES and len(self._read) > 1):
-            self._bytes -= len(self._read.popleft())
-
-    def close(self) -> None:
-        consumer, self._consumer, self._next = self._consumer, None, -1
-        self._read.clear()
-        if consumer is not None:
-            consumer.close()
+        self._drop_producer()
