@@ -25,7 +25,7 @@ record = runpy.run_path(str(Path(__file__).with_name("eventlog_worker.py")))["re
 Open = Callable[[], EventLog]
 T = TypeVar("T")
 # more of them where there is time: TEST_KAFKA_OUTAGES=100
-OUTAGES = int(os.environ.get("TEST_KAFKA_OUTAGES", "4"))
+OUTAGES = int(os.environ.get("TEST_KAFKA_OUTAGES", "2"))
 
 
 @pytest.fixture

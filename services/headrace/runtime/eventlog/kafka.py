@@ -35,7 +35,7 @@ from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record
 T = TypeVar("T")
 
 # a waiter holds the thread so long; it wakes at once when something comes
-_WAIT_S = 0.02
+_WAIT_S = 0.05
 
 
 class KafkaEventLog:

@@ -31,7 +31,7 @@ CONSUMER: Options = {
     "auto.offset.reset": "error",
     "queued.max.messages.kbytes": 16_384,
     # going to another offset waits for the fetch that is under way; records end it at once
-    "fetch.wait.max.ms": 50,
+    "fetch.wait.max.ms": 100,
     "fetch.error.backoff.ms": 100,
 }
 
