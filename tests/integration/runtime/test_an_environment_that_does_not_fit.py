@@ -44,6 +44,8 @@ CASES = (
     Case("headrace.ranker", LOG, KAFKA, NO_KAFKA, ("confluent_kafka",)),
     Case("headrace.trainer", REGISTRY, "mysql://host/shop", "mysql://… is not supported"),
     Case("headrace.cli.main", LOG, KAFKA, NO_KAFKA, ("confluent_kafka",), "train --from-scratch"),
+    Case("headrace.cli.main", LOG, KAFKA, NO_KAFKA, ("confluent_kafka",), "up"),
+    Case("headrace.cli.main", LOG, "kafka://broker/shop", "must be of the form kafka://", (), "up"),
 )
 
 
