@@ -265,7 +265,7 @@ async def test_a_record_that_cannot_be_kept_fails_its_own_callers_only(log: Even
 
 
 async def test_restored_records_are_what_they_were_in_the_other_log(log: EventLog, tmp_path: Path) -> None:
-    source = open_log("sqlite", str(tmp_path / "source"))
+    source = open_log(str(tmp_path / "source"))
     await source.append([record("a\0", key="u:ä", payload=bytes(range(256))), record("b", kind="other"), record("c")])
     everything_there = await everything(source)
     await log.restore(everything_there[:2])
@@ -280,6 +280,19 @@ async def test_a_restored_log_goes_on_after_its_records_and_knows_their_ids(log:
     repeat, new = await log.append([record("a"), record("b")])
     assert (repeat.offset, repeat.duplicate) == (7, True)
     assert new.offset == 8
+
+
+async def test_offsets_that_a_restored_log_never_had_are_passed_over_and_those_before_it_are_forgotten(
+    log: EventLog,
+) -> None:
+    await log.restore(
+        [LoggedRecord(o, partition_of("u:1"), o, "user-event", "u:1", str(o), 1, b"", "") for o in (5, 6, 9)]
+    )
+    assert [one.offset for one in await log.read(0)] == [5, 6, 9]
+    assert [one.offset for after in (4, 5, 6, 7, 8) for one in await log.read(after, limit=1)] == [5, 6, 9, 9, 9]
+    assert not await log.wait(9, timeout_s=0.01)
+    with pytest.raises(TrimmedError, match="forgotten the records 3 to 4, which a reader that stands at 2"):
+        await log.read(2)
 
 
 async def test_a_log_that_is_further_refuses_to_be_restored_and_stays_as_it_was(log: EventLog) -> None:

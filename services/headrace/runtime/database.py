@@ -57,8 +57,8 @@ class AnyNumbers(sa.types.TypeDecorator[Any]):
         return json.loads(value) if dialect.name == "postgresql" else value
 
 
-def open_engine(url: str, variable: str) -> sa.Engine:
-    """An engine at an SQLAlchemy URL, which `variable` gave.
+def open_engine(url: str, variable: str = "the database's URL") -> sa.Engine:
+    """An engine at an SQLAlchemy URL, which `variable` gave: errors name that.
 
     SettingsError: it is neither SQLite's nor PostgreSQL's, or the extra for that is not installed.
     """

@@ -98,6 +98,10 @@ class KafkaEventLog:
         await self._catch_up()
         return await self._run(partial(self._folded.trim, before_us))
 
+    async def restore(self, records: Sequence[LoggedRecord]) -> None:
+        while records and not await self._run(partial(self._folded.restore, records)):
+            pass
+
     async def _catch_up(self) -> None:
         while not await self._run(self._folded.fold_some):
             pass

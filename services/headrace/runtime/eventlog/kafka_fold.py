@@ -6,15 +6,24 @@ Each call takes its time and belongs in the one thread that uses this. Offsets c
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice, repeat
 from pathlib import Path
 
+from headrace.runtime.errors import FailedPreconditionError
 from headrace.runtime.eventlog.group_commit import placed
 from headrace.runtime.eventlog.kafka_ids import EventIds
-from headrace.runtime.eventlog.kafka_records import event_id_of, logged_record, message_of
+from headrace.runtime.eventlog.kafka_records import (
+    GAP,
+    Written,
+    event_id_of,
+    logged_record,
+    message_of,
+    restored_message,
+)
 from headrace.runtime.eventlog.kafka_topic import Topic
 from headrace.runtime.eventlog.kafka_url import KafkaUrl
-from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_not_trimmed
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, check_not_trimmed
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +91,22 @@ class FoldedTopic:
             for record, place in zip(records, expected, strict=True)
         ]
 
+    def restore(self, records: Sequence[LoggedRecord]) -> bool:
+        """Puts records at their own offsets; False, and nothing is done: the fold must catch up first.
+
+        Offsets that the other log has no record at are filled with messages that nobody is shown.
+        """
+        if not self.fold_some():
+            return False
+        ids = self._ids
+        check_follows(records, ids.offset)
+        for part in _batched(_without_gaps(records, ids.offset), _AT_ONCE):
+            written = self._topic.append(part)
+            if written != list(range(ids.offset, ids.offset + len(part))):
+                raise FailedPreconditionError(f"event log {self._url}: somebody else appends while it is restored")
+            self._fold(written[-1] + 1)
+        return True
+
     def read_some(self, after: int, limit: int) -> tuple[list[LoggedRecord], int, bool]:
         """Records after an offset, up to which offset they were read, and whether that was the end.
 
@@ -89,7 +114,7 @@ class FoldedTopic:
         """
         ids = self._ids
         low, high = self._topic.bounds()
-        check_not_trimmed(after, low + 1)
+        check_not_trimmed(after, max(low, ids.begins) + 1)
         start = max(after, low)
         until = min(high, start + min(limit, _AT_ONCE))
         if until > ids.offset:
@@ -137,3 +162,16 @@ class FoldedTopic:
         self._topic.close()
         if self._opened is not None:
             self._opened.close()
+
+
+def _without_gaps(records: Sequence[LoggedRecord], end: int) -> Iterator[Written]:
+    """A message for every offset of the log after `end`."""
+    for record in records:
+        yield from repeat(GAP, record.offset - 1 - end)
+        yield restored_message(record)
+        end = record.offset
+
+
+def _batched(messages: Iterator[Written], size: int) -> Iterator[list[Written]]:
+    while part := list(islice(messages, size)):
+        yield part

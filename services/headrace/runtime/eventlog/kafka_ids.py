@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS firsts (id BLOB PRIMARY KEY, "offset" INTEGER NOT NUL
 CREATE INDEX IF NOT EXISTS firsts_offset ON firsts ("offset");
 CREATE TABLE IF NOT EXISTS repeats ("offset" INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS folded (
-    single INTEGER PRIMARY KEY CHECK (single = 1), topic TEXT NOT NULL, "offset" INTEGER NOT NULL);
+    single INTEGER PRIMARY KEY CHECK (single = 1), topic TEXT NOT NULL, "offset" INTEGER NOT NULL,
+    begins INTEGER NOT NULL);
 """
 # SQLite takes 32,766 variables a statement
 _IN_LIMIT = 1_000
@@ -35,14 +36,16 @@ _FORGET_LIMIT = 10_000
 class EventIds:
     """The ids of one topic in a file of `folder` that no other process uses, folded up to `offset` (exclusive).
 
-    Offsets are the topic's own. One thread uses it.
+    Before `begins` there is no record. Offsets are the topic's own. One thread uses it.
     """
 
     def __init__(self, folder: Path, topic: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._lock = _free_file(folder)
         self._db = self._opened(topic)
-        self.offset: int = self._db.execute('SELECT "offset" FROM folded').fetchone()[0]
+        self.offset: int
+        self.begins: int
+        self.offset, self.begins = self._db.execute('SELECT "offset", begins FROM folded').fetchone()
 
     def _opened(self, topic: str) -> sqlite3.Connection:
         try:
@@ -60,10 +63,11 @@ class EventIds:
     def begin_anew(self) -> None:
         """Forgets everything: the topic is another one than the one that was folded."""
         _begin_anew(self._db, *self._db.execute("SELECT topic FROM folded").fetchone())
-        self.offset = 0
+        self.offset = self.begins = 0
 
-    def fold(self, event_ids: Sequence[str], start: int) -> None:
-        """Takes in the ids of the records from offset `start` on; what is folded already is passed over.
+    def fold(self, event_ids: Sequence[str | None], start: int) -> None:
+        """Takes in the ids of the records from offset `start` on, None where there is none; what is folded already
+        is passed over.
 
         ValueError: there are records between what is folded and `start`.
         """
@@ -73,18 +77,23 @@ class EventIds:
         if not new:
             return
         until = new[-1][0] + 1
-        rows = [(digest(event_id), offset) for offset, event_id in new]
+        rows = [(digest(event_id), offset) for offset, event_id in new if event_id is not None]
+        begins = self.begins
+        if begins == self.offset:
+            begins = rows[0][1] if rows else until
         self._db.execute("BEGIN")
         try:
             added = self._db.executemany("INSERT OR IGNORE INTO firsts VALUES (?, ?)", rows).rowcount
             if added < len(rows):
                 self._note_repeats(rows)
-            self._db.execute('UPDATE folded SET "offset" = ?', (until,))
+            gaps = [(offset,) for offset, event_id in new if event_id is None]
+            self._db.executemany("INSERT INTO repeats VALUES (?)", gaps)
+            self._db.execute('UPDATE folded SET "offset" = ?, begins = ?', (until, begins))
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
-        self.offset = until
+        self.offset, self.begins = until, begins
 
     def _note_repeats(self, rows: Sequence[tuple[bytes, int]]) -> None:
         query = 'INSERT INTO repeats SELECT ? WHERE NOT EXISTS (SELECT 1 FROM firsts WHERE id = ? AND "offset" = ?)'
@@ -92,8 +101,8 @@ class EventIds:
 
     def pass_over(self, offset: int) -> None:
         """Goes on at `offset`, because the topic has forgotten what is before it."""
-        self._db.execute('UPDATE folded SET "offset" = ?', (offset,))
-        self.offset = offset
+        self._db.execute('UPDATE folded SET "offset" = ?, begins = ?', (offset, offset))
+        self.offset = self.begins = offset
 
     def firsts(self, event_ids: Sequence[str]) -> dict[str, int]:
         """The first offset of those ids that are in the topic."""
@@ -105,7 +114,7 @@ class EventIds:
         return found
 
     def repeats(self, start: int, until: int) -> set[int]:
-        """Those offsets in [start, until) whose record is not the first with its id."""
+        """Those offsets in [start, until) that have no record, or one that is not the first with its id."""
         query = 'SELECT "offset" FROM repeats WHERE "offset" >= ? AND "offset" < ?'
         return {offset for (offset,) in self._db.execute(query, (start, until))}
 
@@ -162,7 +171,7 @@ def _begin_anew(db: sqlite3.Connection, topic: str) -> None:
     db.execute("BEGIN")
     for table in ("firsts", "repeats", "folded"):
         db.execute(f"DELETE FROM {table}")
-    db.execute("INSERT INTO folded VALUES (1, ?, 0)", (topic,))
+    db.execute("INSERT INTO folded VALUES (1, ?, 0, 0)", (topic,))
     db.execute("COMMIT")
 
 

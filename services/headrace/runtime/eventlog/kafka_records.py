@@ -11,9 +11,17 @@ from headrace.runtime.eventlog.log import LoggedRecord, Record, partition_of
 Written = tuple[bytes, bytes, list[tuple[str, str | bytes | None]]]
 
 _KIND, _EVENT_ID, _TIME_US, _TRACEPARENT = "kind", "event-id", "time-us", "traceparent"
+# of records that were restored from another log: its time, and offsets that had no record there
+_APPEND_TIME_US, _GAP = "append-time-us", "gap"
+GAP: Written = (b"", b"", [(_GAP, b"")])
 
 
-def message_of(record: Record) -> Written:
+def restored_message(record: LoggedRecord) -> Written:
+    key, payload, headers = message_of(record)
+    return key, payload, [*headers, (_APPEND_TIME_US, str(record.append_time_us).encode())]
+
+
+def message_of(record: Record | LoggedRecord) -> Written:
     headers: list[tuple[str, str | bytes | None]] = [
         (_KIND, record.kind.encode()),
         (_EVENT_ID, record.event_id.encode()),
@@ -41,7 +49,7 @@ def logged_record(message: Message) -> LoggedRecord:
         return LoggedRecord(
             offset=offset_of(message) + 1,
             partition=partition_of(key),
-            append_time_us=time_ms * 1_000,
+            append_time_us=int(headers.get(_APPEND_TIME_US, time_ms * 1_000)),
             kind=headers[_KIND].decode(),
             key=key,
             event_id=headers[_EVENT_ID].decode(),
@@ -53,10 +61,13 @@ def logged_record(message: Message) -> LoggedRecord:
         raise _foreign(message) from error
 
 
-def event_id_of(message: Message) -> str:
-    """CorruptDataError: somebody else wrote it."""
+def event_id_of(message: Message) -> str | None:
+    """None for an offset without a record. CorruptDataError: somebody else wrote it."""
+    headers = _headers(message)
+    if _GAP in headers:
+        return None
     try:
-        return _headers(message)[_EVENT_ID].decode()
+        return headers[_EVENT_ID].decode()
     except (KeyError, ValueError) as error:
         raise _foreign(message) from error
 
