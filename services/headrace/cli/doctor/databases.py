@@ -74,11 +74,10 @@ def _kafka(part: str, url: KafkaUrl) -> Finding:
         from confluent_kafka.admin import AdminClient
     except ModuleNotFoundError:
         return failure(part, "the package confluent-kafka is not installed", "pip install 'headrace[kafka]'")
+    options: dict[str, str | int | float | bool] = {"bootstrap.servers": url.brokers, "log_level": 0, **url.options}
     try:
         # of all topics: one that is asked for by name might be made
-        found = AdminClient({"bootstrap.servers": url.brokers, "log_level": 0} | dict(url.options)).list_topics(
-            timeout=5
-        )
+        found = AdminClient(options).list_topics(timeout=5)
     except KafkaException as error:
         return failure(part, f"no broker answers: {error.args[0].str()}", "check the URL and the brokers")
     topic = found.topics.get(url.topic)
