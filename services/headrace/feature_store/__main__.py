@@ -8,28 +8,39 @@ from headrace.runtime.threads import limit_threads
 
 limit_threads()
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from headrace.feature_store.fold import State
+from headrace.feature_store.outage import Outage
 from headrace.feature_store.row_store import RowStore
 from headrace.feature_store.server import FeatureStoreServer
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
+from headrace.feature_store.tier_opening import open_user_tier
+from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
+
+# a Redis that starts beside this process, and reads what it holds
+_START_S = 60.0
+_RETRY_AFTER_S = 0.2
 
 
 @asynccontextmanager
 async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The feature store over the event log; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
-    snapshots = Snapshots(folder / "snapshots")
-    state = snapshots.newest(settings.rules())
+    tier = open_user_tier(settings.redis_url)
+    snapshots = Snapshots(folder / "snapshots", tier)
+    state = await _newest(snapshots, settings)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
     log = open_event_log(common)
-    store = FeatureStore(log, state, snapshots, rows, settings)
+    store = FeatureStore(log, state, tier, snapshots, rows, settings)
     background = Background()
     background.start(store.follow(), "follow the log")
     background.start(store.publish(), "publish items")
@@ -40,6 +51,23 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
         await background.stop()
         await store.close()
         await log.close()
+        tier.close()
+
+
+async def _newest(snapshots: Snapshots, settings: FeatureStoreSettings) -> State:
+    """The newest state; a tier that is away gets some time. UnavailableError afterwards."""
+    outage, until_s = Outage("start"), time.monotonic() + _START_S
+    while True:
+        try:
+            state = await asyncio.to_thread(snapshots.newest, settings.rules())
+        except UnavailableError as error:
+            if time.monotonic() > until_s:
+                raise
+            outage.begin(error)
+            await asyncio.sleep(_RETRY_AFTER_S)
+        else:
+            outage.end()
+            return state
 
 
 def main() -> int:
@@ -49,7 +77,14 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
         return 2
-    return run_service("feature-store", lambda: compose(settings, common), settings, common)
+    try:
+        return run_service("feature-store", lambda: compose(settings, common), settings, common)
+    except SettingsError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # the Redis is opened last, and its URL is read by its client
+        return 2
+    except UnavailableError as error:
+        print(error, file=sys.stderr)  # noqa: T201  # it never served
+        return 1
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ what commits: a crash between the two leaves the older file, and the tier goes b
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,13 @@ from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.user_tier import UserTier
 from headrace.runtime.errors import CorruptDataError, UnavailableError
+from headrace.runtime.telemetry import histogram
 
 log = logging.getLogger(__name__)
+
+_store_time = histogram(
+    "headrace.feature_store.users.store.duration", "ms", "time to bring the users' tier to a snapshot"
+)
 
 _KEPT = 2
 _TEXTS = ("fingerprint", "facts")
@@ -33,7 +39,9 @@ class Snapshots:
 
     def write(self, copy: StateCopy) -> None:
         """Durable when it returns; older ones than the last two go. UnavailableError: the tier can't be reached."""
+        begun = time.perf_counter()
         copy.histories.store(copy.offset)
+        _store_time.record((time.perf_counter() - begun) * 1e3)
         texts = {name: np.frombuffer(getattr(copy, name).encode(), np.uint8) for name in _TEXTS}
         write_columns(
             self._folder / f"state-{copy.offset:020d}", {**copy.columns, **texts, **copy.histories.tier.columns()}

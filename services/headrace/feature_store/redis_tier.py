@@ -1,0 +1,209 @@
+"""Everybody's rows in a Redis, for people who outgrow one process's memory. Keys: `redis_rows`.
+
+Each of the log's 64 partitions keeps its rows, its offset and whose it is under one hash tag, so that they move
+together: one script a partition, atomic also in a cluster. Before a row is replaced the script puts the old one aside
+in the *level* of the new offset; going back to a snapshot is putting the levels above it back. Every answer is checked
+against the partition's offset: a Redis that was emptied, or lost its newest writes, is found out and never believed.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+
+import numpy as np
+import redis
+
+from headrace.feature_store.columns import Columns
+from headrace.feature_store.histories import newest_us
+from headrace.feature_store.redis_levels import rolled_back
+from headrace.feature_store.redis_rows import EVERY_KEY, EVERY_ROW, PARTITIONS, STORE, Standing, Tag, user_key_of
+from headrace.runtime.errors import CorruptDataError, UnavailableError
+from headrace.runtime.eventlog import partition_of
+
+log = logging.getLogger(__name__)
+
+Client = redis.Redis | redis.RedisCluster
+
+_BATCH = 1_000
+# of a durable store that removes nothing by itself
+_WANTED = {"appendonly": ("yes",), "maxmemory-policy": ("noeviction",)}
+_COLUMN = "users.redis"
+
+
+class RedisTier:
+    """A `UserTier` in one Redis database, which one feature store has to itself."""
+
+    is_remote = True
+
+    def __init__(self, client: Client, name: str) -> None:
+        self._client = client
+        self._name = name
+        # which fold's rows these are, and which process may change them
+        self._fold = ""
+        self._process = uuid.uuid4().hex
+        self._offset = 0
+        self._users = 0
+
+    def fetch(self, user_keys: Sequence[str]) -> dict[str, bytes]:
+        tags = [Tag(partition_of(user_key)) for user_key in user_keys]
+        partitions = list(dict.fromkeys(tags))
+        least = self._offset
+        row_keys = [tag.row(user_key) for tag, user_key in zip(tags, user_keys, strict=True)]
+        with self._reached():
+            values = self._values([tag.standing for tag in partitions] + row_keys)
+        for tag, value in zip(partitions, values, strict=False):
+            self._check(tag, value, least)
+        rows = zip(user_keys, values[len(partitions) :], strict=True)
+        return {user_key: row for user_key, row in rows if row is not None}
+
+    def _values(self, keys: Sequence[str]) -> list[bytes | None]:
+        if isinstance(self._client, redis.RedisCluster):
+            return list(self._client.mget_nonatomic(keys))
+        return list(self._client.mget(keys))
+
+    def _check(self, tag: Tag, value: bytes | None, least: int) -> None:
+        standing = Standing.parse(value)
+        if standing is None:
+            raise CorruptDataError(f"{self._name}: {tag.standing} is gone: the Redis was emptied")
+        if (standing.fold, standing.process) != (self._fold, self._process):
+            raise CorruptDataError(f"{self._name}: another feature store took {tag.standing} over")
+        if standing.offset < least:
+            raise CorruptDataError(f"{self._name}: {tag.standing} is back at {standing.offset}, {least} was stored")
+
+    def store(self, offset: int, rows: Mapping[str, bytes], cutoff_us: int) -> None:
+        changes: dict[int, dict[str, bytes]] = {partition: {} for partition in range(PARTITIONS)}
+        with self._reached():
+            if cutoff_us > 0:
+                for user_key in self._away(cutoff_us):
+                    changes[partition_of(user_key)][user_key] = b""
+            for user_key, row in rows.items():
+                changes[partition_of(user_key)][user_key] = row
+            answers = self._stored(offset, changes)
+        for answer in answers:
+            if not isinstance(answer, int):
+                raise CorruptDataError(f"{self._name}: {answer.decode()}")
+        self._users, self._offset = sum(answers), offset
+
+    def _stored(self, offset: int, changes: Mapping[int, Mapping[str, bytes]]) -> list[int]:
+        commands = self._client.pipeline(transaction=False)
+        for partition, rows in changes.items():
+            tag = Tag(partition)
+            keys = [tag.standing, tag.levels, tag.level(offset), tag.newest, *map(tag.row, rows)]
+            arguments: list[str | bytes | int] = [self._fold, self._process, offset]
+            for user_key, row in rows.items():
+                arguments += [user_key, row, newest_us(row)]
+            commands.execute_command("EVAL", STORE, len(keys), *keys, *arguments)
+        return list(commands.execute())
+
+    def _away(self, cutoff_us: int) -> list[str]:
+        commands = self._client.pipeline(transaction=False)
+        for partition in range(PARTITIONS):
+            commands.zrangebyscore(Tag(partition).newest, "-inf", cutoff_us)
+        return [name.decode() for names in commands.execute() for name in names]
+
+    def columns(self) -> Columns:
+        return {_COLUMN: np.frombuffer(self._fold.encode(), np.uint8)}
+
+    def restore(self, offset: int, columns: Columns) -> None:
+        with self._reached():
+            self._warn_of_settings()
+            if offset:
+                self._go_back(offset, columns)
+            else:
+                self._clear()
+
+    def _go_back(self, offset: int, columns: Columns) -> None:
+        if _COLUMN not in columns:
+            raise CorruptDataError(f"the snapshot at {offset} holds its users itself, and {self._name} is named now")
+        fold = columns[_COLUMN].tobytes().decode()
+        # all partitions are looked at before one is changed
+        ways = [rolled_back(self._client, Tag(partition), fold, offset, self._name) for partition in range(PARTITIONS)]
+        for way in ways:
+            way.take(self._client, self._process)
+        self._fold, self._offset, self._users = fold, offset, sum(way.standing.users for way in ways)
+
+    def _clear(self) -> None:
+        """Nobody is here, and no older snapshot can be restored any more."""
+        self._fold, self._offset, self._users = uuid.uuid4().hex, 0, 0
+        standing = Standing(self._fold, self._process, 0, 0).text()
+        # before the rows go: half of them are no one's
+        commands = self._client.pipeline(transaction=False)
+        for partition in range(PARTITIONS):
+            commands.set(Tag(partition).standing, standing)
+        commands.execute()
+        kept = {Tag(partition).standing.encode() for partition in range(PARTITIONS)}
+        for keys in _batches(self._client.scan_iter(match=EVERY_KEY, count=_BATCH)):
+            if gone := [key for key in keys if key not in kept]:
+                self._delete(gone)
+
+    def _delete(self, keys: Sequence[bytes]) -> None:
+        commands = self._client.pipeline(transaction=False)
+        for key in keys:
+            commands.unlink(key)
+        commands.execute()
+
+    def keep_from(self, offset: int) -> None:
+        tags = [Tag(partition) for partition in range(PARTITIONS)]
+        with self._reached():
+            commands = self._client.pipeline(transaction=False)
+            for tag in tags:
+                commands.lrange(tag.levels, 0, -1)
+            levels = commands.execute()
+            commands = self._client.pipeline(transaction=False)
+            for tag, texts in zip(tags, levels, strict=True):
+                old = [at for at in (int(text.split()[0]) for text in texts) if at <= offset]
+                for at in old:
+                    commands.unlink(tag.level(at))
+                if old:
+                    commands.ltrim(tag.levels, len(old), -1)
+            commands.execute()
+
+    def rows(self) -> Iterator[tuple[str, bytes]]:
+        """CorruptDataError at the end when rows are missing: a Redis that evicts has dropped them."""
+        # a scan may tell of a key twice
+        seen: set[bytes] = set()
+        with self._reached():
+            for batch in _batches(self._client.scan_iter(match=EVERY_ROW, count=_BATCH)):
+                new = [key for key in dict.fromkeys(batch) if key not in seen]
+                seen.update(new)
+                user_keys = [user_key_of(key) for key in new]
+                yield from self.fetch(user_keys).items()
+        if len(seen) != self._users:
+            raise CorruptDataError(f"{self._name}: holds {len(seen)} users, {self._users} were stored")
+
+    def _warn_of_settings(self) -> None:
+        try:
+            found = {name: self._setting(name) for name in _WANTED}
+        except redis.ResponseError as error:
+            log.warning("redis_settings_unknown", extra={"redis": self._name, "reason": str(error)})
+            return
+        if wrong := {name: value for name, value in found.items() if value not in _WANTED[name]}:
+            log.warning("redis_not_durable", extra={"redis": self._name, "settings": wrong, "wanted": _WANTED})
+
+    def _setting(self, name: str) -> str:
+        values = self._client.config_get(name)
+        return str(values.get(name, ""))
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise UnavailableError(f"{self._name}: {error}") from error
+        except (redis.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.ClusterError) as error:
+            raise UnavailableError(f"{self._name} takes no writes: {error}") from error
+
+    def __len__(self) -> int:
+        return self._users
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _batches(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(islice(keys, _BATCH)):
+        yield batch
