@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from headrace.feature_store.fold import State
 from headrace.feature_store.outage import Outage
@@ -21,6 +22,7 @@ from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
 from headrace.feature_store.tier_opening import open_user_tier
+from headrace.feature_store.user_tier import UserTier
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Parts, run_service
@@ -35,9 +37,7 @@ _RETRY_AFTER_S = 0.2
 async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The feature store over the event log; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
-    tier = open_user_tier(settings.redis_url)
-    snapshots = Snapshots(folder / "snapshots", tier)
-    state = await _newest(snapshots, settings)
+    tier, snapshots, state = await _restored(folder / "snapshots", settings)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
     log = open_event_log(common)
     store = FeatureStore(log, state, tier, snapshots, rows, settings)
@@ -54,11 +54,13 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
         tier.close()
 
 
-async def _newest(snapshots: Snapshots, settings: FeatureStoreSettings) -> State:
-    """The newest state; a tier that is away gets some time. UnavailableError afterwards."""
+async def _restored(folder: Path, settings: FeatureStoreSettings) -> tuple[UserTier, Snapshots, State]:
+    """The users' tier and the newest state; a tier that is away gets some time. UnavailableError afterwards."""
     outage, until_s = Outage("start"), time.monotonic() + _START_S
     while True:
         try:
+            tier = open_user_tier(settings.redis_url)
+            snapshots = Snapshots(folder, tier)
             state = await asyncio.to_thread(snapshots.newest, settings.rules())
         except UnavailableError as error:
             if time.monotonic() > until_s:
@@ -67,7 +69,7 @@ async def _newest(snapshots: Snapshots, settings: FeatureStoreSettings) -> State
             await asyncio.sleep(_RETRY_AFTER_S)
         else:
             outage.end()
-            return state
+            return tier, snapshots, state
 
 
 def main() -> int:

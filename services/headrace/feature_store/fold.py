@@ -74,7 +74,7 @@ class State:
         self.now_us = 0
         self.events_by_type: dict[str, int] = {}
         self.items = Items()
-        self.histories = Histories(self.rules.history_events, tier or InProcessTier())
+        self.histories = Histories(self.rules.history_events, InProcessTier() if tier is None else tier)
         self.windows = WindowedCounts()
         self.entities = Entities()
         self.catalogue = Catalogue()

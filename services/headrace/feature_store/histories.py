@@ -53,8 +53,8 @@ class Histories:
         self._held: dict[str, bytes] = {}
         # everybody who is held is in one of these: changed since the last copy was begun, in that copy, or as the
         # tier has it, in the order in which they were changed or met
-        self._changed: set[str] = set()
-        self._storing: set[str] = set()
+        self._changed: dict[str, None] = {}
+        self._storing: dict[str, None] = {}
         self._clean: dict[str, None] = {}
         # held, and unknown to the tier
         self._unstored: set[str] = set()
@@ -83,9 +83,9 @@ class Histories:
 
     def _put(self, user_key: str, events: bytes) -> None:
         self._held[user_key] = events
-        if user_key not in self._changed:
-            self._changed.add(user_key)
-            self._clean.pop(user_key, None)
+        self._clean.pop(user_key, None)
+        self._changed.pop(user_key, None)
+        self._changed[user_key] = None
 
     def has_bought(self, user_key: str, ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the items the person's history holds a purchase of."""
@@ -140,21 +140,21 @@ class Histories:
     def storing(self) -> None:
         """A copy of this moment is on its way to the tier."""
         self._storing |= self._changed
-        self._changed = set()
+        self._changed = {}
 
     def stored(self, limit: int) -> None:
         """The tier has that copy for good. Those met longest ago leave while more than `limit` are held."""
-        self._unstored -= self._storing
-        self._clean.update(dict.fromkeys(self._storing - self._changed))
-        self._storing = set()
+        self._unstored.difference_update(self._storing)
+        self._clean.update(dict.fromkeys(key for key in self._storing if key not in self._changed))
+        self._storing = {}
         for user_key in list(self._clean)[: max(0, len(self._held) - limit)]:
             del self._clean[user_key], self._held[user_key]
             self._unstored.discard(user_key)
 
     def not_stored(self) -> None:
         """That copy did not get there."""
-        self._changed |= self._storing
-        self._storing = set()
+        self._changed = self._storing | self._changed
+        self._storing = {}
 
 
 def live(events: bytes, cutoff_us: int) -> bytes:

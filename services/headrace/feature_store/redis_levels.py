@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import redis
 
@@ -41,7 +42,11 @@ class WayBack:
 
 def rolled_back(client: redis.Redis | redis.RedisCluster, tag: Tag, fold: str, offset: int, name: str) -> WayBack:
     """The way back of a partition of `fold` to `offset`. CorruptDataError when there is none."""
-    standing = Standing.parse(client.get(tag.standing))
+    commands = client.pipeline(transaction=True)
+    commands.get(tag.standing)
+    commands.lrange(tag.levels, 0, -1)
+    value, levels = commands.execute()
+    standing = Standing.parse(value)
     if standing is None:
         raise CorruptDataError(f"{name}: no {tag.standing}: the Redis was emptied, or is another one")
     if standing.fold != fold:
@@ -49,12 +54,14 @@ def rolled_back(client: redis.Redis | redis.RedisCluster, tag: Tag, fold: str, o
     rows: dict[str, bytes] = {}
     passed: list[int] = []
     at, users = standing.offset, standing.users
-    for text in reversed(client.lrange(tag.levels, 0, -1)):
+    for text in reversed(levels):
         level, before, users_before = map(int, text.split())
         if at <= offset or level != at:
             break
         # older levels are read later, and have the last word
-        rows.update({user.decode(): row for user, row in client.hgetall(tag.level(level)).items()})
+        # the client's types allow for its asynchronous twin
+        replaced = cast("dict[bytes, bytes]", client.hgetall(tag.level(level)))
+        rows.update((user.decode(), row) for user, row in replaced.items())
         passed.append(level)
         at, users = before, users_before
     if at != offset:

@@ -87,7 +87,9 @@ for i = 5, #KEYS do
   local at = 3 * (i - 5) + 4
   local user, row, newest = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local old = redis.call('GET', KEYS[i])
-  redis.call('HSET', KEYS[3], user, old or '')
+  if old or row ~= '' then
+    redis.call('HSET', KEYS[3], user, old or '')
+  end
   if row ~= '' then
     redis.call('SET', KEYS[i], row)
     redis.call('ZADD', KEYS[4], newest, user)

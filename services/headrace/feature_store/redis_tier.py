@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import cast
 
 import numpy as np
 import redis
@@ -31,6 +32,7 @@ Client = redis.Redis | redis.RedisCluster
 _BATCH = 1_000
 # of a durable store that removes nothing by itself
 _WANTED = {"appendonly": ("yes",), "maxmemory-policy": ("noeviction",)}
+_OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'"
 _COLUMN = "users.redis"
 
 
@@ -49,6 +51,8 @@ class RedisTier:
         self._users = 0
 
     def fetch(self, user_keys: Sequence[str]) -> dict[str, bytes]:
+        if not user_keys:
+            return {}
         tags = [Tag(partition_of(user_key)) for user_key in user_keys]
         partitions = list(dict.fromkeys(tags))
         least = self._offset
@@ -63,7 +67,8 @@ class RedisTier:
     def _values(self, keys: Sequence[str]) -> list[bytes | None]:
         if isinstance(self._client, redis.RedisCluster):
             return list(self._client.mget_nonatomic(keys))
-        return list(self._client.mget(keys))
+        # the client's types allow for its asynchronous twin
+        return cast("list[bytes | None]", self._client.mget(keys))
 
     def _check(self, tag: Tag, value: bytes | None, least: int) -> None:
         standing = Standing.parse(value)
@@ -97,7 +102,11 @@ class RedisTier:
             for user_key, row in rows.items():
                 arguments += [user_key, row, newest_us(row)]
             commands.execute_command("EVAL", STORE, len(keys), *keys, *arguments)
-        return list(commands.execute())
+        answers: list[int | bytes] = commands.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
 
     def _away(self, cutoff_us: int) -> list[str]:
         commands = self._client.pipeline(transaction=False)
@@ -185,8 +194,7 @@ class RedisTier:
             log.warning("redis_not_durable", extra={"redis": self._name, "settings": wrong, "wanted": _WANTED})
 
     def _setting(self, name: str) -> str:
-        values = self._client.config_get(name)
-        return str(values.get(name, ""))
+        return cast("dict[str, str]", self._client.config_get(name)).get(name, "")
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -194,8 +202,13 @@ class RedisTier:
             yield
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise UnavailableError(f"{self._name}: {error}") from error
-        except (redis.OutOfMemoryError, redis.ReadOnlyError, redis.exceptions.ClusterError) as error:
-            raise UnavailableError(f"{self._name} takes no writes: {error}") from error
+        except (redis.RedisClusterException, redis.exceptions.ClusterError, redis.ReadOnlyError) as error:
+            raise UnavailableError(f"{self._name}: {error}") from error
+        except redis.ResponseError as error:
+            # inside a script it is told of as an error of the script
+            if _OUT_OF_MEMORY in str(error):
+                raise UnavailableError(f"{self._name}: {_OUT_OF_MEMORY}") from error
+            raise
 
     def __len__(self) -> int:
         return self._users

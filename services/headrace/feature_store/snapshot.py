@@ -35,7 +35,8 @@ class Snapshots:
 
     def __init__(self, folder: Path, tier: UserTier | None = None) -> None:
         self._folder = folder
-        self._tier = tier or InProcessTier()
+        # an empty one is false
+        self._tier = InProcessTier() if tier is None else tier
 
     def write(self, copy: StateCopy) -> None:
         """Durable when it returns; older ones than the last two go. UnavailableError: the tier can't be reached."""

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.user_tier import UserTier
+from headrace.runtime.errors import UnavailableError
 from headrace.runtime.settings import SettingsError
 
 _CLUSTER = "+cluster"
@@ -15,7 +16,8 @@ _TIMEOUT_S = 2.0
 def open_user_tier(redis_url: str) -> UserTier:
     """The tier at `redis_url`; in the process when that is empty. It is asked for nothing yet.
 
-    SettingsError: the extra `redis` is not installed, or the URL can't be read.
+    SettingsError: the extra `redis` is not installed, or the URL can't be read. UnavailableError: a cluster tells what
+    its nodes are when it is opened, and can't be reached.
     """
     if not redis_url:
         return InProcessTier()
@@ -30,13 +32,17 @@ def open_user_tier(redis_url: str) -> UserTier:
     plain = redis_url.replace(_CLUSTER + "://", "://", 1)
     options = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
     try:
-        pool = redis.ConnectionPool.from_url(plain, **options)
+        redis.connection.parse_url(plain)
     except ValueError as error:
         raise SettingsError(f"HEADRACE_FEATURE_STORE_REDIS_URL={_shown(redis_url)!r}: {error}") from error
     if plain == redis_url:
-        return RedisTier(redis.Redis(connection_pool=pool), _shown(redis_url))
-    pool.close()
-    return RedisTier(redis.RedisCluster.from_url(plain, **options), _shown(redis_url))
+        # again at once, by a new connection: the old one may be from before the server was started again
+        retry = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
+        return RedisTier(redis.Redis.from_url(plain, retry=retry, **options), _shown(redis_url))
+    try:
+        return RedisTier(redis.RedisCluster.from_url(plain, **options), _shown(redis_url))
+    except (redis.RedisError, redis.RedisClusterException) as error:
+        raise UnavailableError(f"{_shown(redis_url)}: {error}") from error
 
 
 def _shown(url: str) -> str:
