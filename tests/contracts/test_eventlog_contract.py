@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.runtime.errors import OverloadedError
+from headrace.runtime.errors import FailedPreconditionError, OverloadedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, partition_of
 
 WORKER = Path(__file__).with_name("eventlog_worker.py")
@@ -228,6 +228,33 @@ async def test_a_record_that_cannot_be_kept_fails_its_own_callers_only(log: Even
     assert [isinstance(answer, OverflowError) for answer in answers] == [False, True, False]
     await log.append([record("good")])
     assert [one.event_id for one in await everything(log)] == ["b", "c", "good"]
+
+
+async def test_restored_records_are_what_they_were_in_the_other_log(log: EventLog, tmp_path: Path) -> None:
+    source = open_log("sqlite", str(tmp_path / "source"))
+    await source.append([record("a\0", key="u:ä", payload=bytes(range(256))), record("b", kind="other"), record("c")])
+    everything_there = await everything(source)
+    await log.restore(everything_there[:2])
+    await log.restore(everything_there[2:])
+    assert await everything(log) == everything_there
+    assert await log.end() == await source.end()
+    await source.close()
+
+
+async def test_a_restored_log_goes_on_after_its_records_and_knows_their_ids(log: EventLog) -> None:
+    await log.restore([LoggedRecord(7, partition_of("u:1"), 5_000, "user-event", "u:1", "a", 1_000, b"x", "")])
+    repeat, new = await log.append([record("a"), record("b")])
+    assert (repeat.offset, repeat.duplicate) == (7, True)
+    assert new.offset == 8
+
+
+async def test_a_log_that_is_further_refuses_to_be_restored_and_stays_as_it_was(log: EventLog) -> None:
+    await log.append([record("a"), record("b")])
+    (_, second) = await everything(log)
+    with pytest.raises(FailedPreconditionError, match="record 2 cannot be restored into a log that ends at 2"):
+        await log.restore([second])
+    await log.append([record("c")])
+    assert [one.event_id for one in await everything(log)] == ["a", "b", "c"]
 
 
 async def test_two_processes_append_at_once_and_every_offset_is_given_once(place: Place, log: EventLog) -> None:

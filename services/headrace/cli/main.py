@@ -6,7 +6,10 @@ import typer
 
 from headrace.cli.answers import recommend, search
 from headrace.cli.demo.command import demo
+from headrace.cli.doctor.command import doctor
 from headrace.cli.letters import letters
+from headrace.cli.moving.backup import backup, restore
+from headrace.cli.moving.move import move
 from headrace.cli.options import Json, told
 from headrace.cli.releases import releases
 from headrace.cli.replay import replay
@@ -43,6 +46,10 @@ _SUITE, _SHOP, _MODELS = "Suite", "Shop", "Models"
 
 app.command(rich_help_panel=_SUITE)(up)
 app.command(rich_help_panel=_SUITE)(status)
+app.command(rich_help_panel=_SUITE)(doctor)
+app.command(rich_help_panel=_SUITE)(backup)
+app.command(rich_help_panel=_SUITE)(restore)
+app.command(rich_help_panel=_SUITE)(move)
 app.command(rich_help_panel=_SUITE)(demo)
 app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)

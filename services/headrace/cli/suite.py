@@ -90,7 +90,7 @@ class Suite:
 
     async def __aenter__(self) -> Suite:
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.data_dir)
+        self._lock = locked(self.data_dir)
         try:
             await self._stop_left_behind()
             self._choose_addresses()
@@ -183,7 +183,7 @@ class Suite:
 
     def _peers_of(self, service: str) -> dict[str, str]:
         # services are strict about settings that they do not know, so each gets its own peers only
-        fields = _settings_of(service).model_fields
+        fields = settings_of(service).model_fields
         named = {f"{peer.replace('-', '_')}_address": address for peer, address in self.addresses.items()}
         return {name.upper(): address for name, address in named.items() if name in fields}
 
@@ -255,13 +255,15 @@ class Suite:
             self._lock = None
 
 
-def _settings_of(service: str) -> type[ServingSettings]:
+def settings_of(service: str) -> type[ServingSettings]:
+    """What a service reads from its environment."""
     module = importlib.import_module(f"headrace.{service.replace('-', '_')}.settings")
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, ServingSettings)]
     return next(kind for kind in kinds if kind is not ServingSettings)
 
 
-def _locked(data_dir: Path) -> IO[bytes]:
+def locked(data_dir: Path) -> IO[bytes]:
+    """Holds a data folder until it is closed. FailedPreconditionError: a suite runs on it."""
     lock = (data_dir / "suite.lock").open("wb")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -195,8 +195,12 @@ def open_store(url: str, data_dir: Path) -> IngestStore:
     """The store at an SQLAlchemy URL; an empty one means a SQLite file in `data_dir`."""
     if not url:
         data_dir.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite:///{data_dir / 'catalogue.db'}"
-    return IngestStore(open_engine(url))
+    return IngestStore(open_engine(catalogue_url(url, data_dir)))
+
+
+def catalogue_url(url: str, data_dir: Path) -> str:
+    """The SQLAlchemy URL that `open_store` uses."""
+    return url or f"sqlite:///{data_dir / 'catalogue.db'}"
 
 
 def _migrate(db: sa.Connection) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.runtime.settings import SettingsError
@@ -86,13 +88,37 @@ def _serialise(engine: sa.Engine) -> None:
 def migrate(db: sa.Connection, folder: Path, version: str = "head") -> None:
     """Brings the tables to a version of the migrations in `folder`: forwards, or backwards to an older one."""
     hold(db, str(folder.parent.name))
-    config = Config()
-    config.set_main_option("script_location", str(folder))
-    config.attributes["connection"] = db
+    config = _configuration(folder, db)
     if version == "head":
         command.upgrade(config, version)
     else:
         command.downgrade(config, version)
+
+
+def revisions(db: sa.Connection, folder: Path) -> tuple[str, str]:
+    """The version that the tables are at (empty: there are none) and the newest one in `folder`.
+
+    Nothing is changed once the caller rolls back.
+    """
+    config = _configuration(folder, db)
+    versions = ScriptDirectory.from_config(config)
+    found: list[str] = []
+
+    def note(heads: Sequence[str], _: object) -> list[Any]:
+        found.extend(heads)
+        return []
+
+    # only the folder's own env.py knows in which table its version is kept
+    with EnvironmentContext(config, versions, fn=note):
+        versions.run_env()
+    return "".join(found), versions.get_current_head() or ""
+
+
+def _configuration(folder: Path, db: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.attributes["connection"] = db
+    return config
 
 
 def hold(db: sa.Connection, name: str) -> None:

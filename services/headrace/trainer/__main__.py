@@ -38,7 +38,7 @@ from headrace.trainer.loop import LearningLoop
 from headrace.trainer.peers import PeerError, Peers
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.publisher import Publisher
-from headrace.trainer.registry import open_registry
+from headrace.trainer.registry import open_registry, registry_url
 from headrace.trainer.releases import Releases
 from headrace.trainer.rows import RowSource
 from headrace.trainer.server import TrainerServicer
@@ -58,7 +58,7 @@ async def compose(
     encoder = pretrained_encoder(settings)
     folder = common.data_dir / "trainer"
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
-    registry = open_registry(settings.registry_url or f"sqlite:///{(folder / 'registry.db').absolute()}")
+    registry = open_registry(registry_url(settings.registry_url, folder))
     releases = Releases(
         ArtifactStore(settings.artifacts_url or str((common.data_dir / "artifacts").absolute())),
         registry,

@@ -173,6 +173,11 @@ class Registry:
             return set(session.scalars(select(ReleaseRow.space).distinct()))
 
 
+def registry_url(url: str, folder: Path) -> str:
+    """The SQLAlchemy URL of the registry; an empty one means a SQLite file in `folder`."""
+    return url or f"sqlite:///{(folder / 'registry.db').absolute()}"
+
+
 def open_registry(url: str) -> Registry:
     """The registry at an SQLAlchemy URL of SQLite or PostgreSQL, its tables brought up to date."""
     engine = open_engine(url)

@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from headrace.runtime.errors import FailedPreconditionError
+
 PARTITIONS = 64
 
 
@@ -88,7 +90,23 @@ class EventLog(Protocol):
         """Forgets records appended before a time (and so their event ids); returns how many."""
         ...
 
+    async def restore(self, records: Sequence[LoggedRecord]) -> None:
+        """Puts records of another log here at their own offsets and times, durable when it returns.
+
+        For moving a log and for backups: nobody else may append meanwhile. FailedPreconditionError when
+        this log is not before the first of them.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+
+def check_follows(records: Sequence[LoggedRecord], end: int) -> None:
+    """FailedPreconditionError unless the records come after offset `end`, each after the one before."""
+    for record in records:
+        if record.offset <= end:
+            raise FailedPreconditionError(f"record {record.offset} cannot be restored into a log that ends at {end}")
+        end = record.offset
 
 
 def partition_of(key: str) -> int:

@@ -28,12 +28,13 @@ from typing import Any
 
 from headrace.runtime.clock import now_us
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
-from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, partition_of
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, partition_of
 from headrace.runtime.eventlog.postgres_bell import CHANNEL, Bell
 from headrace.runtime.eventlog.postgres_connection import Connection, Database
 
 _COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
 _TYPES = ("int8", "int2", "int8", "text", "bytea", "bytea", "int8", "bytea", "text")
+_APPEND_TIME, _EVENT_ID = 2, 5
 _COPY = f"COPY event_log_records ({_COLUMNS}) FROM STDIN (FORMAT BINARY)".encode()
 _LOCK_HEAD = 'SELECT "offset", append_time_us FROM event_log_head FOR UPDATE'
 _KNOWN = 'SELECT event_id, "offset" FROM event_log_ids WHERE event_id = ANY(%b)'
@@ -118,6 +119,10 @@ class PostgresEventLog:
                 return trimmed
             trimmed, after = trimmed + count, upto
 
+    async def restore(self, records: Sequence[LoggedRecord]) -> None:
+        if records:
+            await self._writer.run(partial(_restore, records=records))
+
     async def close(self) -> None:
         await self._commits.finish()
         await self._bell.close()
@@ -140,26 +145,35 @@ async def _insert(database: Database, *, records: Sequence[Record]) -> list[Appe
     appended, new = placed(records, offsets, end)
     if new:
         # never back, also where another host's clock is behind
-        await _write(database, new, max(now_us(), newest_us))
+        append_time_us = max(now_us(), newest_us)
+        await _write(database, [_row(offset, record, append_time_us) for offset, record in new])
     else:
         await database.execute("ROLLBACK")
     return appended
 
 
-async def _write(database: Database, new: Sequence[tuple[int, Record]], append_time_us: int) -> None:
+async def _restore(database: Database, *, records: Sequence[LoggedRecord]) -> None:
+    await database.execute("BEGIN")
+    ((end, _),) = await _rows(database, query=_LOCK_HEAD.encode(), values=())
+    check_follows(records, end)
+    await _write(database, [_row(record.offset, record, record.append_time_us) for record in records])
+
+
+async def _write(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Adds rows (as `_row` makes them) with their ids and ends the transaction."""
     async with database.cursor() as cursor, cursor.copy(_COPY) as copy:
         copy.set_types(_TYPES)
-        for offset, record in new:
-            await copy.write_row(_row(offset, record, append_time_us))
-    ids, offsets = [record.event_id.encode() for _, record in new], [offset for offset, _ in new]
+        for row in rows:
+            await copy.write_row(row)
+    newest = rows[-1]
     async with database.pipeline():
-        await database.execute(_ADD_IDS, (ids, offsets))
-        await database.execute(_MOVE_HEAD, (offsets[-1], append_time_us))
+        await database.execute(_ADD_IDS, ([row[_EVENT_ID] for row in rows], [row[0] for row in rows]))
+        await database.execute(_MOVE_HEAD, (newest[0], newest[_APPEND_TIME]))
         await database.execute(f"NOTIFY {CHANNEL}".encode())
         await database.execute("COMMIT")
 
 
-def _row(offset: int, record: Record, append_time_us: int) -> tuple[object, ...]:
+def _row(offset: int, record: Record | LoggedRecord, append_time_us: int) -> tuple[Any, ...]:
     return (
         offset,
         partition_of(record.key),

@@ -11,8 +11,10 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +22,7 @@ from typing import TypeVar
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
-from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, partition_of
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, partition_of
 from headrace.runtime.sqlite import create_tables, make_durable
 
 T = TypeVar("T")
@@ -108,6 +110,9 @@ class SqliteEventLog:
     async def trim(self, before_us: int) -> int:
         return await self._writer.run(lambda db: _trim(db, before_us))
 
+    async def restore(self, records: Sequence[LoggedRecord]) -> None:
+        await self._writer.run(partial(_restore, records=records))
+
     async def close(self) -> None:
         await self._commits.finish()
         await self._writer.close()
@@ -152,15 +157,31 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _insert(db: sqlite3.Connection, *, records: Sequence[Record]) -> list[Appended]:
+    with _transaction(db):
+        appended, rows = _placed(db, records)
+        _write(db, rows)
+    return appended
+
+
+def _restore(db: sqlite3.Connection, *, records: Sequence[LoggedRecord]) -> None:
+    with _transaction(db):
+        check_follows(records, _end(db)[0])
+        _write(db, [astuple(record) for record in records])
+
+
+def _write(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    db.executemany(f"INSERT INTO records ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
-        appended, rows = _placed(db, records)
-        db.executemany(f"INSERT INTO records ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        yield
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
-    return appended
 
 
 def _placed(db: sqlite3.Connection, records: Sequence[Record]) -> tuple[list[Appended], list[tuple[object, ...]]]:

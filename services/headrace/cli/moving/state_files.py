@@ -1,0 +1,102 @@
+"""The files of a suite's states in a backup: copied whole while the suite goes on, and checked by SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from headrace.cli.moving.log_copy import LogCopy
+from headrace.runtime.atomic import write_atomically
+from headrace.runtime.errors import CorruptDataError, NotFoundError
+
+# in this order: a delta log is to hold what the checkpoint before it needs. The index is left out: the trainer
+# fills it again from the delta log
+_FOLDERS = ("trainer/checkpoints", "artifacts", "feature-store")
+_DELTA_LOG = "trainer/deltas.db"
+_MANIFEST = "backup.json"
+_FORM = 1
+# a file of a running suite may be replaced by a newer one while its folder is copied
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup holds. It is written last: a folder without one is no backup."""
+
+    form: int
+    version: str
+    created: str
+    log: LogCopy
+    # SHA-256 by path
+    files: dict[str, str]
+
+
+def copy_files(data_dir: Path, target: Path) -> None:
+    """Copies the states of trainer and feature store; folders that are not there are left out."""
+    for name in _FOLDERS:
+        if (data_dir / name).is_dir():
+            _copy_folder(data_dir / name, target / name)
+    if (data_dir / _DELTA_LOG).is_file():
+        _copy_database(data_dir / _DELTA_LOG, target / _DELTA_LOG)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    for attempt in range(_TRIES):
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*.tmp"))
+        except (shutil.Error, FileNotFoundError):
+            if attempt + 1 == _TRIES:
+                raise
+        else:
+            return
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    given, taken = sqlite3.connect(f"file:{source}?mode=ro", uri=True), sqlite3.connect(target)
+    try:
+        given.backup(taken)
+    finally:
+        given.close()
+        taken.close()
+
+
+def write_manifest(folder: Path, version: str, log: LogCopy) -> Manifest:
+    """Notes every file of a backup, and that it is whole."""
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    manifest = Manifest(_FORM, version, created, log, {path: _sha256(folder / path) for path in _paths(folder)})
+    write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a backup should hold. NotFoundError: the folder is none; CorruptDataError: a file is not as it was."""
+    try:
+        stored = json.loads((folder / _MANIFEST).read_bytes())
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{folder} is no backup, or one that was broken off: it has no {_MANIFEST}") from error
+    if stored.get("form") != _FORM:
+        raise CorruptDataError(f"{folder}: form {stored.get('form')} of another version, this one reads {_FORM}")
+    manifest = Manifest(**{**stored, "log": LogCopy(**stored["log"])})
+    for path, sha256 in manifest.files.items():
+        if not (folder / path).is_file() or _sha256(folder / path) != sha256:
+            raise CorruptDataError(f"{folder / path} is not what the backup held")
+    return manifest
+
+
+def _paths(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _MANIFEST:
+            yield path.relative_to(folder).as_posix()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
