@@ -33,7 +33,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *, is_cluster: bool = False) -> None:
         self._binary = binary()
-        self._folder = folder
+        self.folder = folder
         self._is_cluster = is_cluster
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
@@ -48,10 +48,10 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when it answers, after it has read what it holds."""
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""]
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         if self._is_cluster:
             options += ["--cluster-enabled", "yes"]
-        log = (self._folder / "redis.log").open("ab")
+        log = (self.folder / "redis.log").open("ab")
         with log:
             self._process = subprocess.Popen(
                 [self._binary, *options, *_DURABLE], stdout=log, stderr=log, start_new_session=True
@@ -70,7 +70,7 @@ class RedisServer:
                 return
             except redis.ConnectionError as error:
                 if self._process.poll() is not None or time.monotonic() > until:
-                    said = (self._folder / "redis.log").read_text()[-2_000:]
+                    said = (self.folder / "redis.log").read_text()[-2_000:]
                     raise RuntimeError(f"Redis did not start ({self._process.poll()}): {error}\n{said}") from error
                 time.sleep(0.01)
 

@@ -133,6 +133,8 @@ class RedisTier:
         ways = [rolled_back(self._client, Tag(partition), fold, offset, self._name) for partition in range(PARTITIONS)]
         for way in ways:
             way.take(self._client, self._process)
+        if levels := max(len(way.levels) for way in ways):
+            log.info("users_went_back", extra={"offset": offset, "levels": levels})
         self._fold, self._offset, self._users = fold, offset, sum(way.standing.users for way in ways)
 
     def _clear(self) -> None:
