@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 _START_S = 30.0
 _SLOTS = 16_384
@@ -44,7 +46,8 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def client(self, database: int = 0) -> redis.Redis:
-        return redis.Redis(port=self.port, db=database)
+        # whoever waits for a server that starts asks again at once
+        return redis.Redis(port=self.port, db=database, retry=Retry(NoBackoff(), 0))
 
     def start(self) -> None:
         """Returns when it answers, after it has read what it holds."""

@@ -34,7 +34,7 @@ Make = Callable[..., Record]
 KILLS = int(os.environ.get("TEST_REDIS_KILLS", "10"))
 PEOPLE, ITEMS = 60, 40
 # so few in memory, and snapshots so often, that most events need the Redis
-ENVIRONMENT = {"HOT_USERS": "5", "SNAPSHOT_EVERY_S": "0.03", "USER_TTL_DAYS": "2", "HISTORY_EVENTS": "20"}
+ENVIRONMENT = {"HOT_USERS": "5", "SNAPSHOT_EVERY_S": "0.03", "USER_TTL_DAYS": "2", "ROW_SAMPLE_RATE": "0.1"}
 
 
 class KilledStore:
@@ -94,7 +94,7 @@ async def _flowing(log: SqliteEventLog, event: Make, chance: random.Random) -> A
         while not stop.is_set():
             await log.append(_shop(event, chance, number, 20))
             number += 20
-            await asyncio.sleep(0.04)
+            await asyncio.sleep(0.06)
 
     flowing = asyncio.create_task(flow())
     try:
