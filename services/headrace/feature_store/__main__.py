@@ -23,7 +23,7 @@ from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
 from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
-from headrace.runtime.errors import UnavailableError
+from headrace.runtime.errors import FailedPreconditionError, UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Parts, run_service
 from headrace.runtime.settings import CommonSettings, SettingsError, load
@@ -39,6 +39,8 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
     folder = common.data_dir / "feature-store"
     tier, snapshots, state = await _restored(folder / "snapshots", settings)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
+    if snapshots.was_refused and not state.offset:
+        await _require_beginning(common, folder / "snapshots")
     log = open_event_log(common)
     store = FeatureStore(log, state, tier, snapshots, rows, settings)
     background = Background()
@@ -72,6 +74,20 @@ async def _restored(folder: Path, settings: FeatureStoreSettings) -> tuple[UserT
             return tier, snapshots, state
 
 
+async def _require_beginning(common: CommonSettings, snapshots: Path) -> None:
+    """FailedPreconditionError when the log was trimmed: a state folded from it would lack what the lost one had."""
+    log = open_event_log(common)
+    try:
+        first = await log.read(0, limit=1)
+    finally:
+        await log.close()
+    if first and first[0].offset > 1:
+        raise FailedPreconditionError(
+            f"no snapshot in {snapshots} can be used (see the warnings above), and the log begins at offset "
+            f"{first[0].offset}: what was before it would be missing; remove the folder to fold what is left"
+        )
+
+
 def main() -> int:
     """Runs the service; 2 when the environment does not fit."""
     try:
@@ -84,7 +100,7 @@ def main() -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)  # noqa: T201  # the Redis is opened last, and its URL is read by its client
         return 2
-    except UnavailableError as error:
+    except (UnavailableError, FailedPreconditionError) as error:
         print(error, file=sys.stderr)  # noqa: T201  # it never served
         return 1
 

@@ -35,6 +35,8 @@ class Snapshots:
 
     def __init__(self, folder: Path, tier: UserTier | None = None) -> None:
         self._folder = folder
+        # there was a state, and it could not be used
+        self.was_refused = False
         # an empty one is false
         self._tier = InProcessTier() if tier is None else tier
 
@@ -64,6 +66,7 @@ class Snapshots:
             try:
                 state = self._restored(path, rules)
             except (CorruptDataError, ValueError) as error:
+                self.was_refused = True
                 log.warning("snapshot_refused", extra={"snapshot": path.name, "reason": str(error)})
             else:
                 log.info("snapshot_restored", extra={"offset": state.offset})

@@ -13,6 +13,8 @@ import grpc
 import pytest
 
 from benchmarks.redis_server import RedisServer
+from headrace.runtime.clock import now_us
+from headrace.runtime.errors import FailedPreconditionError
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.v1 import feature_store_pb2 as pb
@@ -96,6 +98,23 @@ async def test_an_emptied_redis_is_filled_from_the_log_again(
     assert "snapshot_refused" in caplog.messages
     assert (after.state_digest, after.users) == (before.state_digest, before.users)
     assert [len(state.history.event_types) for state in states] == [1] * len(PEOPLE)
+
+
+async def test_an_emptied_redis_is_not_filled_from_a_log_that_lost_its_beginning(
+    serve, shared_redis: RedisServer, event_log: SqliteEventLog, event: Make
+) -> None:
+    shared_redis.client().flushall()
+    async with serve(redis_url=shared_redis.url(), hot_users=HOT, snapshot_every_s=0.02) as stub:
+        await _snapshot_at(stub, await _append(event_log, event, 0))
+    trimmed = await event_log.trim(now_us() + 1)
+    end = await _append(event_log, event, 100)
+    async with serve(redis_url=shared_redis.url(), hot_users=HOT, snapshot_every_s=0.02) as stub:
+        await _snapshot_at(stub, end)
+        assert [len(state.history.event_types) for state in await _states(stub)] == [2] * len(PEOPLE)
+    shared_redis.client().flushall()
+    with pytest.raises(FailedPreconditionError, match=f"the log begins at offset {trimmed + 1}"):
+        async with serve(redis_url=shared_redis.url()):
+            pass
 
 
 @pytest.mark.parametrize(("url", "said"), [("rediss//x", "must be empty or begin"), ("redis://h:x", "Port")])
