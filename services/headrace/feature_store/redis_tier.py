@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 Client = redis.Redis | redis.RedisCluster
 
 _BATCH = 1_000
+# partitions that are moved on by one question
+_AT_ONCE = 8
 # of a durable store that removes nothing by itself
 _WANTED = {"appendonly": ("yes",), "maxmemory-policy": ("noeviction",)}
 _OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'"
@@ -60,7 +62,8 @@ class RedisTier:
         with self._reached():
             values = self._values([tag.standing for tag in partitions] + row_keys)
         for tag, value in zip(partitions, values, strict=False):
-            self._check(tag, value, least)
+            if (at := self._standing(tag, value).offset) < least:
+                raise CorruptDataError(f"{self._name}: {tag.standing} is back at {at}, {least} was stored")
         rows = zip(user_keys, values[len(partitions) :], strict=True)
         return {user_key: row for user_key, row in rows if row is not None}
 
@@ -70,14 +73,14 @@ class RedisTier:
         # the client's types allow for its asynchronous twin
         return cast("list[bytes | None]", self._client.mget(keys))
 
-    def _check(self, tag: Tag, value: bytes | None, least: int) -> None:
+    def _standing(self, tag: Tag, value: bytes | None) -> Standing:
+        """CorruptDataError unless the partition is still this process's."""
         standing = Standing.parse(value)
         if standing is None:
             raise CorruptDataError(f"{self._name}: {tag.standing} is gone: the Redis was emptied")
         if (standing.fold, standing.process) != (self._fold, self._process):
             raise CorruptDataError(f"{self._name}: another feature store took {tag.standing} over")
-        if standing.offset < least:
-            raise CorruptDataError(f"{self._name}: {tag.standing} is back at {standing.offset}, {least} was stored")
+        return standing
 
     def store(self, offset: int, rows: Mapping[str, bytes], cutoff_us: int) -> None:
         changes: dict[int, dict[str, bytes]] = {partition: {} for partition in range(PARTITIONS)}
@@ -87,26 +90,30 @@ class RedisTier:
                     changes[partition_of(user_key)][user_key] = b""
             for user_key, row in rows.items():
                 changes[partition_of(user_key)][user_key] = row
-            answers = self._stored(offset, changes)
-        for answer in answers:
-            if not isinstance(answer, int):
-                raise CorruptDataError(f"{self._name}: {answer.decode()}")
-        self._users, self._offset = sum(answers), offset
+            self._users = sum(self._moved(offset, changes))
+        self._offset = offset
 
-    def _stored(self, offset: int, changes: Mapping[int, Mapping[str, bytes]]) -> list[int]:
-        commands = self._client.pipeline(transaction=False)
-        for partition, rows in changes.items():
-            tag = Tag(partition)
-            keys = [tag.standing, tag.levels, tag.level(offset), tag.newest, *map(tag.row, rows)]
-            arguments: list[str | bytes | int] = [self._fold, self._process, offset]
-            for user_key, row in rows.items():
-                arguments += [user_key, row, newest_us(row)]
-            commands.execute_command("EVAL", STORE, len(keys), *keys, *arguments)
-        answers: list[int | bytes] = commands.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
+    def _moved(self, offset: int, changes: Mapping[int, Mapping[str, bytes]]) -> Iterator[int]:
+        """Moves partitions on, a few at a time: so no answer takes so long that it seems lost."""
+        partitions = iter(changes.items())
+        while some := list(islice(partitions, _AT_ONCE)):
+            commands = self._client.pipeline(transaction=False)
+            for partition, rows in some:
+                commands.execute_command(*self._move(Tag(partition), offset, rows))
+            answers: list[object] = commands.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+                if not isinstance(answer, int):
+                    raise CorruptDataError(f"{self._name}: {answer!r}")
+                yield answer
+
+    def _move(self, tag: Tag, offset: int, rows: Mapping[str, bytes]) -> list[str | bytes | int]:
+        keys = [tag.standing, tag.levels, tag.level(offset), tag.newest, *map(tag.row, rows)]
+        command: list[str | bytes | int] = ["EVAL", STORE, len(keys), *keys, self._fold, self._process, offset]
+        for user_key, row in rows.items():
+            command += [user_key, row, newest_us(row)]
+        return command
 
     def _away(self, cutoff_us: int) -> list[str]:
         commands = self._client.pipeline(transaction=False)
@@ -183,8 +190,13 @@ class RedisTier:
                 seen.update(new)
                 user_keys = [user_key_of(key) for key in new]
                 yield from self.fetch(user_keys).items()
-        if len(seen) != self._users:
-            raise CorruptDataError(f"{self._name}: holds {len(seen)} users, {self._users} were stored")
+            stored = sum(self._standing(tag, value).users for tag, value in self._standings())
+        if len(seen) != stored:
+            raise CorruptDataError(f"{self._name}: holds {len(seen)} users, {stored} were stored")
+
+    def _standings(self) -> list[tuple[Tag, bytes | None]]:
+        tags = [Tag(partition) for partition in range(PARTITIONS)]
+        return list(zip(tags, self._values([tag.standing for tag in tags]), strict=True))
 
     def _warn_of_settings(self) -> None:
         try:

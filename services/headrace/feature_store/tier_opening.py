@@ -10,7 +10,7 @@ from headrace.runtime.errors import UnavailableError
 from headrace.runtime.settings import SettingsError
 
 _CLUSTER = "+cluster"
-_TIMEOUT_S = 2.0
+_TIMEOUT_S = 5.0
 
 
 def open_user_tier(redis_url: str) -> UserTier:
@@ -31,18 +31,19 @@ def open_user_tier(redis_url: str) -> UserTier:
 
     plain = redis_url.replace(_CLUSTER + "://", "://", 1)
     options = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S}
+    # again at once, by a new connection: the old one may be from before the server was started again
+    retry = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
+    client: redis.Redis | redis.RedisCluster
     try:
-        redis.connection.parse_url(plain)
+        if plain == redis_url:
+            client = redis.Redis.from_url(plain, retry=retry, **options)
+        else:
+            client = redis.RedisCluster.from_url(plain, **options)
     except ValueError as error:
         raise SettingsError(f"HEADRACE_FEATURE_STORE_REDIS_URL={_shown(redis_url)!r}: {error}") from error
-    if plain == redis_url:
-        # again at once, by a new connection: the old one may be from before the server was started again
-        retry = redis.retry.Retry(redis.backoff.NoBackoff(), 1)
-        return RedisTier(redis.Redis.from_url(plain, retry=retry, **options), _shown(redis_url))
-    try:
-        return RedisTier(redis.RedisCluster.from_url(plain, **options), _shown(redis_url))
     except (redis.RedisError, redis.RedisClusterException) as error:
         raise UnavailableError(f"{_shown(redis_url)}: {error}") from error
+    return RedisTier(client, _shown(redis_url))
 
 
 def _shown(url: str) -> str:
