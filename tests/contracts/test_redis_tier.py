@@ -11,9 +11,11 @@ import pytest
 
 from benchmarks.redis_server import RedisServer
 from headrace.feature_store.histories import EVENT
+from headrace.feature_store.redis_tier import RedisTier
 from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
 from headrace.runtime.errors import CorruptDataError, UnavailableError
+from headrace.runtime.eventlog import partition_of
 from headrace.runtime.settings import SettingsError
 
 ROW = np.zeros(3, EVENT).tobytes()
@@ -27,8 +29,9 @@ def server(shared_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def tier(server: RedisServer) -> Iterator[UserTier]:
+def tier(server: RedisServer) -> Iterator[RedisTier]:
     tier = open_user_tier(server.url())
+    assert isinstance(tier, RedisTier)
     tier.restore(0, {})
     tier.store(5, dict.fromkeys(PEOPLE, ROW), 0)
     yield tier
@@ -94,6 +97,27 @@ def test_of_two_processes_the_older_can_neither_read_nor_write(tier: UserTier, s
     with pytest.raises(CorruptDataError, match="any more"):
         tier.store(9, {"u:1": OTHER}, 0)
     assert newer.fetch(["u:1"]) == {"u:1": ROW}
+
+
+def test_a_store_that_was_broken_off_midway_is_gone_back_from_and_can_be_done_again(
+    tier: RedisTier, server: RedisServer
+) -> None:
+    file, changed = dict(tier.columns()), {**dict.fromkeys(PEOPLE, OTHER), "u:new": OTHER}
+    by_partition = {number: {key: OTHER for key in changed if partition_of(key) == number} for number in range(64)}
+    # the first partitions have moved on when the process ends
+    moved = next(tier._moved(9, by_partition))
+    assert moved > 0
+    assert {row == OTHER for _, row in tier.rows()} == {True, False}
+    again = open_user_tier(server.url())
+    again.restore(5, file)
+    assert dict(again.rows()) == dict.fromkeys(PEOPLE, ROW)
+    next(again._moved(9, by_partition))
+    again.store(12, changed, 0)
+    again.store(15, {}, 0)
+    assert dict(again.rows()) == changed
+    last = open_user_tier(server.url())
+    last.restore(5, file)
+    assert dict(last.rows()) == dict.fromkeys(PEOPLE, ROW)
 
 
 def test_rows_that_the_redis_evicted_are_missed(tier: UserTier, server: RedisServer) -> None:

@@ -34,7 +34,13 @@ from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
 from headrace.model.history import History
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import DeadlineError, FailedPreconditionError, InvalidRequestError, UnavailableError
+from headrace.runtime.errors import (
+    CorruptDataError,
+    DeadlineError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, gauge, histogram, span
@@ -242,10 +248,10 @@ class FeatureStore:
             await self._run(lambda: self._rows.written(cut, size_bytes))
 
     async def close(self) -> None:
-        """Writes a last snapshot, if the tier can take it now. `follow` must have ended."""
+        """Writes a last snapshot, if the tier can take it. `follow` must have ended."""
         try:
             await self.write_snapshot()
-        except UnavailableError as error:
+        except (UnavailableError, CorruptDataError) as error:
             log.warning("no_last_snapshot", extra={"snapshot_offset": self._snapshot_offset, "reason": str(error)})
         self._owner.shutdown()
         self._reader.close()

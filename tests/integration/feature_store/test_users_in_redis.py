@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import subprocess
@@ -13,10 +14,13 @@ import grpc
 import pytest
 
 from benchmarks.redis_server import RedisServer
+from headrace.feature_store.__main__ import compose
+from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.settings import CommonSettings
 from headrace.v1 import feature_store_pb2 as pb
 
 Make = Callable[..., Record]
@@ -83,6 +87,21 @@ async def test_while_redis_is_away_hot_people_are_answered_for_and_the_fold_wait
     assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
     assert len(again.history.event_types) == 2
     assert caplog.messages.count("waiting") == caplog.messages.count("going_on") == 1
+
+
+async def test_a_redis_that_is_emptied_ends_the_process_instead_of_counting_on(
+    shared_redis: RedisServer, event_log: SqliteEventLog, event: Make, tmp_path: Path
+) -> None:
+    shared_redis.client().flushall()
+    settings = FeatureStoreSettings(redis_url=shared_redis.url(), hot_users=0, snapshot_every_s=0.02)
+    async with compose(settings, CommonSettings(data_dir=tmp_path)) as parts:
+        await _append(event_log, event, 0)
+        while not list((tmp_path / "feature-store" / "snapshots").glob("state-*12")):  # noqa: ASYNC110  # a file tells
+            await asyncio.sleep(0)
+        assert not parts.background.failed.is_set()
+        shared_redis.client().flushall()
+        await _append(event_log, event, 100)
+        await asyncio.wait_for(parts.background.failed.wait(), 20)
 
 
 async def test_an_emptied_redis_is_filled_from_the_log_again(
