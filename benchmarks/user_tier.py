@@ -37,7 +37,7 @@ from headrace.runtime.settings import CommonSettings
 from headrace.v1 import common_pb2, feature_store_pb2, feature_store_pb2_grpc, log_pb2
 
 PEOPLE, ITEMS = 20_000, 2_000
-EVENTS, SLICE, SNAPSHOT = 60_000, 256, 10_000
+EVENTS, AT_ONCE, SNAPSHOT = 60_000, 64, 10_000
 READS = 2_000
 RULES = Rules(row_sample_rate=0.0)
 
@@ -77,14 +77,14 @@ def folded(setting: Setting, facts: Sequence[UserAct], server: RedisServer) -> d
     tier = open_user_tier(server.url() if setting.is_remote else "")
     tier.restore(0, {})
     state, fold_s, stores_ms, fetched = State(RULES, tier), 0.0, [], 0
-    for start in range(0, len(facts), SLICE):
+    for start in range(0, len(facts), AT_ONCE):
         begun = time.perf_counter()
-        part = facts[start : start + SLICE]
+        part = facts[start : start + AT_ONCE]
         fetched += state.hold_users(part)
         for fact in part:
             state.apply(fact)
         fold_s += time.perf_counter() - begun
-        if start // SNAPSHOT != (start + SLICE) // SNAPSHOT:
+        if start // SNAPSHOT != (start + AT_ONCE) // SNAPSHOT:
             copy = state.histories.copy()
             state.histories.storing()
             begun = time.perf_counter()

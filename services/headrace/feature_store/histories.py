@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +148,7 @@ class Histories:
         self._unstored.difference_update(self._storing)
         self._clean.update(dict.fromkeys(key for key in self._storing if key not in self._changed))
         self._storing = {}
-        for user_key in list(self._clean)[: max(0, len(self._held) - limit)]:
+        for user_key in list(islice(self._clean, max(0, len(self._held) - limit))):
             del self._clean[user_key], self._held[user_key]
             self._unstored.discard(user_key)
 

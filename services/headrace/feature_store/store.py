@@ -1,8 +1,8 @@
 """The feature store as it runs: follows the log, answers from the state, keeps it durable.
 
 One thread owns the state. The fold, item chunks, copies and row ranges are jobs on it, one after the other, in
-slices of about 15 ms; so nothing is locked and nothing is torn. The people whom a slice needs are brought into memory
-before it, by one question to their tier. A person's history is an immutable string, read from any thread.
+slices of about 15 ms; so nothing is locked and nothing is torn. The people whom some records need are brought into
+memory before them, by one question to their tier. A person's history is an immutable string, read from any thread.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ _held = gauge("headrace.feature_store.users.held", "{user}", "people whose histo
 _WAIT_S = 0.5
 _RETRY_AFTER_S = 0.2
 _PART_BYTES = 2 << 20
-# records that a slice has at most: their people are asked for at once
-_SLICE = 256
+# records whose people are asked for at once
+_AT_ONCE = 64
 # lags noted a slice: enough for quantiles, little enough for a replay
 _LAGS = 64
 
@@ -162,13 +162,15 @@ class FeatureStore:
     def _fold_slice(self, records: list[LoggedRecord], start: int) -> int:
         """Folds records from `start` on until the time of a slice is over; where it ended."""
         end_s = time.perf_counter() + self._settings.fold_slice_s
-        facts = [fact_of(record) for record in records[start : start + _SLICE]]
-        _fetched.add(self._state.hold_users(facts))
-        for place, fact in enumerate(facts, start):
-            self._fold_fact(fact, records[place].traceparent)
-            if time.perf_counter() > end_s:
-                return place + 1
-        return start + len(facts)
+        while start < len(records):
+            facts = [fact_of(record) for record in records[start : start + _AT_ONCE]]
+            _fetched.add(self._state.hold_users(facts))
+            for fact in facts:
+                self._fold_fact(fact, records[start].traceparent)
+                start += 1
+                if time.perf_counter() > end_s:
+                    return start
+        return start
 
     def _fold_fact(self, fact: Fact, traceparent: str) -> None:
         if not traceparent:
