@@ -22,8 +22,8 @@ from redis.retry import Retry
 
 _START_S = 30.0
 _SLOTS = 16_384
-# what an acknowledged write means here: it is on disk, and nothing is removed to make room
-_DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
+# what it has acknowledged is there after it was killed, and nothing is removed to make room
+_DURABLE = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
 
 
 class NoRedisError(Exception):
@@ -31,12 +31,16 @@ class NoRedisError(Exception):
 
 
 class RedisServer:
-    """One server process over one data folder, started as often as needed. It syncs what it acknowledges."""
+    """One server process over one data folder, started as often as needed.
 
-    def __init__(self, folder: Path, *, is_cluster: bool = False) -> None:
+    `is_synced`: what it acknowledges is on disk, as PostgreSQL has it; else it is there after a kill.
+    """
+
+    def __init__(self, folder: Path, *, is_cluster: bool = False, is_synced: bool = True) -> None:
         self._binary = binary()
         self.folder = folder
         self._is_cluster = is_cluster
+        self._is_synced = is_synced
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
 
@@ -52,6 +56,7 @@ class RedisServer:
     def start(self) -> None:
         """Returns when it answers, after it has read what it holds."""
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        options += ["--appendfsync", "always" if self._is_synced else "everysec"]
         if self._is_cluster:
             options += ["--cluster-enabled", "yes"]
         log = (self.folder / "redis.log").open("ab")
@@ -104,10 +109,10 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*, is_cluster: bool = False) -> Iterator[RedisServer]:
+def redis_server(*, is_cluster: bool = False, is_synced: bool = True) -> Iterator[RedisServer]:
     """A server that answers; it and its folder are gone afterwards. NoRedisError: none is installed."""
     with tempfile.TemporaryDirectory(prefix="headrace-redis-") as folder:
-        server = RedisServer(Path(folder), is_cluster=is_cluster)
+        server = RedisServer(Path(folder), is_cluster=is_cluster, is_synced=is_synced)
         try:
             server.start()
             yield server

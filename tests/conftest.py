@@ -84,14 +84,14 @@ def has_redis() -> None:
 
 @pytest.fixture(scope="session")
 def shared_redis(has_redis: None) -> Iterator[RedisServer]:
-    with redis_server() as server:
+    with redis_server(is_synced=False) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def shared_cluster(has_redis: None) -> Iterator[RedisServer]:
     """A cluster of one node: it has all slots, and refuses what would not stay in one."""
-    with redis_server(is_cluster=True) as server:
+    with redis_server(is_cluster=True, is_synced=False) as server:
         yield server
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import cast
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 Client = redis.Redis | redis.RedisCluster
 
 _BATCH = 1_000
-# partitions that are moved on by one question
+# partitions that are moved on by one question, or back at a time
 _AT_ONCE = 8
 # of a durable store that removes nothing by itself
 _WANTED = {"appendonly": ("yes",), "maxmemory-policy": ("noeviction",)}
@@ -136,10 +137,12 @@ class RedisTier:
         if _COLUMN not in columns:
             raise CorruptDataError(f"the snapshot at {offset} holds its users itself, and {self._name} is named now")
         fold = columns[_COLUMN].tobytes().decode()
-        # all partitions are looked at before one is changed
-        ways = [rolled_back(self._client, Tag(partition), fold, offset, self._name) for partition in range(PARTITIONS)]
-        for way in ways:
-            way.take(self._client, self._process)
+        partitions = [Tag(partition) for partition in range(PARTITIONS)]
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            # all partitions are looked at before one is changed
+            ways = list(threads.map(lambda tag: rolled_back(self._client, tag, fold, offset, self._name), partitions))
+            for _ in threads.map(lambda way: way.take(self._client, self._process), ways):
+                pass
         if levels := max(len(way.levels) for way in ways):
             log.info("users_went_back", extra={"offset": offset, "levels": levels})
         self._fold, self._offset, self._users = fold, offset, sum(way.standing.users for way in ways)

@@ -88,11 +88,11 @@ def _bytes(group: object) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("rules", RULES, ids=["for ever", "one day"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_crashes_and_people_who_left_memory_change_nothing(
     tier_url: str, rules: Rules, seed: int, shop_facts: Shop, tmp_path: Path
 ) -> None:
-    facts = shop_facts(seed, 120)
+    facts = shop_facts(seed, 100)
     straight = State(rules)
     groups = {fact.offset: [_bytes(group) for group in straight.apply(fact)] for fact in facts}
     crashing = Crashing(tier_url, tmp_path, rules, random.Random(seed))
@@ -188,7 +188,7 @@ def test_rows_of_counts_are_used_again_and_say_the_same_as_ever(act: Act) -> Non
         fact = act(offset, minutes - chance.choice([0.0, 30.0, 5_000.0]), [chance.randrange(9)], kind, user)
         state.apply(fact)
         ever.setdefault(user, []).append(fact)
-        if offset % 50 == 0:
+        if offset % 150 == 0:
             _check_counts(state, ever)
             state = _again(state)
     assert state.entities.row_count < len(ever)
