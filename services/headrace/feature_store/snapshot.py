@@ -60,6 +60,7 @@ class Snapshots:
     def newest(self, rules: Rules) -> State:
         """The state of the newest snapshot that is whole and was folded by these rules; else an empty one.
 
+        It takes the tier along: a second state beside one that goes on needs `Snapshots` (and a tier) of its own.
         UnavailableError: the tier can't be reached.
         """
         for path in self._paths():
