@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.kafka_mock import KafkaMock, kafka_mock  # noqa: E402
 from benchmarks.postgres_server import NoPostgresError, PostgresServer, binaries, postgres_server  # noqa: E402
+from benchmarks.redis_server import NoRedisError, RedisServer, binary, redis_server  # noqa: E402
 from headrace.model.text.encoder import EncoderName, TextEncoder  # noqa: E402
 from headrace.model.text.errors import TextEncoderError  # noqa: E402
 from headrace.model.text.pretrained import Pretrained  # noqa: E402
@@ -84,6 +85,37 @@ def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def own_postgres(has_postgres: None) -> Iterator[PostgresServer]:
     """A server for one test, which may kill it."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def has_redis() -> None:
+    """Without a Redis the test is skipped, or fails where TEST_REQUIRE_REDIS says so."""
+    try:
+        binary()
+    except NoRedisError as error:
+        if os.environ.get("TEST_REQUIRE_REDIS"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_redis(has_redis: None) -> Iterator[RedisServer]:
+    with redis_server(is_synced=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(has_redis: None) -> Iterator[RedisServer]:
+    """A cluster of one node: it has all slots, and refuses what would not stay in one."""
+    with redis_server(is_cluster=True, is_synced=False) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(has_redis: None) -> Iterator[RedisServer]:
+    """A server for one test, which may kill it."""
+    with redis_server() as server:
         yield server
 
 

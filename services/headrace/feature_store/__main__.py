@@ -8,28 +8,41 @@ from headrace.runtime.threads import limit_threads
 
 limit_threads()
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+from headrace.feature_store.fold import State
+from headrace.feature_store.outage import Outage
 from headrace.feature_store.row_store import RowStore
 from headrace.feature_store.server import FeatureStoreServer
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
+from headrace.feature_store.tier_opening import open_user_tier
+from headrace.feature_store.user_tier import UserTier
+from headrace.runtime.errors import FailedPreconditionError, UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
+
+# a Redis that starts beside this process, and reads what it holds
+_START_S = 60.0
+_RETRY_AFTER_S = 0.2
 
 
 @asynccontextmanager
 async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The feature store over the event log; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
-    snapshots = Snapshots(folder / "snapshots")
-    state = snapshots.newest(settings.rules())
+    tier, snapshots, state = await _restored(folder / "snapshots", settings)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
+    if snapshots.was_refused and not state.offset:
+        await _require_beginning(common, folder / "snapshots")
     log = open_event_log(common)
-    store = FeatureStore(log, state, snapshots, rows, settings)
+    store = FeatureStore(log, state, tier, snapshots, rows, settings)
     background = Background()
     background.start(store.follow(), "follow the log")
     background.start(store.publish(), "publish items")
@@ -40,6 +53,39 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
         await background.stop()
         await store.close()
         await log.close()
+        tier.close()
+
+
+async def _restored(folder: Path, settings: FeatureStoreSettings) -> tuple[UserTier, Snapshots, State]:
+    """The users' tier and the newest state; a tier that is away gets some time. UnavailableError afterwards."""
+    outage, until_s = Outage("start"), time.monotonic() + _START_S
+    while True:
+        try:
+            tier = open_user_tier(settings.redis_url)
+            snapshots = Snapshots(folder, tier)
+            state = await asyncio.to_thread(snapshots.newest, settings.rules())
+        except UnavailableError as error:
+            if time.monotonic() > until_s:
+                raise
+            outage.begin(error)
+            await asyncio.sleep(_RETRY_AFTER_S)
+        else:
+            outage.end()
+            return tier, snapshots, state
+
+
+async def _require_beginning(common: CommonSettings, snapshots: Path) -> None:
+    """FailedPreconditionError when the log was trimmed: a state folded from it would lack what the lost one had."""
+    log = open_event_log(common)
+    try:
+        first = await log.read(0, limit=1)
+    finally:
+        await log.close()
+    if first and first[0].offset > 1:
+        raise FailedPreconditionError(
+            f"no snapshot in {snapshots} can be used (see the warnings above), and the log begins at offset "
+            f"{first[0].offset}: what was before it would be missing; remove the folder to fold what is left"
+        )
 
 
 def main() -> int:

@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-# 3: pairs weigh by how near they are
-STATE_VERSION = 3
+# 4: people's histories are apart from the rest, and their rows of counts are used again
+STATE_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long histories are, how fast co-visitation fades, which training rows are kept."""
+    """How long histories are, how fast co-visitation fades, which training rows and people are kept."""
 
     history_events: int = 200
     covisitation_half_life_days: float = 30.0
     row_candidates: int = 64
     row_sample_rate: float = 1.0
+    # 0: for ever
+    user_ttl_days: float = 0.0
 
     def fingerprint(self) -> str:
         """Changes when the rules, the features or the form of the state do."""

@@ -87,6 +87,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             offset=status.offset,
             now_us=status.now_us,
             users=status.users,
+            hot_users=status.hot_users,
             items=status.items,
             lag_p50_ms=status.lag_p50_ms,
             lag_p99_ms=status.lag_p99_ms,

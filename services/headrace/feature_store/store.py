@@ -1,13 +1,14 @@
 """The feature store as it runs: follows the log, answers from the state, keeps it durable.
 
 One thread owns the state. The fold, item chunks, copies and row ranges are jobs on it, one after the other, in
-slices of about 15 ms; so nothing is locked and nothing is torn. A person's history is an immutable string, read
-at once from any thread.
+slices of about 15 ms; so nothing is locked and nothing is torn. The people whom some records need are brought into
+memory before them, by one question to their tier. A person's history is an immutable string, read from any thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,32 +19,48 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.fold import State
+from headrace.feature_store.facts import Fact
+from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
+from headrace.feature_store.history_reader import HistoryReader
+from headrace.feature_store.outage import Outage
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_columns import RowColumns
 from headrace.feature_store.row_store import Cut, Reading, RowStore
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
+from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
 from headrace.model.history import History
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import DeadlineError, FailedPreconditionError, InvalidRequestError
+from headrace.runtime.errors import (
+    CorruptDataError,
+    DeadlineError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.eventlog.patience import Patience, note_late_start
 from headrace.runtime.quantiles import RecentQuantiles
-from headrace.runtime.telemetry import counter, histogram, span
+from headrace.runtime.telemetry import counter, gauge, histogram, span
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 _lag = histogram("headrace.feature_store.lag", "ms", "from a record's append to its being in the state")
 _folded = counter("headrace.feature_store.records", "{record}", "log records folded")
 _snapshot_time = histogram("headrace.feature_store.snapshot.duration", "ms", "time to copy and write a snapshot")
+_fetched = counter("headrace.feature_store.users.fetched", "{user}", "people brought into memory for the fold")
+_held = gauge("headrace.feature_store.users.held", "{user}", "people whose history is in memory")
 
 _WAIT_S = 0.5
 _RETRY_AFTER_S = 0.2
 _PART_BYTES = 2 << 20
+# records whose people are asked for at once
+_AT_ONCE = 64
 # lags noted a slice: enough for quantiles, little enough for a replay
 _LAGS = 64
 
@@ -74,6 +91,7 @@ class Status:
     offset: int
     now_us: int
     users: int
+    hot_users: int
     items: int
     lag_p50_ms: float
     lag_p99_ms: float
@@ -87,10 +105,18 @@ class FeatureStore:
     """A state that follows a log. `follow`, `publish` and `keep_snapshots` run for as long as it lives."""
 
     def __init__(
-        self, log: EventLog, state: State, snapshots: Snapshots, rows: RowStore, settings: FeatureStoreSettings
+        self,
+        log: EventLog,
+        state: State,
+        tier: UserTier,
+        snapshots: Snapshots,
+        rows: RowStore,
+        settings: FeatureStoreSettings,
     ) -> None:
         self._log = log
         self._state = state
+        self._tier = tier
+        self._reader = HistoryReader(state.histories, tier)
         self._snapshots = snapshots
         self._rows = rows
         self._settings = settings
@@ -100,21 +126,29 @@ class FeatureStore:
         self._offset = self._snapshot_offset = state.offset
         self._moved = asyncio.Event()
         self._keeping = asyncio.Lock()
-        self._digested: tuple[int, str] | None = None
+        # what is in memory anyway needs no second place there
+        self._hot_users = settings.hot_users if tier.is_remote else 0
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._owner, work)
 
     async def follow(self) -> None:
-        """Folds the log, for ever; a log that is away is asked again.
+        """Folds the log, for ever; a log or a tier that is away is asked again.
 
         TrimmedError: the log has forgotten what comes next.
         """
-        patience = Patience()
+        patience, outage = Patience(), Outage("fold")
         while True:
-            if records := await patience.attempt(self._next_records):
-                note_late_start(self._offset, records)
+            if not (records := await patience.attempt(self._next_records)):
+                continue
+            note_late_start(self._offset, records)
+            try:
                 await self._fold(records)
+            except UnavailableError as error:
+                outage.begin(error)
+                await asyncio.sleep(_RETRY_AFTER_S)
+            else:
+                outage.end()
 
     async def _next_records(self) -> list[LoggedRecord]:
         """What follows in the log; empty when nothing does for a while."""
@@ -135,18 +169,22 @@ class FeatureStore:
     def _fold_slice(self, records: list[LoggedRecord], start: int) -> int:
         """Folds records from `start` on until the time of a slice is over; where it ended."""
         end_s = time.perf_counter() + self._settings.fold_slice_s
-        for place in range(start, len(records)):
-            self._fold_record(records[place])
-            if time.perf_counter() > end_s:
-                return place + 1
-        return len(records)
+        while start < len(records):
+            facts = [fact_of(record) for record in records[start : start + _AT_ONCE]]
+            _fetched.add(self._state.hold_users(facts))
+            for fact in facts:
+                self._fold_fact(fact, records[start].traceparent)
+                start += 1
+                if time.perf_counter() > end_s:
+                    return start
+        return start
 
-    def _fold_record(self, record: LoggedRecord) -> None:
-        if not record.traceparent:
-            self._rows.add(self._state.apply(fact_of(record)))
+    def _fold_fact(self, fact: Fact, traceparent: str) -> None:
+        if not traceparent:
+            self._rows.add(self._state.apply(fact))
             return
-        with span("feature-store.fold", parent=record.traceparent, attributes={"offset": record.offset}):
-            self._rows.add(self._state.apply(fact_of(record)))
+        with span("feature-store.fold", parent=traceparent, attributes={"offset": fact.offset}):
+            self._rows.add(self._state.apply(fact))
 
     def _advanced(self, records: list[LoggedRecord]) -> None:
         self._offset = records[-1].offset
@@ -170,23 +208,44 @@ class FeatureStore:
             self._watchers.note(*await self._run(lambda: taken_changes(self._state)))
 
     async def keep_snapshots(self) -> None:
-        """Writes a snapshot now and then, for ever."""
+        """Writes a snapshot now and then, for ever; one that the tier can't take now is left to the next time."""
+        outage = Outage("snapshot")
         while True:
             await asyncio.sleep(self._settings.snapshot_every_s)
-            # a snapshot that was begun is finished, even when this task is stopped: `close` waits for it
-            await asyncio.shield(self.write_snapshot())
+            try:
+                # a snapshot that was begun is finished, even when this task is stopped: `close` waits for it
+                await asyncio.shield(self.write_snapshot())
+            except UnavailableError as error:
+                outage.begin(error)
+            else:
+                outage.end()
 
     async def write_snapshot(self) -> None:
-        """Makes the state durable as it is now; nothing happens when it is already."""
+        """Makes the state durable as it is now; nothing happens when it is already. UnavailableError: it can't."""
         async with self._keeping:
             if self._offset == self._snapshot_offset:
                 return
             begun = time.perf_counter()
-            copy, cut = await self._run(lambda: (self._state.copy(), self._rows.cut(self._state.offset)))
+            copy, cut = await self._run(lambda: (self._copy_to_store(), self._rows.cut(self._state.offset)))
             await self._write_rows(cut)
-            await asyncio.to_thread(self._snapshots.write, copy)
+            await self._store(copy)
             self._snapshot_offset = copy.offset
             _snapshot_time.record((time.perf_counter() - begun) * 1e3)
+
+    def _copy_to_store(self) -> StateCopy:
+        copy = self._state.copy()
+        self._state.histories.storing()
+        return copy
+
+    async def _store(self, copy: StateCopy) -> None:
+        histories = self._state.histories
+        try:
+            await asyncio.to_thread(self._snapshots.write, copy)
+        except UnavailableError:
+            await self._run(histories.not_stored)
+            raise
+        await self._run(lambda: histories.stored(self._hot_users))
+        _held.set(histories.held_count)
 
     async def _flush_rows(self) -> None:
         async with self._keeping:
@@ -198,18 +257,24 @@ class FeatureStore:
             await self._run(lambda: self._rows.written(cut, size_bytes))
 
     async def close(self) -> None:
-        """Writes a last snapshot. `follow` must have ended."""
-        await self.write_snapshot()
+        """Writes a last snapshot, if the tier can take it. `follow` must have ended."""
+        try:
+            await self.write_snapshot()
+        except (UnavailableError, CorruptDataError) as error:
+            log.warning("no_last_snapshot", extra={"snapshot_offset": self._snapshot_offset, "reason": str(error)})
         self._owner.shutdown()
+        self._reader.close()
 
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
-        """One person's newest events, at `min_offset` or later. DeadlineError when that takes too long."""
+        """One person's newest events, at `min_offset` or later.
+
+        DeadlineError when that takes too long, UnavailableError when they rest in a tier that can't be reached.
+        """
         await self._reached(min_offset, timeout_s)
         state = self._state
         # taken before the history is read: the history holds at least everything up to it
         offset, clock_us = self._offset, state.now_us
-        user = state.histories.known_number(user_key)
-        history = History.empty() if user is None else history_of(state.histories.bytes_of(user))
+        history = history_of(await self._reader.bytes_of(user_key))
         features = user_features(state, user_key)
         return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
 
@@ -270,15 +335,19 @@ class FeatureStore:
 
     async def status(self, with_digest: bool = False) -> Status:
         """How far the fold is; `with_digest`, with a digest of all that it holds, which takes a copy."""
+        users = await self._run(self._state.histories.count)
         if with_digest:
-            copy, counts = await self._run(lambda: (self._state.copy(), dict(self._state.events_by_type)))
-            offset, digest = copy.offset, await asyncio.to_thread(copy.digest)
+            # the tier stands still meanwhile
+            async with self._keeping:
+                copy, counts = await self._run(lambda: (self._state.copy(), dict(self._state.events_by_type)))
+                offset, digest = copy.offset, await asyncio.to_thread(copy.digest)
         else:
             offset, digest, counts = self._offset, "", dict(self._state.events_by_type)
         return Status(
             offset=offset,
             now_us=self._state.now_us,
-            users=len(self._state.histories),
+            users=users,
+            hot_users=self._state.histories.held_count if self._tier.is_remote else users,
             items=self._state.items.count,
             lag_p50_ms=self._lags.at(0.5),
             lag_p99_ms=self._lags.at(0.99),
@@ -287,13 +356,6 @@ class FeatureStore:
             events_by_type=counts,
             state_digest=digest,
         )
-
-    async def _digest(self) -> tuple[int, str]:
-        """An offset and the digest of the state there; kept, since a copy of the state holds the fold up."""
-        if self._digested is None or self._digested[0] != self._offset:
-            copy = await self._run(self._state.copy)
-            self._digested = (copy.offset, await asyncio.to_thread(copy.digest))
-        return self._digested
 
 
 def _check_range(after: int, until: int) -> None:

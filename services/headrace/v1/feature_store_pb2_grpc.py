@@ -66,7 +66,8 @@ class FeatureStoreServiceServicer:
 
     def GetUserState(self, request, context):
         """One person's state now. A user never seen has an empty one (not an error).
-        INVALID_ARGUMENT: empty user_key.
+        INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+        reached now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

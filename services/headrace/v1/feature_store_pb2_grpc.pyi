@@ -37,7 +37,8 @@ class FeatureStoreServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FeatureStoreServiceAsyncStub: ...
     GetUserState: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetUserStateRequest, _feature_store_pb2.GetUserStateResponse]
     """One person's state now. A user never seen has an empty one (not an error).
-    INVALID_ARGUMENT: empty user_key.
+    INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+    reached now.
     """
     WatchItemFeatures: _grpc.UnaryStreamMultiCallable[_feature_store_pb2.WatchItemFeaturesRequest, _feature_store_pb2.WatchItemFeaturesResponse]
     """All items as they stand, then every change: the ranker keeps items in memory.
@@ -59,7 +60,8 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUserState: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetUserStateRequest, _feature_store_pb2.GetUserStateResponse]  # type: ignore[assignment]
     """One person's state now. A user never seen has an empty one (not an error).
-    INVALID_ARGUMENT: empty user_key.
+    INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+    reached now.
     """
     WatchItemFeatures: _aio.UnaryStreamMultiCallable[_feature_store_pb2.WatchItemFeaturesRequest, _feature_store_pb2.WatchItemFeaturesResponse]  # type: ignore[assignment]
     """All items as they stand, then every change: the ranker keeps items in memory.
@@ -84,7 +86,8 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_store_pb2.GetUserStateResponse, _abc.Awaitable[_feature_store_pb2.GetUserStateResponse]]:
         """One person's state now. A user never seen has an empty one (not an error).
-        INVALID_ARGUMENT: empty user_key.
+        INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+        reached now.
         """
 
     @_abc_1.abstractmethod
