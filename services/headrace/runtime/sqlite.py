@@ -26,6 +26,23 @@ def make_durable(connection: sqlite3.Connection) -> None:
                 raise
         time.sleep(_RETRY_S)
     connection.execute("PRAGMA synchronous=FULL")
+    # what is deleted is written over: people ask to be forgotten
+    connection.execute("PRAGMA secure_delete=ON")
+
+
+def truncate_wal(connection: sqlite3.Connection) -> None:
+    """Brings everything into the file and empties the write-ahead log, which holds pages as they were.
+
+    It waits for who reads. OperationalError: they did not end within the busy timeout.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not is_busy:
+            return
+        if time.monotonic() >= until:
+            raise sqlite3.OperationalError("the write-ahead log is being read: it could not be emptied")
+        time.sleep(_RETRY_S)
 
 
 def create_tables(connection: sqlite3.Connection, schema: str) -> None:

@@ -47,7 +47,9 @@ class IngestServiceStub:
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]
-    """Erases a person everywhere. UNIMPLEMENTED at present."""
+    """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+    again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
+    """
     GetIngestStatus: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]
     """Counts of this process, and where the log stands."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]
@@ -74,7 +76,9 @@ class IngestServiceAsyncStub(IngestServiceStub):
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]  # type: ignore[assignment]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]  # type: ignore[assignment]
-    """Erases a person everywhere. UNIMPLEMENTED at present."""
+    """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+    again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
+    """
     GetIngestStatus: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]  # type: ignore[assignment]
     """Counts of this process, and where the log stands."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
@@ -128,7 +132,9 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.ForgetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ForgetUserResponse, _abc.Awaitable[_ingest_pb2.ForgetUserResponse]]:
-        """Erases a person everywhere. UNIMPLEMENTED at present."""
+        """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+        again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
+        """
 
     @_abc_1.abstractmethod
     def GetIngestStatus(
