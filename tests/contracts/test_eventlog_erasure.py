@@ -17,9 +17,7 @@ _worker = runpy.run_path(str(Path(__file__).with_name("eventlog_worker.py")))
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ErasableLog]:
     is_server = request.param == "postgresql"
-    opened = _worker["open_log"](
-        request.param, request.getfixturevalue("postgres_url") if is_server else str(tmp_path)
-    )
+    opened = _worker["open_log"](request.param, request.getfixturevalue("postgres_url") if is_server else str(tmp_path))
     assert isinstance(opened, ErasableLog)
     yield opened
     await opened.close()

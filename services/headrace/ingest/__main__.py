@@ -9,13 +9,18 @@ from contextlib import asynccontextmanager
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules, VisitorRates
+from headrace.ingest.dead_letters import keep_young
+from headrace.ingest.forgetting import Forgetting, Manner
+from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.intake import EventIntake
+from headrace.ingest.ledger import Ledger
 from headrace.ingest.retention import Retention
 from headrace.ingest.server import IngestServicer, face
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
 from headrace.runtime.clock import MICROSECONDS
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 
@@ -34,12 +39,36 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         await catalogue.open()
         purchases = Purchases(log, window=settings.cancel_window_records)
         await purchases.catch_up()
-        intake = EventIntake(log=log, catalogue=catalogue, store=store, purchases=purchases, rules=_rules(settings))
+        privacy = open_privacy(common)
+        rates, forgotten = VisitorRates(settings.bot_events_per_minute), Forgotten(privacy)
+        intake = EventIntake(
+            log=log,
+            catalogue=catalogue,
+            store=store,
+            purchases=purchases,
+            rules=_rules(settings, rates),
+            forgotten=forgotten,
+        )
+        forgetting = Forgetting(
+            event_log=log,
+            store=store,
+            ledger=Ledger(store),
+            intake=intake,
+            forgotten=forgotten,
+            purchases=purchases,
+            rates=rates,
+            privacy=privacy,
+            manner=_manner(settings),
+        )
+        await forgetting.refresh()
+        background.start(forgetting.keep_fresh(), "keep the ledger of forgotten people fresh")
+        background.start(keep_young(store, settings.dead_letter_days), "let old dead letters go")
         servicer = IngestServicer(
             intake=intake,
             catalogue=catalogue,
             store=store,
             log=log,
+            forgetting=forgetting,
             stream_batch_events=settings.stream_batch_events,
             max_unacknowledged=settings.max_unacknowledged,
         )
@@ -51,11 +80,20 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         await log.close()
 
 
-def _rules(settings: IngestSettings) -> Rules:
+def _manner(settings: IngestSettings) -> Manner:
+    return Manner(
+        consumers=tuple(name.strip() for name in settings.forget_consumers.split(",") if name.strip()),
+        deadline_s=settings.forget_deadline_s,
+        settle_s=settings.forget_settle_s,
+        refresh_s=max(0.05, settings.forget_settle_s / 2),
+    )
+
+
+def _rules(settings: IngestSettings, rates: VisitorRates) -> Rules:
     return Rules(
         earliest_us=int(settings.min_event_time.timestamp() * MICROSECONDS),
         max_future_skew_us=int(settings.max_future_skew_s * MICROSECONDS),
-        rates=VisitorRates(settings.bot_events_per_minute),
+        rates=rates,
     )
 
 

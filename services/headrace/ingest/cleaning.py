@@ -10,6 +10,7 @@ price         negative, above 1e9, or no number
 quantity      negative, or above 1,000,000
 too-long      more bytes or more parts than the contract allows
 bot           more than `bot_events_per_minute` product events of one visitor in a minute
+forgotten     of a person who was forgotten after it (see `forgotten`); the only one kept nowhere
 ============  =======================================================================
 
 An event repeated word for word is no fault: it has the same derived id and is answered as a
@@ -17,6 +18,8 @@ duplicate. A cancellation without a purchase is kept (see `cancellations`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from headrace.ingest.validation import CANCEL, EVENT_RULES, PRODUCT_EVENTS, PURCHASE, TimeBounds, Violation
 from headrace.ingest.validation import event_violations as stated_violations
@@ -84,6 +87,12 @@ class VisitorRates:
         self._events += 1
         self._forget_oldest()
         return True
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        """Forgets people."""
+        gone = {person for person in {person for person, _ in self._seen} if is_gone(person)}
+        for slot in [slot for slot in self._seen if slot[0] in gone]:
+            self._events -= len(self._seen.pop(slot))
 
     def _forget_oldest(self) -> None:
         while self._events > self._memory_events:

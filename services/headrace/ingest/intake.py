@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
+from headrace.ingest.forgotten import FORGOTTEN, Forgotten
 from headrace.ingest.identity import digest, event_id, user_key
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.storage import IngestStore, Refusal
@@ -49,13 +50,21 @@ class EventIntake:
     """Takes batches of events. Batches enter the log in the order in which `write` is called."""
 
     def __init__(
-        self, *, log: EventLog, catalogue: Catalogue, store: IngestStore, purchases: Purchases, rules: Rules
+        self,
+        *,
+        log: EventLog,
+        catalogue: Catalogue,
+        store: IngestStore,
+        purchases: Purchases,
+        rules: Rules,
+        forgotten: Forgotten,
     ) -> None:
         self._log = log
         self._catalogue = catalogue
         self._store = store
         self._purchases = purchases
         self._rules = rules
+        self._forgotten = forgotten
         self._order = asyncio.Lock()
         self._appending: set[asyncio.Task[list[Appended]]] = set()
         self.counts = Counts()
@@ -72,7 +81,7 @@ class EventIntake:
             brought = [self._judged(event, bounds) for event in events]
             taken = [one for one in brought if not one.violations]
             appending = self._start_append(await self._records(taken, ingest_time_us))
-        refusals = [_refusal(one, ingest_time_us) for one in brought if one.violations]
+        refusals = [_refusal(one, ingest_time_us) for one in brought if _is_kept(one)]
         # the append goes on when the caller gives up: others may share its commit
         if refusals:
             appended, _ = await asyncio.gather(asyncio.shield(appending), self._store.refuse(refusals))
@@ -83,9 +92,19 @@ class EventIntake:
         _ack_time.record((time.perf_counter() - begun) * 1e3)
         return results
 
+    async def settle(self) -> None:
+        """Returns when everything that was judged before is in the log, or was refused by it."""
+        async with self._order:
+            appending = set(self._appending)
+        if appending:
+            await asyncio.wait(appending)
+
     def _judged(self, event: UserEvent, bounds: TimeBounds) -> _Brought:
         one = _Brought(event, event_id(event), user_key(event), time_us(event.event_time), [])
-        one.violations = self._rules.violations(event, one.event_id, one.user_key, one.time_us, bounds)
+        one.violations = self._forgotten.violations(event, one.user_key, one.time_us) or self._rules.violations(
+            event, one.event_id, one.user_key, one.time_us, bounds
+        )
+        self._forgotten.blank(event, one.time_us)
         return one
 
     async def _records(self, taken: Sequence[_Brought], ingest_time_us: int) -> list[Record]:
@@ -146,6 +165,11 @@ class EventIntake:
             self.counts.duplicates += number
         else:
             self.counts.rejected_by_reason[reason] += number
+
+
+def _is_kept(one: _Brought) -> bool:
+    """Whether it becomes a dead letter: of people who were forgotten nothing is."""
+    return bool(one.violations) and one.violations[0].reason != FORGOTTEN
 
 
 def _refusal(one: _Brought, refused_time_us: int) -> Refusal:

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.dead_letters import replay
+from headrace.ingest.forgetting import Forgetting
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.storage import DeadLetter, IngestStore
@@ -45,6 +46,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         catalogue: Catalogue,
         store: IngestStore,
         log: EventLog,
+        forgetting: Forgetting,
         stream_batch_events: int,
         max_unacknowledged: int,
     ) -> None:
@@ -52,6 +54,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._catalogue = catalogue
         self._store = store
         self._log = log
+        self._forgetting = forgetting
         self._stream_batch_events = stream_batch_events
         self._max_unacknowledged = max_unacknowledged
         self._products_written = 0
@@ -96,8 +99,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return pb.DeleteProductResponse(offset=await self._catalogue.delete(request.product_id))
 
     async def ForgetUser(self, request: pb.ForgetUserRequest, context: _Context) -> pb.ForgetUserResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ForgetUser is not served yet")
-        raise AssertionError("abort returned")
+        standing = await self._forgetting.forget(
+            request.user_id, request.visitor_id, include_shared=request.include_shared_devices
+        )
+        return pb.ForgetUserResponse(receipt=standing.receipt, complete=standing.complete)
 
     async def GetIngestStatus(
         self, request: pb.GetIngestStatusRequest, context: _Context

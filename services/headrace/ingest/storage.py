@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from headrace.ingest.validation import Violation
-from headrace.runtime.database import AnyText, hold, migrate, open_engine, upsert
+from headrace.runtime.database import AnyText, hold, migrate, open_engine, scrub, upsert
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 
 T = TypeVar("T")
@@ -175,6 +175,24 @@ class IngestStore:
     async def count_dead_letters(self) -> int:
         query = sa.select(sa.func.count()).select_from(_dead_letters)
         return int(await self._in_transaction(lambda db: db.execute(query).scalar_one()))
+
+    async def rewrite_dead_letter(self, letter_id: int, event: bytes) -> None:
+        """Gives a dead letter another event."""
+        query = sa.update(_dead_letters).where(_dead_letters.c.id == letter_id).values(event=event)
+        await self._in_transaction(lambda db: db.execute(query))
+
+    async def forget_dead_letters_before(self, time_us: int) -> int:
+        """Forgets what was refused before a time; how many there were."""
+        query = sa.delete(_dead_letters).where(_dead_letters.c.refused_time_us < time_us)
+        return int(await self._in_transaction(lambda db: db.execute(query).rowcount))
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Does something in a transaction: for what keeps its tables beside these."""
+        return await self._in_transaction(work)
+
+    async def scrub(self) -> None:
+        """Leaves no copy of deleted rows in the database's files (what a server keeps of them is its own affair)."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, lambda: scrub(self._engine, "dead_letters"))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.dispose)

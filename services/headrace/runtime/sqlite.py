@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 BUSY_TIMEOUT_S = 30.0
 _RETRY_S = 0.01
@@ -43,6 +45,18 @@ def truncate_wal(connection: sqlite3.Connection) -> None:
         if time.monotonic() >= until:
             raise sqlite3.OperationalError("the write-ahead log is being read: it could not be emptied")
         time.sleep(_RETRY_S)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commits what is done in it, alone from the beginning; nothing of it when that fails."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def create_tables(connection: sqlite3.Connection, schema: str) -> None:

@@ -11,9 +11,8 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
 from itertools import takewhile
@@ -25,7 +24,7 @@ from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
 from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, check_not_trimmed, partition_of
 from headrace.runtime.eventlog.sqlite_erasure import COLUMNS, FOUND, empty, find, rewrite
-from headrace.runtime.sqlite import create_tables, make_durable, truncate_wal
+from headrace.runtime.sqlite import create_tables, make_durable, transaction, truncate_wal
 
 T = TypeVar("T")
 
@@ -188,34 +187,20 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _insert(db: sqlite3.Connection, *, records: Sequence[Record]) -> list[Appended]:
-    with _transaction(db):
+    with transaction(db):
         appended, rows = _placed(db, records)
         _write(db, rows)
     return appended
 
 
 def _restore(db: sqlite3.Connection, *, records: Sequence[LoggedRecord]) -> None:
-    with _transaction(db):
+    with transaction(db):
         check_follows(records, _end(db)[0])
         _write(db, [astuple(record) for record in records])
 
 
 def _write(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
     db.executemany(f"INSERT INTO records ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-
-        appended, rows = _placed(db, records)
-        db.executemany(f"INSERT INTO records ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
 
 
 def _placed(db: sqlite3.Connection, records: Sequence[Record]) -> tuple[list[Appended], list[tuple[object, ...]]]:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 
 from headrace.runtime.eventlog.log import ERASED, LoggedRecord
+from headrace.runtime.sqlite import transaction
 
 COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
 FOUND = 1_000
@@ -18,9 +19,8 @@ def find(
 ) -> list[LoggedRecord]:
     """The first records of `keys`, or with `text` in their payload."""
     where, values = ("instr(payload, ?) > 0", [text]) if text else (_among(keys), list(keys))
-    query = (
-        f'SELECT {COLUMNS} FROM records WHERE "offset" > ? AND "offset" < ? AND {where} ORDER BY "offset" LIMIT {FOUND}'
-    )
+    query = f'SELECT {COLUMNS} FROM records WHERE "offset" > ? AND "offset" < ? AND {where}'
+    query += f' ORDER BY "offset" LIMIT {FOUND}'
     return [LoggedRecord(*row) for row in db.execute(query, (after_offset, before_offset, *values))]
 
 
@@ -30,13 +30,8 @@ def _among(keys: Collection[str]) -> str:
 
 def empty(db: sqlite3.Connection, records: Sequence[LoggedRecord]) -> None:
     """Empties records, in one transaction."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         db.executemany(_UPDATE, [_emptied(record) for record in records])
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
 
 
 def _emptied(record: LoggedRecord) -> tuple[object, ...]:
@@ -50,11 +45,6 @@ def _emptied(record: LoggedRecord) -> tuple[object, ...]:
 
 def rewrite(db: sqlite3.Connection, payloads: Mapping[int, bytes]) -> None:
     """Replaces payloads by offset, in one transaction."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        rows = [(payload, offset) for offset, payload in payloads.items()]
+    rows = [(payload, offset) for offset, payload in payloads.items()]
+    with transaction(db):
         db.executemany('UPDATE records SET payload = ? WHERE "offset" = ?', rows)
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
