@@ -132,12 +132,14 @@ def _configuration(folder: Path, db: sa.Connection) -> Config:
 def scrub(engine: sa.Engine, table: str) -> None:
     """Leaves no copy of deleted rows in the files: SQLite writes over them, but its log still holds the pages."""
     with contextlib.closing(engine.raw_connection()) as connection:
+        # of either driver
+        driver: Any = connection.driver_connection
         if engine.dialect.name == "postgresql":
-            connection.driver_connection.autocommit = True
-            connection.driver_connection.execute(f"VACUUM {table}")
-            connection.driver_connection.autocommit = False
+            driver.autocommit = True
+            driver.execute(f"VACUUM {table}")
+            driver.autocommit = False
         else:
-            truncate_wal(connection.driver_connection)
+            truncate_wal(driver)
 
 
 def hold(db: sa.Connection, name: str) -> None:
