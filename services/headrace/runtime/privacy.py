@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 
 from headrace.runtime.atomic import sync_directory
-from headrace.runtime.errors import CorruptDataError
+from headrace.runtime.errors import CorruptDataError, NotFoundError
 from headrace.runtime.settings import CommonSettings
 
 DIGEST_BYTES = 16
@@ -58,12 +58,14 @@ def owner_of(digest: bytes) -> int:
     return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def open_privacy(common: CommonSettings) -> Privacy:
-    """The suite's hashes. CorruptDataError: the key's file is not whole."""
+def open_privacy(common: CommonSettings, *, must_exist: bool = False) -> Privacy:
+    """The suite's hashes. CorruptDataError: the key's file is not whole; NotFoundError: there is none, but must be."""
     if common.privacy_key:
         return Privacy(common.privacy_key.encode())
     path = common.data_dir / _FILE
     if not path.exists():
+        if must_exist:
+            raise NotFoundError(f"no privacy key at {path}, and HEADRACE_PRIVACY_KEY is not set")
         _make_key(path)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
