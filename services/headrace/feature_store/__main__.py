@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from headrace.feature_store.erasing import NAME, Erasing
 from headrace.feature_store.fold import State
 from headrace.feature_store.outage import Outage
 from headrace.feature_store.row_store import RowStore
@@ -23,8 +24,10 @@ from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
 from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
+from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.errors import FailedPreconditionError, UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 
@@ -42,11 +45,14 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
     if snapshots.was_refused and not state.offset:
         await _require_beginning(common, folder / "snapshots")
     log = open_event_log(common)
-    store = FeatureStore(log, state, tier, snapshots, rows, settings)
+    privacy = open_privacy(common)
+    confirmations = Confirmations(folder / "erasures.json", NAME, privacy)
+    store = FeatureStore(log, state, tier, snapshots, rows, settings, Erasing(log, snapshots, confirmations, privacy))
     background = Background()
     background.start(store.follow(), "follow the log")
     background.start(store.publish(), "publish items")
     background.start(store.keep_snapshots(), "keep snapshots")
+    background.start(store.keep_erasures(), "keep erasures")
     try:
         yield Parts([FeatureStoreServer(store).face()], background)
     finally:

@@ -248,6 +248,10 @@ class State:
         row = self.entities.user_row(user_key)
         return np.zeros(WIDTH, np.int32) if row is None else self.windows.of(row)
 
+    def user_keys(self) -> set[str]:
+        """Everybody whom something here names; others may rest in the tier."""
+        return {*self.histories.held_keys(), *self.entities.user_keys(), *self._visits.user_keys()}
+
     def erase(self, user_keys: Iterable[str]) -> None:
         """Takes people out: their histories, their names at counts, and the visits that they are in."""
         for user_key in user_keys:

@@ -70,6 +70,9 @@ class Histories:
             self._held.update((user_key, rows.get(user_key, b"")) for user_key in missing)
         return len(missing)
 
+    def held_keys(self) -> Iterable[str]:
+        return self._held
+
     def is_held(self, user_key: str) -> bool:
         return user_key in self._held
 

@@ -13,6 +13,9 @@ import sqlalchemy as sa
 from headrace.ingest.storage import IngestStore, metadata
 from headrace.runtime.database import hold, upsert
 
+# whoever copies the door's tables copies these too
+__all__ = ["Ledger", "Standing", "metadata"]
+
 _forgotten = sa.Table(
     "forgotten",
     metadata,
