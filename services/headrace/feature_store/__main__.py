@@ -24,6 +24,7 @@ from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
 from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
+from headrace.runtime.atomic import remove_unfinished
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.errors import FailedPreconditionError, UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
@@ -40,6 +41,7 @@ _RETRY_AFTER_S = 0.2
 async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> AsyncIterator[Parts]:
     """The feature store over the event log; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
+    remove_unfinished(folder)
     tier, snapshots, state = await _restored(folder / "snapshots", settings)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
     if snapshots.was_refused and not state.offset:

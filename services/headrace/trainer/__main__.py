@@ -20,6 +20,7 @@ import torch
 
 from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.artifacts import ArtifactStore
+from headrace.runtime.atomic import remove_unfinished
 from headrace.runtime.channels import open_channel
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.eventlog.opening import open_event_log
@@ -59,6 +60,7 @@ async def compose(
     encoder = pretrained_encoder(settings)
     event_log = open_event_log(common)
     folder = common.data_dir / "trainer"
+    remove_unfinished(folder)
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
     registry = open_registry(registry_url(settings.registry_url, folder))
     releases = Releases(

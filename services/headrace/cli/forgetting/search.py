@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from headrace.cli.forgetting.traces_in_bytes import files_with, pattern_of
+from headrace.cli.forgetting.traces_in_bytes import files_with, forms_of
 from headrace.ingest.devices import events_on, records_of
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
@@ -43,7 +43,7 @@ async def search(common: CommonSettings, user_id: str, visitor_id: str) -> Searc
     }
     files = sorted(path for path in common.data_dir.rglob("*") if path.is_file())
     found = [Found(place, count) for place, count in counts.items() if count]
-    found += [Found(str(path), count) for path, count in files_with(pattern_of(*ids), files)]
+    found += [Found(str(path), count) for path, count in files_with(forms_of(*ids), files)]
     return Search((*counts, f"files in {common.data_dir}"), len(files), tuple(found))
 
 
