@@ -11,10 +11,12 @@ import grpc
 import pytest
 import sqlalchemy as sa
 
+from headrace.ingest import __main__ as ingest_main
 from headrace.ingest.receipts import Signer, checked
 from headrace.runtime.clock import now_us
 from headrace.runtime.erasures import DONE, TOMBSTONE, done, erasure_of
 from headrace.runtime.errors import InvalidRequestError
+from headrace.runtime.eventlog import EventLog
 from headrace.runtime.privacy import Privacy, open_privacy
 from headrace.v1 import ingest_pb2 as pb
 from headrace.v1.common_pb2 import UserEvent
@@ -176,6 +178,34 @@ async def test_the_consumers_erase_before_the_log_does(open_door: Any, event: Ev
         assert receipt["erased"]["near"] == {"histories": 1}
         assert await whose(door) == []
         assert len(await door.records(DONE)) == 1
+
+
+class Unchangeable:
+    """A log that can be appended to and read, as a broker's can, and no more."""
+
+    def __init__(self, log: EventLog) -> None:
+        for name in ("append", "read", "wait", "end", "trim", "restore", "close"):
+            setattr(self, name, getattr(log, name))
+
+
+async def test_a_log_that_cannot_change_its_records_is_pending_and_no_pretence_is_made(
+    open_door: Any, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = ingest_main.open_event_log
+    monkeypatch.setattr(ingest_main, "open_event_log", lambda *given, **more: Unchangeable(opened(*given, **more)))
+    async with open_door(**ALONE) as door:
+        await door.write(
+            event(1, visitor_id="phone"), event(2, "dance", user_id="ann"), event(3, visitor_id="phone", user_id="ann")
+        )
+        receipt = await forget(door, user_id="ann")
+        assert list(receipt["pending"]) == ["log"]
+        assert "until its retention" in receipt["pending"]["log"]
+        assert receipt["erased"]["log"] == {}
+        assert len(receipt["erased_people"]) == 2
+        assert await whose(door) == ["v:phone", "u:ann"]
+        assert await door.letters() == []
+        (refused,) = await door.write(event(4, user_id="ann"))
+        assert refused.reason == "forgotten"
 
 
 async def test_nobody_named_is_the_callers_fault(open_door: Any) -> None:
