@@ -208,6 +208,19 @@ class RedisTier:
                 found = cast("list[bytes]", self._client.zrange(Tag(partition).newest, 0, -1))
             yield from (user_key.decode() for user_key in found)
 
+    def traces_of(self, user_key: str) -> int:
+        tag = Tag(partition_of(user_key))
+        with self._reached():
+            commands = self._client.pipeline(transaction=False)
+            commands.exists(tag.row(user_key))
+            commands.zscore(tag.newest, user_key)
+            commands.lrange(tag.levels, 0, -1)
+            row, newest, levels = commands.execute()
+            commands = self._client.pipeline(transaction=False)
+            for text in levels:
+                commands.hexists(tag.level(int(text.split()[0])), user_key)
+            return int(row) + (newest is not None) + sum(map(int, commands.execute()))
+
     def _warn_of_settings(self) -> None:
         try:
             found = {name: self._setting(name) for name in _WANTED}

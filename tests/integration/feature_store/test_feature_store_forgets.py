@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from headrace.feature_store.tier_opening import open_user_tier
 from headrace.runtime.erasures import DONE, done_of, tombstone
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
@@ -83,9 +84,12 @@ async def test_a_person_leaves_state_visits_rows_files_and_snapshots_and_others_
         end = (await event_log.append(visits(event, 1, USERS)))[-1].offset
         before = {user: await state_of(stub, user, end) for user in USERS}
         async with asyncio.timeout(20):
-            while not holding(tmp_path, b"u:anna-first") or not list((tmp_path / "feature-store/rows").glob("*")):
+            while not list((tmp_path / "feature-store/snapshots").glob("state-*")):
                 await state_of(stub, "u:bob", end)
         groups = await groups_of(stub, end)
+        url = str(common_settings["redis_url"])
+        assert holding(tmp_path, b"u:anna-first")
+        assert bool(_traces(url, "u:anna-first")) == bool(url)
         stone = await forget(event_log, privacy, "u:anna-first", "v:device")
         (word,) = await said(event_log)
 
@@ -100,10 +104,20 @@ async def test_a_person_leaves_state_visits_rows_files_and_snapshots_and_others_
         kept = [user for user in groups if user not in ("u:anna-first", "v:device")]
         assert await groups_of(stub, stone) == kept
         assert holding(tmp_path, b"u:anna-first") == holding(tmp_path, b"v:device") == []
+        assert _traces(url, "u:anna-first") == _traces(url, "v:device") == 0
         digest = await _digest(stub)
     async with serve(**common_settings) as stub:
         assert await _digest(stub) == digest
         assert await groups_of(stub, stone) == kept
+
+
+def _traces(redis_url: str, user_key: str) -> int:
+    """At how many places a Redis knows a person."""
+    tier = open_user_tier(redis_url)
+    try:
+        return tier.traces_of(user_key)
+    finally:
+        tier.close()
 
 
 async def _digest(stub) -> str:

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from headrace.cli.forgetting.traces_in_bytes import files_with, forms_of
+from headrace.feature_store.settings import FeatureStoreSettings
+from headrace.feature_store.tier_opening import open_user_tier
 from headrace.ingest.devices import events_on, records_of
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
@@ -34,13 +36,15 @@ class Search:
 
 
 async def search(common: CommonSettings, user_id: str, visitor_id: str) -> Search:
-    """Looks through the log and the door's database by query, and through every file of the data folder by bytes."""
+    """Looks through the log, the door's database and a Redis by query, and through the data folder's files by bytes."""
     require_event_log(common)
     ids = (user_id, visitor_id)
     counts = {
         "event log": await _in_log(common, *ids),
         "dead letters": await _in_letters(common, *ids),
     }
+    if redis_url := load(FeatureStoreSettings).redis_url:
+        counts["users in Redis"] = _in_redis(redis_url, *ids)
     files = sorted(path for path in common.data_dir.rglob("*") if path.is_file())
     found = [Found(place, count) for place, count in counts.items() if count]
     found += [Found(str(path), count) for path, count in files_with(forms_of(*ids), files)]
@@ -67,6 +71,14 @@ def _keys(user_id: str, visitor_id: str) -> tuple[str, ...]:
 
 async def _length(items: AsyncIterator[object]) -> int:
     return len([item async for item in items])
+
+
+def _in_redis(redis_url: str, user_id: str, visitor_id: str) -> int:
+    tier = open_user_tier(redis_url)
+    try:
+        return sum(tier.traces_of(key) for key in _keys(user_id, visitor_id))
+    finally:
+        tier.close()
 
 
 async def _in_letters(common: CommonSettings, user_id: str, visitor_id: str) -> int:
