@@ -60,7 +60,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             privacy=privacy,
             manner=_manner(settings),
         )
-        await forgetting.refresh()
+        await forgetting.open()
         background.start(forgetting.keep_fresh(), "keep the ledger of forgotten people fresh")
         background.start(keep_young(store, settings.dead_letter_days), "let old dead letters go")
         servicer = IngestServicer(

@@ -81,6 +81,11 @@ class Forgetting:
         self._signer = Signer(privacy)
         self._turn = asyncio.Lock()
 
+    async def open(self) -> None:
+        """Knows everybody who was forgotten, whoever did it."""
+        await self._ledger.catch_up(self._log)
+        await self.refresh()
+
     async def refresh(self) -> None:
         """Takes in the ledger, and drops from memory who is new in it."""
         new = self._forgotten.learn(await self._ledger.forgotten())

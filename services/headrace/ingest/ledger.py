@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,10 +12,13 @@ import sqlalchemy as sa
 
 from headrace.ingest.storage import IngestStore, metadata
 from headrace.runtime.database import hold, upsert
+from headrace.runtime.erasures import TOMBSTONE, erasure_of
+from headrace.runtime.eventlog import EventLog
 
 # whoever copies the door's tables copies these too
 __all__ = ["Ledger", "Standing", "metadata"]
 
+_FOLD = "forgotten"
 _forgotten = sa.Table(
     "forgotten",
     metadata,
@@ -67,6 +70,16 @@ class Ledger:
         query = sa.select(_forgotten)
         return await self._store.run(lambda db: {bytes.fromhex(row.digest): row.until_us for row in db.execute(query)})
 
+    async def catch_up(self, event_log: EventLog) -> None:
+        """Takes in the tombstones of the log: a database that was lost has forgotten who was forgotten."""
+        after, end = await self._store.folded_offset(_FOLD), (await event_log.end())[0]
+        while records := await event_log.read(after, kinds=(TOMBSTONE,)):
+            erasures = [erasure_of(record) for record in records]
+            rows = [_forgotten_row(digest.hex(), one.time_us) for one in erasures for digest in one.digests]
+            await self._store.run(lambda db: _forget(db, rows))  # noqa: B023  # awaited at once
+            after = records[-1].offset
+        await self._store.set_folded_offset(max(after, end), _FOLD)
+
     async def newest(self, request: str) -> Standing | None:
         """The newest erasure that a request began."""
         query = sa.select(_erasures).where(_erasures.c.request == request).order_by(_erasures.c.number.desc()).limit(1)
@@ -87,8 +100,17 @@ def _begin(db: sa.Connection, *, standing: Standing) -> None:
     if db.execute(sa.select(_erasures.c.id).where(_erasures.c.id == standing.id)).first() is not None:
         return
     db.execute(sa.insert(_erasures), [_row(standing)])
-    rows = [{"digest": digest, "until_us": standing.time_us} for digest in standing.own]
-    upsert(db, _forgotten, "digest", rows, newest_by="until_us")
+    _forget(db, [_forgotten_row(digest, standing.time_us) for digest in standing.own])
+
+
+def _forgotten_row(digest: str, until_us: int) -> dict[str, Any]:
+    return {"digest": digest, "until_us": until_us}
+
+
+def _forget(db: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    # in one order everywhere, so that two transactions never wait for each other
+    ordered = sorted(rows, key=lambda row: (row["digest"], row["until_us"]))
+    upsert(db, _forgotten, "digest", ordered, newest_by="until_us")
 
 
 def _row(standing: Standing) -> dict[str, Any]:

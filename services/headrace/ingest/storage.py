@@ -133,12 +133,12 @@ class IngestStore:
         """Replaces products by what the log says; an older offset never replaces a newer one."""
         await self._in_transaction(partial(_apply, products=products))
 
-    async def folded_offset(self) -> int:
-        """The log up to here was folded into the catalogue by some start."""
-        return await self._in_transaction(_folded_offset)
+    async def folded_offset(self, name: str = _CATALOGUE) -> int:
+        """The log up to here was folded into the catalogue (or `name`) by some start."""
+        return await self._in_transaction(partial(_folded_offset, name=name))
 
-    async def set_folded_offset(self, offset: int) -> None:
-        await self._in_transaction(partial(_set_folded_offset, offset=offset))
+    async def set_folded_offset(self, offset: int, name: str = _CATALOGUE) -> None:
+        await self._in_transaction(partial(_set_folded_offset, offset=offset, name=name))
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
         """Keeps refused events. One that is there word for word is brought up to date, not doubled."""
@@ -278,13 +278,13 @@ def _apply(db: sa.Connection, *, products: Sequence[StoredProduct]) -> None:
     upsert(db, _products, "ordinal", rows, newest_by="log_offset")
 
 
-def _folded_offset(db: sa.Connection) -> int:
-    query = sa.select(_folds.c.log_offset).where(_folds.c.name == _CATALOGUE)
+def _folded_offset(db: sa.Connection, *, name: str) -> int:
+    query = sa.select(_folds.c.log_offset).where(_folds.c.name == name)
     return int(db.execute(query).scalar() or 0)
 
 
-def _set_folded_offset(db: sa.Connection, *, offset: int) -> None:
-    upsert(db, _folds, "name", [{"name": _CATALOGUE, "log_offset": offset}])
+def _set_folded_offset(db: sa.Connection, *, offset: int, name: str) -> None:
+    upsert(db, _folds, "name", [{"name": name, "log_offset": offset}])
 
 
 def _refuse(db: sa.Connection, *, refusals: Sequence[Refusal]) -> None:

@@ -117,6 +117,18 @@ async def test_old_events_of_the_forgotten_are_refused_without_a_trace_and_new_o
         assert await whose(door) == ["u:ann"]
 
 
+async def test_a_lost_database_knows_from_the_log_who_was_forgotten(open_door: Any, event: Event, backend: Any) -> None:
+    async with open_door(**ALONE) as door:
+        await door.write(event(1, user_id="ann"), event(2, user_id="bob"))
+        await forget(door, user_id="ann")
+    with backend.catalogue() as db:
+        for table in ("forgotten", "erasures", "folds"):
+            db.exec_driver_sql(f"DELETE FROM {table}")
+    async with open_door(**ALONE) as door:
+        (refused, taken) = await door.write(event(1, user_id="ann"), event(3, user_id="bob"))
+        assert (refused.reason, taken.reason) == ("forgotten", "")
+
+
 async def test_another_replica_refuses_them_too(open_door: Any, event: Event) -> None:
     async with open_door(forget_consumers="", forget_settle_s=0.2) as one, open_door(forget_settle_s=0.2) as other:
         await other.write(event(1, user_id="ann"))
