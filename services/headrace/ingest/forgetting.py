@@ -23,7 +23,7 @@ from headrace.ingest.ledger import Ledger, Standing
 from headrace.ingest.receipts import Signer
 from headrace.ingest.storage import IngestStore
 from headrace.runtime.clock import now_us
-from headrace.runtime.erasures import DONE, done_of, tombstone
+from headrace.runtime.erasures import DONE, done_of, read_left, tombstone
 from headrace.runtime.errors import InvalidRequestError, UnavailableError
 from headrace.runtime.eventlog import ErasableLog, EventLog
 from headrace.runtime.privacy import Privacy, pseudonym_of
@@ -176,7 +176,7 @@ class Forgetting:
         said: dict[str, ErasureDone] = {}
         while True:
             end = (await self._log.end())[0]
-            for record in await self._log.read(after, limit=max(1, end - after), kinds=(DONE,)):
+            for record in await read_left(self._log, after, DONE, limit=max(1, end - after)):
                 done = done_of(record)
                 if done.erasure_id == standing.id:
                     said[done.consumer] = done

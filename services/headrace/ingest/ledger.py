@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from headrace.ingest.storage import IngestStore, metadata
 from headrace.runtime.database import hold, upsert
-from headrace.runtime.erasures import TOMBSTONE, erasure_of
+from headrace.runtime.erasures import TOMBSTONE, erasure_of, read_left
 from headrace.runtime.eventlog import EventLog
 
 # whoever copies the door's tables copies these too
@@ -73,7 +73,7 @@ class Ledger:
     async def catch_up(self, event_log: EventLog) -> None:
         """Takes in the tombstones of the log: a database that was lost has forgotten who was forgotten."""
         after, end = await self._store.folded_offset(_FOLD), (await event_log.end())[0]
-        while records := await event_log.read(after, kinds=(TOMBSTONE,)):
+        while records := await read_left(event_log, after, TOMBSTONE):
             erasures = [erasure_of(record) for record in records]
             rows = [_forgotten_row(digest.hex(), one.time_us) for one in erasures for digest in one.digests]
             await self._store.run(lambda db: _forget(db, rows))  # noqa: B023  # awaited at once

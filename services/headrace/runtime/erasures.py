@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from headrace.runtime.clock import now_us
-from headrace.runtime.eventlog.log import LoggedRecord, Record, partition_of
+from headrace.runtime.errors import TrimmedError
+from headrace.runtime.eventlog.log import EventLog, LoggedRecord, Record, partition_of
 from headrace.runtime.privacy import Privacy, owner_of
 from headrace.v1.log_pb2 import ErasureDone, UserTombstone
 
@@ -69,6 +70,14 @@ def done(erasure_id: str, consumer: str, key_fingerprint: str, erased: Mapping[s
     )
     name = f"erasure:{erasure_id}"
     return Record(DONE, name, f"{name}:{consumer}", now_us(), payload.SerializeToString(deterministic=True))
+
+
+async def read_left(log: EventLog, after_offset: int, kind: str, limit: int = 1_000) -> list[LoggedRecord]:
+    """The next records of a kind; what the log has forgotten is passed over."""
+    try:
+        return await log.read(after_offset, limit=limit, kinds=(kind,))
+    except TrimmedError as error:
+        return await log.read(error.oldest_offset - 1, limit=limit, kinds=(kind,))
 
 
 def done_of(record: LoggedRecord) -> ErasureDone:
