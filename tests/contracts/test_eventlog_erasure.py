@@ -11,16 +11,22 @@ import pytest
 
 from headrace.runtime.eventlog import ErasableLog, LoggedRecord, Record, partition_of
 
-_worker = runpy.run_path(str(Path(__file__).with_name("eventlog_worker.py")))
+open_log = runpy.run_path(str(Path(__file__).with_name("eventlog_worker.py")))["open_log"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ErasableLog]:
-    is_server = request.param == "postgresql"
-    opened = _worker["open_log"](request.param, request.getfixturevalue("postgres_url") if is_server else str(tmp_path))
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
+    opened = open_log(f"{tmp_path}|{url}")
     assert isinstance(opened, ErasableLog)
     yield opened
     await opened.close()
+
+
+async def test_a_brokers_log_is_not_taken_for_one_that_can_be_changed(kafka_url: str, tmp_path: Path) -> None:
+    log = open_log(f"{tmp_path}|{kafka_url}")
+    assert not isinstance(log, ErasableLog)
+    await log.close()
 
 
 def record(number: int, key: str, payload: bytes = b"") -> Record:
@@ -87,7 +93,7 @@ async def test_more_records_than_are_changed_at_once_go_while_others_come(log: E
 
 
 async def test_nothing_of_the_erased_is_left_in_the_files_of_the_embedded_log(tmp_path: Path) -> None:
-    log = _worker["open_log"]("sqlite", str(tmp_path))
+    log = open_log(f"{tmp_path}|")
     try:
         for start in range(0, 3_000, 100):
             batch = [record(number, f"u:person-{number % 30:02}") for number in range(start, start + 100)]

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import sqlalchemy as sa
 
-from headrace.ingest import __main__ as ingest_main
+from headrace.ingest.__main__ import compose
 from headrace.ingest.receipts import Signer, checked
+from headrace.ingest.settings import IngestSettings
+from headrace.runtime.channels import open_channel
 from headrace.runtime.clock import now_us
 from headrace.runtime.erasures import DONE, TOMBSTONE, done, erasure_of
 from headrace.runtime.errors import InvalidRequestError
 from headrace.runtime.eventlog import EventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.privacy import Privacy, open_privacy
+from headrace.runtime.serving import running
+from headrace.runtime.settings import CommonSettings
 from headrace.v1 import ingest_pb2 as pb
 from headrace.v1.common_pb2 import UserEvent
+from headrace.v1.ingest_pb2_grpc import IngestServiceStub
 
 Event = Callable[..., UserEvent]
 # nobody but the door itself
@@ -192,32 +200,47 @@ async def test_the_consumers_erase_before_the_log_does(open_door: Any, event: Ev
         assert len(await door.records(DONE)) == 1
 
 
-class Unchangeable:
-    """A log that can be appended to and read, as a broker's can, and no more."""
+@pytest.fixture
+async def door_on_brokers(kafka_url: str, tmp_path: Path) -> AsyncIterator[Door]:
+    """A door whose log cannot be changed."""
+    common = CommonSettings(data_dir=tmp_path, event_log_url=kafka_url)
+    settings = IngestSettings(port=0, drain_s=0, **ALONE)
+    log = open_event_log(common)
+    async with (
+        compose(settings, common) as parts,
+        running(parts, settings) as server,
+        open_channel(server.address) as channel,
+    ):
+        yield Door(IngestServiceStub(channel), log)
+    await log.close()
 
-    def __init__(self, log: EventLog) -> None:
-        for name in ("append", "read", "wait", "end", "trim", "restore", "close"):
-            setattr(self, name, getattr(log, name))
+
+@dataclass
+class Door:
+    """As the other doors of these tests are seen, as far as it is needed here."""
+
+    stub: IngestServiceStub
+    log: EventLog
+
+    async def write(self, *events: UserEvent) -> list[pb.WriteResult]:
+        return list((await self.stub.WriteUserEvents(pb.WriteUserEventsRequest(events=events))).results)
 
 
 async def test_a_log_that_cannot_change_its_records_is_pending_and_no_pretence_is_made(
-    open_door: Any, event: Event, monkeypatch: pytest.MonkeyPatch
+    door_on_brokers: Door, event: Event
 ) -> None:
-    opened = ingest_main.open_event_log
-    monkeypatch.setattr(ingest_main, "open_event_log", lambda *given, **more: Unchangeable(opened(*given, **more)))
-    async with open_door(**ALONE) as door:
-        await door.write(
-            event(1, visitor_id="phone"), event(2, "dance", user_id="ann"), event(3, visitor_id="phone", user_id="ann")
-        )
-        receipt = await forget(door, user_id="ann")
-        assert list(receipt["pending"]) == ["log"]
-        assert "until its retention" in receipt["pending"]["log"]
-        assert receipt["erased"]["log"] == {}
-        assert len(receipt["erased_people"]) == 2
-        assert await whose(door) == ["v:phone", "u:ann"]
-        assert await door.letters() == []
-        (refused,) = await door.write(event(4, user_id="ann"))
-        assert refused.reason == "forgotten"
+    door = door_on_brokers
+    await door.write(
+        event(1, visitor_id="phone"), event(2, "dance", user_id="ann"), event(3, visitor_id="phone", user_id="ann")
+    )
+    receipt = await forget(door, user_id="ann")
+    assert list(receipt["pending"]) == ["log"]
+    assert "until its retention" in receipt["pending"]["log"]
+    assert receipt["erased"] == {"log": {}, "dead-letters": {"devices_blanked": 0, "letters": 1}}
+    assert len(receipt["erased_people"]) == 2
+    assert [record.key for record in await door.log.read(0, kinds=("user-event",))] == ["v:phone", "u:ann"]
+    (refused,) = await door.write(event(4, user_id="ann"))
+    assert refused.reason == "forgotten"
 
 
 async def test_nobody_named_is_the_callers_fault(open_door: Any) -> None:
