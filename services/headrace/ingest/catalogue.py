@@ -7,7 +7,7 @@ product's row with its offset. What was logged but has no row yet is caught up a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.ingest.identity import digest
@@ -36,8 +36,12 @@ class _Change:
 class Catalogue:
     """All products ever seen. `open` must come first."""
 
-    def __init__(self, store: IngestStore, log: EventLog) -> None:
+    def __init__(
+        self, store: IngestStore, log: EventLog, *, listed: Callable[[Product], None] = lambda product: None
+    ) -> None:
+        """`listed` is told of every product as it stands at the start, and of each that is written here."""
         self._store = store
+        self._listed = listed
         self._log = log
         self._ordinals: dict[str, int] = {}
         self._writing = asyncio.Lock()
@@ -55,6 +59,10 @@ class Catalogue:
         if not self._ordinals:
             await self._require_whole_log()
         await self.catch_up()
+        ordinals = sorted(self._ordinals.values())
+        for start in range(0, len(ordinals), _READ_LIMIT):
+            for stored in (await self._store.products(ordinals[start : start + _READ_LIMIT])).values():
+                self._listed(Product.FromString(stored.product))
 
     async def _require_whole_log(self) -> None:
         # an ordinal that only forgotten records know would be given again, to another product
@@ -83,6 +91,7 @@ class Catalogue:
                 results[position] = Result(product.id, Outcome.REJECTED, violations=violations)
             else:
                 valid.append((position, product))
+                self._listed(product)
         async with self._writing:
             results |= await self._write_valid(valid)
         return [results[position] for position in range(len(products))]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from headrace.ingest.arrivals import Arrival, arrival
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
-from headrace.ingest.identity import digest, event_id, user_key
+from headrace.ingest.identity import digest
 from headrace.ingest.outcomes import Outcome, Result
+from headrace.ingest.rules import EXCUSABLE
 from headrace.ingest.storage import IngestStore, Refusal
-from headrace.ingest.validation import CANCEL, TimeBounds, Violation, time_us
+from headrace.ingest.validation import CANCEL, TimeBounds, Violation
 from headrace.runtime.clock import now_us
 from headrace.runtime.eventlog import Appended, EventLog, Record
 from headrace.runtime.telemetry import counter, histogram, traceparent
@@ -22,18 +24,27 @@ from headrace.v1.common_pb2 import Channel, UserEvent
 from headrace.v1.log_pb2 import LoggedUserEvent
 
 _events = counter("headrace.ingest.events", "{event}", "events brought to the door, by outcome, reason and channel")
+_rules_met = counter(
+    "headrace.ingest.rules", "{event}", "events that a cleaning rule refused or marked, by rule and channel"
+)
 _ack_time = histogram("headrace.ingest.acknowledge.duration", "ms", "from taking a batch to its being durable")
 
 
 @dataclass(slots=True)
 class _Brought:
-    """An event on its way in."""
+    """An arrival and what the rules say of it."""
 
-    event: UserEvent
-    event_id: str
-    user_key: str
-    time_us: int
+    arrival: Arrival
     violations: list[Violation]
+    mark: str = ""
+
+    @property
+    def event(self) -> UserEvent:
+        return self.arrival.event
+
+    @property
+    def event_id(self) -> str:
+        return self.arrival.event_id
 
 
 @dataclass
@@ -43,6 +54,8 @@ class Counts:
     accepted: int = 0
     duplicates: int = 0
     rejected_by_reason: Counter[str] = field(default_factory=Counter)
+    # what every rule refused or marked; an event that broke two rules is counted by both
+    by_rule: Counter[tuple[str, Channel.ValueType]] = field(default_factory=Counter)
 
 
 class EventIntake:
@@ -57,19 +70,21 @@ class EventIntake:
         self._purchases = purchases
         self._rules = rules
         self._order = asyncio.Lock()
-        self._appending: set[asyncio.Task[list[Appended]]] = set()
+        # each with the ids that are on their way into the log
+        self._appending: dict[asyncio.Task[list[Appended]], frozenset[str]] = {}
         self.counts = Counts()
 
-    async def write(self, events: Sequence[UserEvent]) -> list[Result]:
+    async def write(self, events: Sequence[UserEvent], *, excused: Collection[str] = ()) -> list[Result]:
         """A result an event, in order, when every accepted one is durable, and every refusal too.
 
-        OverloadedError when the log is behind: then no event of the batch was taken.
+        Rules that are `excused` (of EXCUSABLE) refuse nothing: a person has looked. OverloadedError when the log is behind: then no event of the batch was taken.
         """
         begun = time.perf_counter()
         ingest_time_us = now_us()
         async with self._order:
             bounds = self._rules.bounds(ingest_time_us)
-            brought = [self._judged(event, bounds) for event in events]
+            brought = [self._judged(event, bounds, excused) for event in events]
+            await self._pardon_known(brought)
             taken = [one for one in brought if not one.violations]
             appending = self._start_append(await self._records(taken, ingest_time_us))
         refusals = [_refusal(one, ingest_time_us) for one in brought if one.violations]
@@ -83,37 +98,50 @@ class EventIntake:
         _ack_time.record((time.perf_counter() - begun) * 1e3)
         return results
 
-    def _judged(self, event: UserEvent, bounds: TimeBounds) -> _Brought:
-        one = _Brought(event, event_id(event), user_key(event), time_us(event.event_time), [])
-        one.violations = self._rules.violations(event, one.event_id, one.user_key, one.time_us, bounds)
-        return one
+    def _judged(self, event: UserEvent, bounds: TimeBounds, excused: Collection[str]) -> _Brought:
+        one = arrival(event)
+        found = self._rules.violations(one, bounds)
+        return _Brought(one, [violation for violation in found if violation.reason not in excused] if excused else found)
+
+    async def _pardon_known(self, brought: Sequence[_Brought]) -> None:
+        """What is in the log, or on its way there, is a duplicate, whatever a rule's memory says by now."""
+        suspects = [one for one in brought if one.violations and one.violations[0].reason in EXCUSABLE]
+        if not suspects:
+            return
+        known = {one.event_id for one in brought if not one.violations}.union(*self._appending.values())
+        asked = {one.event_id for one in suspects} - known
+        if asked:
+            known |= (await self._log.offsets_of(asked)).keys()
+        for one in suspects:
+            if one.event_id in known:
+                one.violations = []
 
     async def _records(self, taken: Sequence[_Brought], ingest_time_us: int) -> list[Record]:
         ordinals = await self._catalogue.ordinals(
-            [detail.product_id for one in taken for detail in one.event.product_details]
+            [product_id for one in taken for product_id, _, _ in one.arrival.lines]
         )
         cancelled = await self._cancelled(taken)
         trace = traceparent()
         records: list[Record] = []
         for one in taken:
-            event = one.event
+            came = one.arrival
             # readers of the payload alone need the id too
-            event.event_id = one.event_id
+            came.event.event_id = came.event_id
             logged = LoggedUserEvent(
-                event=event,
-                user_key=one.user_key,
-                item_ordinals=[ordinals[detail.product_id] for detail in event.product_details],
-                event_time_us=one.time_us,
+                event=came.event,
+                user_key=came.user_key,
+                item_ordinals=[ordinals[product_id] for product_id, _, _ in came.lines],
+                event_time_us=came.time_us,
                 ingest_time_us=ingest_time_us,
-                cancelled_event_id=cancelled.get(one.event_id, ""),
+                cancelled_event_id=cancelled.get(came.event_id, ""),
             )
             payload = logged.SerializeToString()
-            records.append(Record("user-event", one.user_key, one.event_id, one.time_us, payload, trace))
+            records.append(Record("user-event", came.user_key, came.event_id, came.time_us, payload, trace))
         return records
 
     async def _cancelled(self, taken: Sequence[_Brought]) -> dict[str, str]:
         """The purchase that each cancellation takes back, by event id."""
-        people = {one.user_key for one in taken if one.event.event_type == CANCEL}
+        people = {one.arrival.user_key for one in taken if one.arrival.event_type == CANCEL}
         if not people:
             return {}
         # what is on its way into the log may be a purchase that is cancelled here
@@ -121,13 +149,16 @@ class EventIntake:
             await asyncio.wait(self._appending)
         await self._purchases.catch_up()
         draft = self._purchases.draft()
-        theirs = [one for one in taken if one.user_key in people]
-        return {one.event_id: draft.decide(one.user_key, one.event_id, one.event) for one in theirs}
+        theirs = [one for one in taken if one.arrival.user_key in people]
+        cancelled = {one.event_id: draft.decide(one.arrival.user_key, one.event_id, one.event) for one in theirs}
+        for one in theirs:
+            one.mark = draft.marks.get(one.event_id, "")
+        return cancelled
 
     def _start_append(self, records: Sequence[Record]) -> asyncio.Task[list[Appended]]:
         task = asyncio.create_task(self._log.append(records), name="ingest-append")
-        self._appending.add(task)
-        task.add_done_callback(self._appending.discard)
+        self._appending[task] = frozenset(record.event_id for record in records)
+        task.add_done_callback(self._appending.pop)
         return task
 
     def _count(self, brought: Sequence[_Brought], results: Sequence[Result]) -> None:
@@ -138,6 +169,18 @@ class EventIntake:
             name = Channel.Name(channel) if channel in Channel.values() else "unknown"
             _events.add(number, {"outcome": outcome.value, "reason": reason, "channel": name})
             self._add_count(outcome, reason, number)
+        if any(result.violations or result.mark for result in results):
+            self._count_rules(brought, results)
+
+    def _count_rules(self, brought: Sequence[_Brought], results: Sequence[Result]) -> None:
+        met: Counter[tuple[str, Channel.ValueType]] = Counter()
+        for one, result in zip(brought, results, strict=True):
+            rules = {violation.reason for violation in result.violations} | ({result.mark} - {""})
+            channel = one.event.channel if one.event.channel in Channel.values() else Channel.CHANNEL_UNSPECIFIED
+            met.update((rule, channel) for rule in rules)
+        for (rule, channel), number in met.items():
+            _rules_met.add(number, {"rule": rule, "channel": Channel.Name(channel)})
+        self.counts.by_rule += met
 
     def _add_count(self, outcome: Outcome, reason: str, number: int) -> None:
         if outcome is Outcome.ACCEPTED:
@@ -158,10 +201,12 @@ def _results(brought: Sequence[_Brought], appended: Sequence[Appended]) -> list[
     return [
         Result(one.event_id, Outcome.REJECTED, violations=one.violations)
         if one.violations
-        else _placed(one.event_id, next(places))
+        else _placed(one, next(places))
         for one in brought
     ]
 
 
-def _placed(event_id: str, place: Appended) -> Result:
-    return Result(event_id, Outcome.DUPLICATE if place.duplicate else Outcome.ACCEPTED, place.offset)
+def _placed(one: _Brought, place: Appended) -> Result:
+    # a cancellation that is sent again was marked the first time
+    mark = "" if place.duplicate else one.mark
+    return Result(one.event_id, Outcome.DUPLICATE if place.duplicate else Outcome.ACCEPTED, place.offset, mark=mark)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.ingest.catalogue import Catalogue
-from headrace.ingest.dead_letters import replay
+from headrace.ingest.dead_letters import Replayed, replay, replay_mended
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome, Result
+from headrace.ingest.rules import EXCUSABLE, RULES, Does, Rule
 from headrace.ingest.storage import DeadLetter, IngestStore
 from headrace.ingest.streaming import answered_in_order
 from headrace.ingest.validation import Violation
@@ -47,6 +48,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         log: EventLog,
         stream_batch_events: int,
         max_unacknowledged: int,
+        settings: Mapping[str, object],
     ) -> None:
         self._intake = intake
         self._catalogue = catalogue
@@ -54,6 +56,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._log = log
         self._stream_batch_events = stream_batch_events
         self._max_unacknowledged = max_unacknowledged
+        self._rules = [_cleaning_rule(rule, settings) for rule in RULES]
         self._products_written = 0
 
     async def WriteUserEvents(
@@ -113,6 +116,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             log_end_time=_timestamp(append_time_us),
             dead_letters=await self._store.count_dead_letters(),
             items=len(self._catalogue),
+            rules=self._rules,
+            rule_counts=[
+                pb.CleaningCount(rule=rule, channel=channel, events=number)
+                for (rule, channel), number in sorted(counts.by_rule.items())
+            ],
         )
 
     async def ListDeadLetters(
@@ -131,10 +139,21 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     async def ReplayDeadLetters(
         self, request: pb.ReplayDeadLettersRequest, context: _Context
     ) -> pb.ReplayDeadLettersResponse:
-        done = await replay(self._store, self._intake, ids=request.ids, reason=request.reason)
+        done = await self._replayed(request)
         return pb.ReplayDeadLettersResponse(
             replayed=done.replayed, accepted=done.accepted, still_rejected=done.replayed - done.accepted
         )
+
+
+    async def _replayed(self, request: pb.ReplayDeadLettersRequest) -> Replayed:
+        excused = _excused(request.excused_rules)
+        if not request.mended:
+            return await replay(self._store, self._intake, ids=request.ids, reason=request.reason, excused=excused)
+        _check_batch("mended", len(request.mended))
+        if request.ids or request.reason:
+            raise InvalidRequestError.of("mended", "must not be given beside ids or reason")
+        mended = {letter.id: letter.event for letter in request.mended}
+        return await replay_mended(self._store, self._intake, mended, excused=excused)
 
 
 def face(servicer: IngestServicer) -> Face:
@@ -160,6 +179,25 @@ def _before_id(page_token: str) -> int | None:
     if not (page_token.isdecimal() and len(page_token) < 19):
         raise InvalidRequestError.of("page_token", f"must be one that ListDeadLetters gave, got {page_token[:40]!r}")
     return int(page_token)
+
+
+def _cleaning_rule(rule: Rule, settings: Mapping[str, object]) -> pb.CleaningRule:
+    return pb.CleaningRule(
+        name=rule.name,
+        action=pb.CleaningRule.ACTION_REFUSE if rule.does is Does.REFUSE else pb.CleaningRule.ACTION_MARK,
+        looks_at=rule.looks_at,
+        description=rule.description,
+        settings={name: str(settings[name]) for name in rule.settings},
+    )
+
+
+def _excused(rules: Sequence[str]) -> frozenset[str]:
+    unknown = sorted(set(rules) - EXCUSABLE)
+    if unknown:
+        raise InvalidRequestError.of(
+            "excused_rules", f"must be of {', '.join(sorted(EXCUSABLE))}, got {', '.join(unknown)[:80]!r}"
+        )
+    return frozenset(rules)
 
 
 def _write_result(result: Result) -> pb.WriteResult:

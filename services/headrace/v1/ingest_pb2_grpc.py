@@ -134,7 +134,8 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplayDeadLetters(self, request, context):
-        """Sends refused events through the door again; those that pass leave the list.
+        """Sends refused events through the door again, as they were or mended; those that pass leave
+        the list. INVALID_ARGUMENT: a rule that may not be excused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,7 +53,9 @@ class IngestServiceStub:
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]
     """What was refused, newest first."""
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ReplayDeadLettersRequest, _ingest_pb2.ReplayDeadLettersResponse]
-    """Sends refused events through the door again; those that pass leave the list."""
+    """Sends refused events through the door again, as they were or mended; those that pass leave
+    the list. INVALID_ARGUMENT: a rule that may not be excused.
+    """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -80,7 +82,9 @@ class IngestServiceAsyncStub(IngestServiceStub):
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """What was refused, newest first."""
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ReplayDeadLettersRequest, _ingest_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
-    """Sends refused events through the door again; those that pass leave the list."""
+    """Sends refused events through the door again, as they were or mended; those that pass leave
+    the list. INVALID_ARGUMENT: a rule that may not be excused.
+    """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """Everything acknowledged here is durable (fsync) and is applied exactly once."""
@@ -152,6 +156,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.ReplayDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_ingest_pb2.ReplayDeadLettersResponse]]:
-        """Sends refused events through the door again; those that pass leave the list."""
+        """Sends refused events through the door again, as they were or mended; those that pass leave
+        the list. INVALID_ARGUMENT: a rule that may not be excused.
+        """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +81,10 @@ class EventLog(Protocol):
 
     async def wait(self, after_offset: int, timeout_s: float) -> bool:
         """Whether there is anything after `after_offset`, waiting up to `timeout_s` for it."""
+        ...
+
+    async def offsets_of(self, event_ids: Collection[str]) -> Mapping[str, int]:
+        """Where the records with these event ids are; those that the log does not hold are left out."""
         ...
 
     async def end(self) -> tuple[int, int]:

@@ -1,0 +1,141 @@
+"""What a product's price or quantity usually is, and how far a value is from it: a robust z-score on logarithms.
+
+score = |ln value − median| ÷ max(1.4826 × MAD, `least_scale`), over the product's newest values (Iglewicz and
+Hoaglin, How to Detect and Handle Outliers, 1993; MAD: the median distance from the median). A product of which
+fewer than eight values were met is judged by what it is listed at, else by the newest values of the whole shop.
+
+Every judged value is remembered, an odd one too: a level that stays becomes the usual one as soon as it is half of
+the product's window. The same values in the same order give the same judgements.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_WINDOW = 31
+_SHOP_WINDOW = 1_001
+_ENOUGH = 8
+# bounds are made anew after so many values; what is outside of them is judged by the newest ones
+_LOOK_AGAIN = 64
+# the normal distribution's standard deviation in median distances from the median
+_DEVIATIONS = 1.4826
+
+# a state is one array, which the garbage collector does not look into: low, high, values met, the newest values
+_LOW, _HIGH, _MET, _FIRST = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Odd:
+    """A value that is too far from the usual one."""
+
+    value: float
+    usual: float
+    score: float
+
+
+class UsualValues:
+    """The usual values of products; forgets the products that it met first beyond `memory_products`.
+
+    `is_low_odd`: whether a value may be too low as well. Memory: up to 350 bytes a product.
+    """
+
+    def __init__(
+        self, limit: float, *, least_scale: float, is_low_odd: bool, memory_products: int = 200_000
+    ) -> None:
+        self.limit = limit
+        self._least_scale = least_scale
+        self._is_low_odd = is_low_odd
+        self._memory_products = memory_products
+        self._of: OrderedDict[str, array[float]] = OrderedDict()
+        self._listed: dict[str, float] = {}
+        self._shop = _fresh()
+
+    def list_at(self, product_id: str, value: float) -> None:
+        """What a product is listed at: its usual value while few were met."""
+        self._listed[product_id] = value
+
+    def odd(self, product_id: str, value: float) -> Odd | None:
+        """None, and the value is remembered, unless it is odd. `value` is above 0."""
+        state = self._of.get(product_id)
+        if state is not None and state[_LOW] <= value <= state[_HIGH]:
+            self._add(state, value)
+            return None
+        found = self._judged(product_id, state, value)
+        if found is None:
+            self.note(product_id, value)
+        return found
+
+    def note(self, product_id: str, value: float) -> None:
+        """Remembers a value."""
+        state = self._of.get(product_id)
+        if state is None:
+            state = self._of[product_id] = _fresh()
+            if len(self._of) > self._memory_products:
+                self._of.popitem(last=False)
+        self._add(state, value)
+
+    def _add(self, state: array[float], value: float) -> None:
+        met = int(state[_MET]) + 1
+        state[_MET] = met
+        if met <= _WINDOW:
+            state.append(value)
+            # the shop is made of the beginnings of products, so that its best-selling ones are not all of it
+            self._note_shop(value)
+        else:
+            state[_FIRST + (met - 1) % _WINDOW] = value
+        if met % _ENOUGH == 0 and (met <= _WINDOW + 1 or met % _LOOK_AGAIN == 0):
+            self._set_bounds(state)
+
+    def _note_shop(self, value: float) -> None:
+        shop = self._shop
+        met = int(shop[_MET]) + 1
+        shop[_MET] = met
+        if met <= _SHOP_WINDOW:
+            shop.append(value)
+        else:
+            shop[_FIRST + (met - 1) % _SHOP_WINDOW] = value
+        if met % 256 == 0 or met in (32, 64, 128):
+            self._set_bounds(shop)
+
+    def _judged(self, product_id: str, state: array[float] | None, value: float) -> Odd | None:
+        if state is not None and state[_MET] >= _ENOUGH:
+            return self._compared(value, *self._centre(state[_FIRST:]))
+        listed = self._listed.get(product_id)
+        if listed is not None:
+            return self._compared(value, math.log(listed), self._least_scale)
+        shop = self._shop
+        if shop[_LOW] <= value <= shop[_HIGH] or shop[_HIGH] < 0:
+            return None
+        return self._compared(value, *self._centre(shop[_FIRST:]))
+
+    def _compared(self, value: float, centre: float, scale: float) -> Odd | None:
+        distance = math.log(value) - centre
+        score = (abs(distance) if self._is_low_odd else distance) / scale
+        return Odd(value, math.exp(centre), score) if score > self.limit else None
+
+    def _centre(self, values: Sequence[float]) -> tuple[float, float]:
+        logs = sorted(map(math.log, values))
+        centre = _median(logs)
+        if logs[0] == logs[-1]:
+            return centre, self._least_scale
+        deviation = _median(sorted([abs(one - centre) for one in logs]))
+        return centre, max(_DEVIATIONS * deviation, self._least_scale)
+
+    def _set_bounds(self, state: array[float]) -> None:
+        centre, scale = self._centre(state[_FIRST:])
+        state[_LOW] = math.exp(centre - self.limit * scale) if self._is_low_odd else 0.0
+        state[_HIGH] = math.exp(centre + self.limit * scale)
+
+
+def _fresh() -> array[float]:
+    # nothing lies between 0 and −1: the first values are judged otherwise
+    return array("d", (0.0, -1.0, 0.0))
+
+
+def _median(ordered: Sequence[float]) -> float:
+    half = len(ordered) // 2
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
