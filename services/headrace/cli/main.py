@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from headrace.cli.answers import recommend, search
+from headrace.cli.cleaning import cleaning
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
 from headrace.cli.letters import letters
@@ -54,6 +55,7 @@ app.command(rich_help_panel=_SUITE)(demo)
 app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)
+app.command(rich_help_panel=_SHOP)(cleaning)
 app.add_typer(letters, name="deadletters", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)

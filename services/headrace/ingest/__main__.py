@@ -37,7 +37,14 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         await remember_newest(rules, log, settings.remembered_records)
         purchases = Purchases(log, window=settings.cancel_window_records)
         await purchases.catch_up()
-        intake = EventIntake(log=log, catalogue=catalogue, store=store, purchases=purchases, rules=rules)
+        intake = EventIntake(
+            log=log,
+            catalogue=catalogue,
+            store=store,
+            purchases=purchases,
+            rules=rules,
+            max_inside=settings.max_waiting_records,
+        )
         servicer = IngestServicer(
             intake=intake,
             catalogue=catalogue,

@@ -96,7 +96,9 @@ class ViewRuns:
                 self._views, self._counted = bytearray(_PLACES), 0
             return ""
         run = self._runs.get(user_key)
-        return self._continued(user_key, product_id, time_us, *run) if run else self._begin(user_key, product_id, time_us)
+        return (
+            self._continued(user_key, product_id, time_us, *run) if run else self._begin(user_key, product_id, time_us)
+        )
 
     def end(self, user_key: str) -> None:
         """The visitor did what bots do not."""

@@ -51,9 +51,7 @@ class Limits:
 class Rules:
     """Judges events one by one, in the order in which they come in."""
 
-    def __init__(
-        self, limits: Limits, *, rates: VisitorRates | None = None, acts: Acts | None = None
-    ) -> None:
+    def __init__(self, limits: Limits, *, rates: VisitorRates | None = None, acts: Acts | None = None) -> None:
         self._limits = limits
         self._rates = rates or VisitorRates(limits.bot_events_per_minute)
         self._runs = (
@@ -70,7 +68,7 @@ class Rules:
     def violations(self, one: Arrival, bounds: TimeBounds) -> list[Violation]:
         """Everything against taking an event; empty when it is taken."""
         found = stated_violations(one.event, bounds, one.lines)
-        if self._limits.require_event_ids and not one.event.event_id:
+        if self._limits.require_event_ids and one.is_derived:
             found = [Violation("missing", "event_id", "must be given"), *found]
         return found or self.remember(one)
 
@@ -117,12 +115,12 @@ class Outliers:
     def __init__(self, limit: float, *, memory_refused: int = 100_000) -> None:
         self.prices = UsualValues(limit, least_scale=_LEAST_PRICE_SCALE, is_low_odd=True)
         self._quantities = UsualValues(limit, least_scale=_LEAST_QUANTITY_SCALE, is_low_odd=False)
-        # an odd event that is sent again and again is to be remembered once
+        # an odd event that is sent again and again counts once
         self._refused: OrderedDict[int, None] = OrderedDict()
         self._memory_refused = memory_refused
 
     def violations(self, one: Arrival) -> list[Violation]:
-        """The odd values of an event; all of its values are remembered."""
+        """The odd values of an event."""
         has_quantity = one.event_type in _WITH_QUANTITY
         prices, quantities = self.prices, self._quantities
         found: list[tuple[UsualValues, str, str, Odd]] = []
@@ -134,7 +132,7 @@ class Outliers:
                 found.append((quantities, product_id, f"product_details[{number}].quantity", odd))
         if found and self._is_first(one.event_id):
             for usual, product_id, _, odd in found:
-                usual.note(product_id, odd.value)
+                usual.note_odd(product_id, odd.value)
         return [_outlier(field, odd, prices.limit) for _, _, field, odd in found]
 
     def _is_first(self, event_id: str) -> bool:

@@ -16,8 +16,9 @@ from headrace.ingest.identity import digest
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE
 from headrace.ingest.storage import IngestStore, Refusal
-from headrace.ingest.validation import CANCEL, TimeBounds, Violation
+from headrace.ingest.validation import CANCEL, TimeBounds
 from headrace.runtime.clock import now_us
+from headrace.runtime.errors import OverloadedError
 from headrace.runtime.eventlog import Appended, EventLog, Record
 from headrace.runtime.telemetry import counter, histogram, traceparent
 from headrace.v1.common_pb2 import Channel, UserEvent
@@ -28,23 +29,6 @@ _rules_met = counter(
     "headrace.ingest.rules", "{event}", "events that a cleaning rule refused or marked, by rule and channel"
 )
 _ack_time = histogram("headrace.ingest.acknowledge.duration", "ms", "from taking a batch to its being durable")
-
-
-@dataclass(slots=True)
-class _Brought:
-    """An arrival and what the rules say of it."""
-
-    arrival: Arrival
-    violations: list[Violation]
-    mark: str = ""
-
-    @property
-    def event(self) -> UserEvent:
-        return self.arrival.event
-
-    @property
-    def event_id(self) -> str:
-        return self.arrival.event_id
 
 
 @dataclass
@@ -62,13 +46,23 @@ class EventIntake:
     """Takes batches of events. Batches enter the log in the order in which `write` is called."""
 
     def __init__(
-        self, *, log: EventLog, catalogue: Catalogue, store: IngestStore, purchases: Purchases, rules: Rules
+        self,
+        *,
+        log: EventLog,
+        catalogue: Catalogue,
+        store: IngestStore,
+        purchases: Purchases,
+        rules: Rules,
+        max_inside: int = 50_000,
     ) -> None:
+        """`max_inside` bounds the events that are in `write` at once: what it keeps in memory."""
         self._log = log
         self._catalogue = catalogue
         self._store = store
         self._purchases = purchases
         self._rules = rules
+        self._max_inside = max_inside
+        self._inside = 0
         self._order = asyncio.Lock()
         # each with the ids that are on their way into the log
         self._appending: dict[asyncio.Task[list[Appended]], frozenset[str]] = {}
@@ -77,8 +71,18 @@ class EventIntake:
     async def write(self, events: Sequence[UserEvent], *, excused: Collection[str] = ()) -> list[Result]:
         """A result an event, in order, when every accepted one is durable, and every refusal too.
 
-        Rules that are `excused` (of EXCUSABLE) refuse nothing: a person has looked. OverloadedError when the log is behind: then no event of the batch was taken.
+        Rules that are `excused` (of EXCUSABLE) refuse nothing: a person has looked. OverloadedError when the log
+        is behind: then no event of the batch was taken.
         """
+        if self._inside and self._inside + len(events) > self._max_inside:
+            raise OverloadedError(f"{self._inside} events wait at the door, {len(events)} more refused")
+        self._inside += len(events)
+        try:
+            return await self._write(events, excused)
+        finally:
+            self._inside -= len(events)
+
+    async def _write(self, events: Sequence[UserEvent], excused: Collection[str]) -> list[Result]:
         begun = time.perf_counter()
         ingest_time_us = now_us()
         async with self._order:
@@ -98,12 +102,13 @@ class EventIntake:
         _ack_time.record((time.perf_counter() - begun) * 1e3)
         return results
 
-    def _judged(self, event: UserEvent, bounds: TimeBounds, excused: Collection[str]) -> _Brought:
+    def _judged(self, event: UserEvent, bounds: TimeBounds, excused: Collection[str]) -> Arrival:
         one = arrival(event)
         found = self._rules.violations(one, bounds)
-        return _Brought(one, [violation for violation in found if violation.reason not in excused] if excused else found)
+        one.violations = [violation for violation in found if violation.reason not in excused] if excused else found
+        return one
 
-    async def _pardon_known(self, brought: Sequence[_Brought]) -> None:
+    async def _pardon_known(self, brought: Sequence[Arrival]) -> None:
         """What is in the log, or on its way there, is a duplicate, whatever a rule's memory says by now."""
         suspects = [one for one in brought if one.violations and one.violations[0].reason in EXCUSABLE]
         if not suspects:
@@ -114,34 +119,32 @@ class EventIntake:
             known |= (await self._log.offsets_of(asked)).keys()
         for one in suspects:
             if one.event_id in known:
-                one.violations = []
+                one.violations = ()
 
-    async def _records(self, taken: Sequence[_Brought], ingest_time_us: int) -> list[Record]:
-        ordinals = await self._catalogue.ordinals(
-            [product_id for one in taken for product_id, _, _ in one.arrival.lines]
-        )
+    async def _records(self, taken: Sequence[Arrival], ingest_time_us: int) -> list[Record]:
+        ordinals = await self._catalogue.ordinals([product_id for one in taken for product_id, _, _ in one.lines])
         cancelled = await self._cancelled(taken)
         trace = traceparent()
         records: list[Record] = []
         for one in taken:
-            came = one.arrival
             # readers of the payload alone need the id too
-            came.event.event_id = came.event_id
+            if one.is_derived:
+                one.event.event_id = one.event_id
             logged = LoggedUserEvent(
-                event=came.event,
-                user_key=came.user_key,
-                item_ordinals=[ordinals[product_id] for product_id, _, _ in came.lines],
-                event_time_us=came.time_us,
+                event=one.event,
+                user_key=one.user_key,
+                item_ordinals=[ordinals[product_id] for product_id, _, _ in one.lines],
+                event_time_us=one.time_us,
                 ingest_time_us=ingest_time_us,
-                cancelled_event_id=cancelled.get(came.event_id, ""),
+                cancelled_event_id=cancelled.get(one.event_id, ""),
             )
             payload = logged.SerializeToString()
-            records.append(Record("user-event", came.user_key, came.event_id, came.time_us, payload, trace))
+            records.append(Record("user-event", one.user_key, one.event_id, one.time_us, payload, trace))
         return records
 
-    async def _cancelled(self, taken: Sequence[_Brought]) -> dict[str, str]:
+    async def _cancelled(self, taken: Sequence[Arrival]) -> dict[str, str]:
         """The purchase that each cancellation takes back, by event id."""
-        people = {one.arrival.user_key for one in taken if one.arrival.event_type == CANCEL}
+        people = {one.user_key for one in taken if one.event_type == CANCEL}
         if not people:
             return {}
         # what is on its way into the log may be a purchase that is cancelled here
@@ -149,8 +152,8 @@ class EventIntake:
             await asyncio.wait(self._appending)
         await self._purchases.catch_up()
         draft = self._purchases.draft()
-        theirs = [one for one in taken if one.arrival.user_key in people]
-        cancelled = {one.event_id: draft.decide(one.arrival.user_key, one.event_id, one.event) for one in theirs}
+        theirs = [one for one in taken if one.user_key in people]
+        cancelled = {one.event_id: draft.decide(one.user_key, one.event_id, one.event) for one in theirs}
         for one in theirs:
             one.mark = draft.marks.get(one.event_id, "")
         return cancelled
@@ -161,26 +164,32 @@ class EventIntake:
         task.add_done_callback(self._appending.pop)
         return task
 
-    def _count(self, brought: Sequence[_Brought], results: Sequence[Result]) -> None:
+    def _count(self, brought: Sequence[Arrival], results: Sequence[Result]) -> None:
         kinds = Counter(
-            (result.outcome, result.reason, one.event.channel) for one, result in zip(brought, results, strict=True)
+            [
+                (result.outcome, result.reason if result.violations else "", one.event.channel)
+                for one, result in zip(brought, results, strict=True)
+            ]
         )
         for (outcome, reason, channel), number in kinds.items():
             name = Channel.Name(channel) if channel in Channel.values() else "unknown"
             _events.add(number, {"outcome": outcome.value, "reason": reason, "channel": name})
             self._add_count(outcome, reason, number)
-        if any(result.violations or result.mark for result in results):
-            self._count_rules(brought, results)
+        met = [(one, result) for one, result in zip(brought, results, strict=True) if result.violations or result.mark]
+        if met:
+            self._count_rules(met)
 
-    def _count_rules(self, brought: Sequence[_Brought], results: Sequence[Result]) -> None:
-        met: Counter[tuple[str, Channel.ValueType]] = Counter()
-        for one, result in zip(brought, results, strict=True):
-            rules = {violation.reason for violation in result.violations} | ({result.mark} - {""})
-            channel = one.event.channel if one.event.channel in Channel.values() else Channel.CHANNEL_UNSPECIFIED
-            met.update((rule, channel) for rule in rules)
-        for (rule, channel), number in met.items():
+    def _count_rules(self, met: Sequence[tuple[Arrival, Result]]) -> None:
+        counts: Counter[tuple[str, Channel.ValueType]] = Counter()
+        for one, result in met:
+            given = one.event.channel
+            channel = given if given in Channel.values() else Channel.CHANNEL_UNSPECIFIED
+            counts.update((rule, channel) for rule in {violation.reason for violation in result.violations})
+            if result.mark:
+                counts[result.mark, channel] += 1
+        for (rule, channel), number in counts.items():
             _rules_met.add(number, {"rule": rule, "channel": Channel.Name(channel)})
-        self.counts.by_rule += met
+        self.counts.by_rule += counts
 
     def _add_count(self, outcome: Outcome, reason: str, number: int) -> None:
         if outcome is Outcome.ACCEPTED:
@@ -191,12 +200,12 @@ class EventIntake:
             self.counts.rejected_by_reason[reason] += number
 
 
-def _refusal(one: _Brought, refused_time_us: int) -> Refusal:
+def _refusal(one: Arrival, refused_time_us: int) -> Refusal:
     sent = one.event.SerializeToString(deterministic=True)
     return Refusal(digest(sent), sent, one.violations[0].reason, one.violations, refused_time_us)
 
 
-def _results(brought: Sequence[_Brought], appended: Sequence[Appended]) -> list[Result]:
+def _results(brought: Sequence[Arrival], appended: Sequence[Appended]) -> list[Result]:
     places = iter(appended)
     return [
         Result(one.event_id, Outcome.REJECTED, violations=one.violations)
@@ -206,7 +215,7 @@ def _results(brought: Sequence[_Brought], appended: Sequence[Appended]) -> list[
     ]
 
 
-def _placed(one: _Brought, place: Appended) -> Result:
+def _placed(one: Arrival, place: Appended) -> Result:
     # a cancellation that is sent again was marked the first time
     mark = "" if place.duplicate else one.mark
     return Result(one.event_id, Outcome.DUPLICATE if place.duplicate else Outcome.ACCEPTED, place.offset, mark=mark)

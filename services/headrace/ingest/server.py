@@ -144,7 +144,6 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             replayed=done.replayed, accepted=done.accepted, still_rejected=done.replayed - done.accepted
         )
 
-
     async def _replayed(self, request: pb.ReplayDeadLettersRequest) -> Replayed:
         excused = _excused(request.excused_rules)
         if not request.mended:

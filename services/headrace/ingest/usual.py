@@ -4,8 +4,9 @@ score = |ln value − median| ÷ max(1.4826 × MAD, `least_scale`), over the pro
 Hoaglin, How to Detect and Handle Outliers, 1993; MAD: the median distance from the median). A product of which
 fewer than eight values were met is judged by what it is listed at, else by the newest values of the whole shop.
 
-Every judged value is remembered, an odd one too: a level that stays becomes the usual one as soon as it is half of
-the product's window. The same values in the same order give the same judgements.
+An odd value is not remembered as a usual one, but a level that stays becomes the usual one: after 16 odd values of a
+product in a row its memory begins anew with them. Of usual values, one in eight is remembered once the memory is full.
+The same values in the same order give the same judgements.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ _WINDOW = 31
 _SHOP_WINDOW = 1_001
 _ENOUGH = 8
 # bounds are made anew after so many values; what is outside of them is judged by the newest ones
-_LOOK_AGAIN = 64
+_LOOK_AGAIN = 16
+_ODD_IN_A_ROW = 16
+_MOST_ODD = 10_000
+# a product's values change slowly, and remembering one takes longer than judging it
+_ONE_IN = 8
 # the normal distribution's standard deviation in median distances from the median
 _DEVIATIONS = 1.4826
 
@@ -43,15 +48,15 @@ class UsualValues:
     `is_low_odd`: whether a value may be too low as well. Memory: up to 350 bytes a product.
     """
 
-    def __init__(
-        self, limit: float, *, least_scale: float, is_low_odd: bool, memory_products: int = 200_000
-    ) -> None:
+    def __init__(self, limit: float, *, least_scale: float, is_low_odd: bool, memory_products: int = 200_000) -> None:
         self.limit = limit
         self._least_scale = least_scale
         self._is_low_odd = is_low_odd
         self._memory_products = memory_products
         self._of: OrderedDict[str, array[float]] = OrderedDict()
+        self._odd: OrderedDict[str, array[float]] = OrderedDict()
         self._listed: dict[str, float] = {}
+        self._turn = 0
         self._shop = _fresh()
 
     def list_at(self, product_id: str, value: float) -> None:
@@ -59,24 +64,38 @@ class UsualValues:
         self._listed[product_id] = value
 
     def odd(self, product_id: str, value: float) -> Odd | None:
-        """None, and the value is remembered, unless it is odd. `value` is above 0."""
+        """What is odd about a value above 0; None, and the value counts as usual, when nothing is."""
         state = self._of.get(product_id)
-        if state is not None and state[_LOW] <= value <= state[_HIGH]:
-            self._add(state, value)
-            return None
-        found = self._judged(product_id, state, value)
-        if found is None:
-            self.note(product_id, value)
-        return found
-
-    def note(self, product_id: str, value: float) -> None:
-        """Remembers a value."""
-        state = self._of.get(product_id)
+        if state is None or not state[_LOW] <= value <= state[_HIGH]:
+            found = self._judged(product_id, state, value)
+            if found is not None:
+                return found
+        if self._odd:
+            self._odd.pop(product_id, None)
+        self._turn += 1
         if state is None:
-            state = self._of[product_id] = _fresh()
-            if len(self._of) > self._memory_products:
-                self._of.popitem(last=False)
-        self._add(state, value)
+            self._add(self._begin(product_id), value)
+        elif self._turn % _ONE_IN == 0 or state[_MET] < _WINDOW:
+            self._add(state, value)
+        return None
+
+    def note_odd(self, product_id: str, value: float) -> None:
+        """Counts a value that was odd; it and the ones before become the usual ones when they are many in a row."""
+        values = self._odd.setdefault(product_id, array("d"))
+        values.append(value)
+        if len(values) >= _ODD_IN_A_ROW:
+            del self._odd[product_id]
+            state = self._begin(product_id)
+            for one in values:
+                self._add(state, one)
+        elif len(self._odd) > _MOST_ODD:
+            self._odd.popitem(last=False)
+
+    def _begin(self, product_id: str) -> array[float]:
+        state = self._of[product_id] = _fresh()
+        if len(self._of) > self._memory_products:
+            self._of.popitem(last=False)
+        return state
 
     def _add(self, state: array[float], value: float) -> None:
         met = int(state[_MET]) + 1
@@ -98,7 +117,7 @@ class UsualValues:
             shop.append(value)
         else:
             shop[_FIRST + (met - 1) % _SHOP_WINDOW] = value
-        if met % 256 == 0 or met in (32, 64, 128):
+        if met % 256 == 0 or met in (8, 16, 32, 64, 128):
             self._set_bounds(shop)
 
     def _judged(self, product_id: str, state: array[float] | None, value: float) -> Odd | None:
