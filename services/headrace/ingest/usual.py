@@ -2,7 +2,8 @@
 
 score = |ln value − median| ÷ max(1.4826 × MAD, `least_scale`), over the product's newest values (Iglewicz and
 Hoaglin, How to Detect and Handle Outliers, 1993; MAD: the median distance from the median). A product of which
-fewer than eight values were met is judged by what it is listed at, else by the newest values of the whole shop.
+fewer than eight values were met is judged by what it is listed at, else by the newest values of the whole shop. What
+is like the listed value is never odd: a clearance that the catalogue knows of is no slip.
 
 An odd value is not remembered as a usual one, but a level that stays becomes the usual one: after 16 odd values of a
 product in a row its memory begins anew with them. Of usual values, one in eight is remembered once the memory is full.
@@ -121,11 +122,18 @@ class UsualValues:
             self._set_bounds(shop)
 
     def _judged(self, product_id: str, state: array[float] | None, value: float) -> Odd | None:
-        if state is not None and state[_MET] >= _ENOUGH:
-            return self._compared(value, *self._centre(state[_FIRST:]))
+        found = None
+        has_met = state is not None and state[_MET] >= _ENOUGH
+        if state is not None and has_met:
+            found = self._compared(value, *self._centre(state[_FIRST:]))
+            if found is None:
+                return None
         listed = self._listed.get(product_id)
         if listed is not None:
-            return self._compared(value, math.log(listed), self._least_scale)
+            by_list = self._compared(value, math.log(listed), self._least_scale)
+            return by_list and (found or by_list)
+        if has_met:
+            return found
         shop = self._shop
         if shop[_LOW] <= value <= shop[_HIGH] or shop[_HIGH] < 0:
             return None

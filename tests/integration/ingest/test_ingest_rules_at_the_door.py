@@ -147,7 +147,7 @@ async def test_ids_may_be_required(open_door: Any, event: Event) -> None:
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
 async def test_what_is_planted_in_a_shop_is_found_and_the_good_is_taken(door: Any) -> None:
-    shop = shop_of(5, **SMALL)
+    shop = shop_of(11, **SMALL)
     shares = shares_of(shop, await send(door.stub, shop))
     assert shares.pop("good lost") <= 0.001
     assert shares.pop("bot events refused") > 0.7
