@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 
 from headrace.runtime.clock import MICROSECONDS
 
@@ -33,8 +34,7 @@ class VisitorRates:
         self._memory_events = memory_events
         # few are kept as tuples: the garbage collector forgets tuples of numbers, while it looks through
         # all sets again and again, and the door stands still meanwhile
-        # an ordered one: a plain dictionary looks for its oldest among all that were deleted before
-        self._seen: OrderedDict[tuple[str, int], tuple[int, ...] | set[int]] = OrderedDict()
+        self._seen: dict[tuple[str, int], tuple[int, ...] | set[int]] = {}
         self._events = 0
 
     def admits(self, user_key: str, event_id: str, time_us: int) -> bool:
@@ -52,12 +52,15 @@ class VisitorRates:
         else:
             self._seen[slot] = (*seen, number) if len(seen) < _FEW else {*seen, number}
         self._events += 1
-        self._forget_oldest()
+        if self._events > self._memory_events:
+            self._forget_oldest()
         return True
 
     def _forget_oldest(self) -> None:
+        # many at once: a dictionary looks for its first entry among all that were deleted before it
         while self._events > self._memory_events:
-            self._events -= len(self._seen.popitem(last=False)[1])
+            for slot in list(islice(self._seen, max(1, len(self._seen) // 8))):
+                self._events -= len(self._seen.pop(slot))
 
 
 @dataclass(frozen=True, slots=True)

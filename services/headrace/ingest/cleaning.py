@@ -122,18 +122,19 @@ class Outliers:
     def violations(self, one: Arrival) -> list[Violation]:
         """The odd values of an event."""
         has_quantity = one.event_type in _WITH_QUANTITY
-        prices, quantities = self.prices, self._quantities
         found: list[tuple[UsualValues, str, str, Odd]] = []
         for number, (product_id, price, quantity) in enumerate(one.lines):
             # free and not told are the same here
-            if price > 0 and (odd := prices.odd(product_id, price)) is not None:
-                found.append((prices, product_id, f"product_details[{number}].price", odd))
-            if has_quantity and (odd := quantities.odd(product_id, quantity or 1)) is not None:
-                found.append((quantities, product_id, f"product_details[{number}].quantity", odd))
-        if found and self._is_first(one.event_id):
+            if price > 0 and (odd := self.prices.odd(product_id, price)) is not None:
+                found.append((self.prices, product_id, f"product_details[{number}].price", odd))
+            if has_quantity and (odd := self._quantities.odd(product_id, quantity or 1)) is not None:
+                found.append((self._quantities, product_id, f"product_details[{number}].quantity", odd))
+        if not found:
+            return []
+        if self._is_first(one.event_id):
             for usual, product_id, _, odd in found:
                 usual.note_odd(product_id, odd.value)
-        return [_outlier(field, odd, prices.limit) for _, _, field, odd in found]
+        return [_outlier(field, odd, self.prices.limit) for _, _, field, odd in found]
 
     def _is_first(self, event_id: str) -> bool:
         number = hash(event_id)

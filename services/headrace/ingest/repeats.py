@@ -16,7 +16,7 @@ class Acts:
     are let pass. An event that is sent again under its own id is no repeat of itself.
     """
 
-    def __init__(self, window_us: int, *, memory_acts: int = 1 << 18) -> None:
+    def __init__(self, window_us: int, *, memory_acts: int = 1 << 16) -> None:
         self.window_us = window_us
         # a table in which an act overwrites another of the same place: 24 bytes each, nothing to collect, and
         # a fifth of the time that a dictionary took which forgot its oldest
