@@ -22,7 +22,7 @@ imports = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Parquet, .csv, .tsv, .jsonl, texts also .gz.")]
+Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Parquet, .csv, .tsv, .jsonl, texts also .gz.")]
 MappingPath = Annotated[
     Path, typer.Option("--mapping", help="Which column is which field; `headrace mapping FILE` drafts one.")
 ]

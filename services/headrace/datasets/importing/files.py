@@ -124,12 +124,27 @@ def _text_batches(path: Path, is_csv: bool, form: Form, size: int) -> Iterator[R
     number, whole = 0, max(_size(path), 1)
     with _opened(path) as (text, raw):
         rows = _csv_rows(path, text, form) if is_csv else _json_rows(text)
-        try:
-            while batch := list(islice(rows, size)):
-                number = batch[-1].number
-                yield RowBatch(batch, min(raw.tell() / whole, 1.0))
-        except _READING as error:
-            raise InvalidRequestError.of(str(path), f"breaks off after row {number}: {_first_line(error)}") from error
+        failure: Exception | None = None
+        while failure is None:
+            batch, failure = _gathered(rows, size)
+            if not batch:
+                break
+            number = batch[-1].number
+            yield RowBatch(batch, min(raw.tell() / whole, 1.0))
+    if failure is not None:
+        raise InvalidRequestError.of(str(path), f"breaks off after row {number}: {_first_line(failure)}") from failure
+
+
+def _gathered(rows: Iterator[Row | Unreadable], size: int) -> tuple[list[Row | Unreadable], Exception | None]:
+    """Up to `size` rows, and what went wrong after them."""
+    batch: list[Row | Unreadable] = []
+    try:
+        # one by one: those before a failure count
+        for row in islice(rows, size):
+            batch.append(row)  # noqa: PERF402
+    except _READING as error:
+        return batch, error
+    return batch, None
 
 
 def _size(path: Path) -> int:
@@ -150,7 +165,7 @@ class _opened:  # noqa: N801  # used as a function
         is_packed = path.name.lower().endswith(".gz")
         unpacked: BinaryIO = gzip.GzipFile(fileobj=self._raw) if is_packed else self._raw  # type: ignore[assignment]
         # what is not UTF-8 is found where it is used, and written back as it was
-        self._text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="")
+        self._text = io.TextIOWrapper(unpacked, "utf-8", errors="surrogateescape", newline="")
 
     def __enter__(self) -> tuple[io.TextIOWrapper, BinaryIO]:
         return self._text, self._raw
@@ -168,6 +183,7 @@ class _Lines:
     def __init__(self, text: io.TextIOWrapper) -> None:
         self._text = text
         self._kept: list[str] = []
+        self._is_first = True
 
     def __iter__(self) -> _Lines:
         return self
@@ -176,6 +192,9 @@ class _Lines:
         line = self._text.readline(_LINE_CHARACTERS)
         if not line:
             raise StopIteration
+        if self._is_first:
+            # the codec "utf-8-sig" loses a file that is only the beginning of a mark
+            line, self._is_first = line.removeprefix("\ufeff"), False
         if len(line) == _LINE_CHARACTERS and line[-1] not in "\r\n":
             while (rest := self._text.readline(_LINE_CHARACTERS)) and rest[-1] not in "\r\n":
                 pass
