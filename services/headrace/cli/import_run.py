@@ -109,17 +109,23 @@ class ImportRun:
         pace = Pace(speed)
         for file in files:
             self.file, self.done_before = file, self._from_row
-            for number, batch in enumerate(import_batches(file, self._mapping), 1):
-                self._account(file, batch)
-                await self._send(file, self._sendable(batch), sender, pace)
-                if number % _SETTLE_EVERY == 0 or self._mapping.kind != "events":
-                    await sender.flush()
-                    self.done_before = max(batch.settled_row, self._from_row)
-            await sender.flush()
+            try:
+                await self._send_file(file, sender, pace)
+            finally:
+                # what came before a file broke off is wanted too; a door that is gone says so again
+                await sender.flush()
         counts = sender.counts
         self.imported.accepted += counts.accepted
         self.imported.duplicates += counts.duplicates
         self.imported.refused += counts.rejected
+
+    async def _send_file(self, file: Path, sender: Sender, pace: Pace) -> None:
+        for number, batch in enumerate(import_batches(file, self._mapping), 1):
+            self._account(file, batch)
+            await self._send(file, self._sendable(batch), sender, pace)
+            if number % _SETTLE_EVERY == 0 or self._mapping.kind != "events":
+                await sender.flush()
+                self.done_before = max(batch.settled_row, self._from_row)
 
     def _account(self, file: Path, batch: Batch) -> None:
         self.imported.rows += batch.rows

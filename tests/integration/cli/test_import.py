@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -136,6 +138,18 @@ async def test_one_can_go_on_at_a_row(shop: Shop) -> None:
     file = shop.file("f.csv", "event,customer,ts,item,quantity\n" + rows)
     code, done = await shop.run("events", file, "--mapping", shop.file("m.toml", EVENTS), "--from-row", "8")
     assert (code, done["passed_over"], done["accepted"]) == (0, 7, 3)
+
+
+async def test_a_file_that_breaks_off_is_taken_as_far_as_it_goes(shop: Shop) -> None:
+    rows = "".join(f"sale,{number},2020-01-01,a{number * 7919 % 1000},1\n" for number in range(9_000))
+    packed = gzip.compress(("event,customer,ts,item,quantity\n" + rows).encode())
+    (shop.folder / "f.csv.gz").write_bytes(packed[: len(packed) // 2])
+    arguments = ("events", str(shop.folder / "f.csv.gz"), "--mapping", shop.file("m.toml", EVENTS))
+    result = await asyncio.to_thread(CliRunner().invoke, app, shop.arguments(*arguments))
+    said = re.search(r"breaks off after row (\d+)", result.stderr)
+    assert result.exit_code == 2
+    assert said
+    assert len(await shop.logged("user-event")) == int(said[1]) > 1_000
 
 
 @pytest.mark.parametrize(

@@ -277,3 +277,15 @@ def test_a_file_that_breaks_off_gives_what_came_before_and_says_where(tmp_path: 
     assert seen > 1_000
     with pytest.raises(InvalidRequestError, match=f"breaks off after row {seen}:"):
         next(sizes)
+
+
+def test_the_worked_example_of_the_documentation_does_what_it_says(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "importing.md").read_text()
+    (tmp_path / "orders.csv").write_text(text.split("```\n")[1])
+    batch = imported(tmp_path / "orders.csv", text.split("```toml\n")[1].split("```")[0])
+    (event,) = as_dict(batch)
+    assert (batch.rows, batch.skipped, event["event_time"]) == (3, 1, "2020-07-01T11:00:00Z")
+    assert event["product_details"] == [
+        {"product_id": "boots", "quantity": 1, "price": 59.9},
+        {"product_id": "laces", "quantity": 2, "price": 1.99},
+    ]
