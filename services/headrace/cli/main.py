@@ -8,6 +8,7 @@ from headrace.cli.answers import recommend, search
 from headrace.cli.cleaning import cleaning
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
+from headrace.cli.importing import imports, mapping
 from headrace.cli.letters import letters
 from headrace.cli.moving.backup import backup, restore
 from headrace.cli.moving.move import move
@@ -56,6 +57,8 @@ app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(cleaning)
+app.add_typer(imports, name="import", rich_help_panel=_SHOP)
+app.command(rich_help_panel=_SHOP)(mapping)
 app.add_typer(letters, name="deadletters", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)

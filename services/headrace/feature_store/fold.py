@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.catalogue import Catalogue, describe
 from headrace.feature_store.columns import Columns
+from headrace.feature_store.dated_facts import DatedFacts
 from headrace.feature_store.decay import DecayedCounts
 from headrace.feature_store.entities import Entities
-from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
+from headrace.feature_store.facts import DatedFact, Fact, ProductFact, Tick, UserAct
 from headrace.feature_store.histories import Histories, HistoriesCopy, history_of
 from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
@@ -38,6 +39,7 @@ from headrace.model.items import COLUMN, DAY_US, DECAY_COLUMNS, WINDOW_COLUMNS, 
 _KIND = {code: kind for kind, code in enumerate(COUNTED_CODES)}
 _FIRST_SEEN = COLUMN["first_seen_h"]
 _PURCHASE = EventCode.PURCHASE
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class State:
         self.windows = WindowedCounts()
         self.entities = Entities()
         self.catalogue = Catalogue()
+        self.dated_facts = DatedFacts(int(self.rules.fact_horizon_days * _DAY_US))
         self._words = WordCounts()
         self._decays = DecayedCounts()
         self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
@@ -100,6 +103,8 @@ class State:
         elif isinstance(fact, ProductFact):
             # a change carries the door's clock, which in a replay is years ahead of the shop's
             self._describe(fact)
+        elif isinstance(fact, DatedFact):
+            self.dated_facts.put(fact, self.now_us)
         self.offset = fact.offset
         return closed
 
@@ -113,6 +118,7 @@ class State:
         self.now_us = time_us
         if self._ttl_us:
             self.histories.cutoff_us = time_us - self._ttl_us
+        self.dated_facts.advance(time_us)
         closed = list(self._visits.end(time_us, offset))
         expired = self.windows.advance(time_us)
         if len(expired):
@@ -263,6 +269,7 @@ class State:
             **self.windows.columns(self.entities.row_count),
             **self.entities.columns(),
             **self.catalogue.columns(),
+            **self.dated_facts.columns(),
             **self._words.columns(),
             **self._decays.columns(count),
             **self._covisitation.columns(count),
@@ -286,7 +293,7 @@ class State:
         return state
 
     def _restore(self, columns: Columns) -> None:
-        for part in (self.windows, self.entities, self.catalogue, self._words):
+        for part in (self.windows, self.entities, self.catalogue, self.dated_facts, self._words):
             part.restore(columns)
         for counted in (self._decays, self._covisitation, self._visits):
             counted.restore(columns)

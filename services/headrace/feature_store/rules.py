@@ -14,7 +14,7 @@ STATE_VERSION = 4
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long histories are, how fast co-visitation fades, which training rows and people are kept."""
+    """How long histories are, how fast co-visitation fades, which training rows, people and past facts are kept."""
 
     history_events: int = 200
     covisitation_half_life_days: float = 30.0
@@ -22,6 +22,7 @@ class Rules:
     row_sample_rate: float = 1.0
     # 0: for ever
     user_ttl_days: float = 0.0
+    fact_horizon_days: float = 90.0
 
     def fingerprint(self) -> str:
         """Changes when the rules, the features or the form of the state do."""

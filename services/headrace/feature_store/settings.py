@@ -22,6 +22,7 @@ class FeatureStoreSettings(ServingSettings):
     row_candidates: int = Field(64, ge=4, le=1000, description="candidates sampled for each training group")
     row_sample_rate: float = Field(1.0, ge=0, le=1, description="share of moments that become training groups")
     row_history_bytes: int = Field(4 << 30, ge=1 << 20, description="training rows kept on disk; the oldest go first")
+    fact_horizon_days: float = Field(90.0, ge=1, le=3650, description="days that past dated facts can be asked for")
     row_chunk_bytes: int = Field(32 << 20, ge=1 << 16, description="training rows held in memory before a file")
     snapshot_every_s: float = Field(30.0, gt=0, description="seconds between snapshots of a state that changes")
     redis_url: str = Field(
@@ -49,4 +50,5 @@ class FeatureStoreSettings(ServingSettings):
             row_candidates=self.row_candidates,
             row_sample_rate=self.row_sample_rate,
             user_ttl_days=self.user_ttl_days,
+            fact_horizon_days=self.fact_horizon_days,
         )

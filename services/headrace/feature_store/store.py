@@ -19,6 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.feature_store.fact_questions import FactQuestion, HeldFacts, answered
 from headrace.feature_store.facts import Fact
 from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
@@ -277,6 +278,11 @@ class FeatureStore:
         history = history_of(await self._reader.bytes_of(user_key))
         features = user_features(state, user_key)
         return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
+
+    async def facts(self, question: FactQuestion, timeout_s: float | None) -> HeldFacts:
+        """The dated facts that held then, as known then. DeadlineError when `min_offset` takes too long."""
+        await self._reached(question.min_offset, timeout_s)
+        return await self._run(lambda: answered(self._state, question))
 
     async def _reached(self, offset: int, timeout_s: float | None) -> None:
         end = None if timeout_s is None else time.monotonic() + timeout_s

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Limits, Rules
+from headrace.ingest.fact_intake import FactIntake
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.remembering import remember_newest
 from headrace.ingest.retention import Retention
@@ -48,6 +49,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         servicer = IngestServicer(
             intake=intake,
             catalogue=catalogue,
+            facts=FactIntake(log=log, catalogue=catalogue),
             store=store,
             log=log,
             stream_batch_events=settings.stream_batch_events,

@@ -19,7 +19,7 @@ from headrace.runtime.errors import NotFoundError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, Record
 from headrace.runtime.telemetry import traceparent
 from headrace.v1.common_pb2 import Product
-from headrace.v1.log_pb2 import LoggedUserEvent, ProductChange
+from headrace.v1.log_pb2 import LoggedDatedFact, LoggedUserEvent, ProductChange
 
 _READ_LIMIT = 2_000
 
@@ -153,8 +153,8 @@ class Catalogue:
     async def catch_up(self) -> None:
         """Folds what was logged since the last time and may have no row yet."""
         end = (await self._log.end())[0]
-        # a lost database gets its ordinals back from the events too
-        kinds = ("product-change",) if self._ordinals else ("product-change", "user-event")
+        # a lost database gets its ordinals back from the events and the dated facts too
+        kinds = ("product-change",) if self._ordinals else ("product-change", "user-event", "dated-fact")
         offset = await self._store.folded_offset()
         while offset < end:
             records = await self._log.read(offset, limit=_READ_LIMIT, kinds=kinds)
@@ -171,6 +171,10 @@ class Catalogue:
                 change = ProductChange.FromString(record.payload)
                 ordinals[change.product.id] = change.ordinal
                 products.append(_stored(change, record))
+            elif record.kind == "dated-fact":
+                dated = LoggedDatedFact.FromString(record.payload)
+                if dated.HasField("item_ordinal"):
+                    ordinals[dated.fact.entity_id] = dated.item_ordinal
             else:
                 logged = LoggedUserEvent.FromString(record.payload)
                 named = [detail.product_id for detail in logged.event.product_details]

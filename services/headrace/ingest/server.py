@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.dead_letters import Replayed, replay, replay_mended
+from headrace.ingest.fact_intake import FactIntake
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE, RULES, Does, Rule
@@ -44,6 +45,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         *,
         intake: EventIntake,
         catalogue: Catalogue,
+        facts: FactIntake,
         store: IngestStore,
         log: EventLog,
         stream_batch_events: int,
@@ -52,6 +54,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> None:
         self._intake = intake
         self._catalogue = catalogue
+        self._facts = facts
         self._store = store
         self._log = log
         self._stream_batch_events = stream_batch_events
@@ -92,6 +95,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         results = await self._catalogue.write(request.products)
         self._products_written += sum(result.outcome is Outcome.ACCEPTED for result in results)
         return pb.WriteProductsResponse(results=[_write_result(result) for result in results])
+
+    async def WriteFacts(self, request: pb.WriteFactsRequest, context: _Context) -> pb.WriteFactsResponse:
+        _check_batch("facts", len(request.facts))
+        results = await self._facts.write(request.facts)
+        return pb.WriteFactsResponse(results=[_write_result(result) for result in results])
 
     async def DeleteProduct(self, request: pb.DeleteProductRequest, context: _Context) -> pb.DeleteProductResponse:
         if not request.product_id:

@@ -215,6 +215,48 @@ class WriteProductsResponse(_message.Message):
 Global___WriteProductsResponse: _TypeAlias = WriteProductsResponse  # noqa: Y015
 
 @_typing.final
+class WriteFactsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.DatedFact]: ...
+    def __init__(
+        self,
+        *,
+        facts: _abc.Iterable[_common_pb2.DatedFact] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFactsRequest: _TypeAlias = WriteFactsRequest  # noqa: Y015
+
+@_typing.final
+class WriteFactsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteResult]:
+        """One a fact, in the order of the request; `id` is the fact's, given or derived."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___WriteResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFactsResponse: _TypeAlias = WriteFactsResponse  # noqa: Y015
+
+@_typing.final
 class DeleteProductRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

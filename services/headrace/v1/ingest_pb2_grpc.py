@@ -50,6 +50,11 @@ class IngestServiceStub:
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsResponse.FromString,
                 _registered_method=True)
+        self.WriteFacts = channel.unary_unary(
+                '/headrace.v1.IngestService/WriteFacts',
+                request_serializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsResponse.FromString,
+                _registered_method=True)
         self.DeleteProduct = channel.unary_unary(
                 '/headrace.v1.IngestService/DeleteProduct',
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.DeleteProductRequest.SerializeToString,
@@ -100,6 +105,14 @@ class IngestServiceServicer:
 
     def WriteProducts(self, request, context):
         """Creates or replaces products (at most 2,000), a result each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteFacts(self, request, context):
+        """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+        RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +171,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.WriteProducts,
                     request_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsResponse.SerializeToString,
+            ),
+            'WriteFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteFacts,
+                    request_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsResponse.SerializeToString,
             ),
             'DeleteProduct': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteProduct,
@@ -267,6 +285,33 @@ class IngestService:
             '/headrace.v1.IngestService/WriteProducts',
             headrace_dot_v1_dot_ingest__pb2.WriteProductsRequest.SerializeToString,
             headrace_dot_v1_dot_ingest__pb2.WriteProductsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.IngestService/WriteFacts',
+            headrace_dot_v1_dot_ingest__pb2.WriteFactsRequest.SerializeToString,
+            headrace_dot_v1_dot_ingest__pb2.WriteFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,10 @@ class IngestServiceStub:
     """
     WriteProducts: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.WriteProductsRequest, _ingest_pb2.WriteProductsResponse]
     """Creates or replaces products (at most 2,000), a result each."""
+    WriteFacts: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.WriteFactsRequest, _ingest_pb2.WriteFactsResponse]
+    """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+    RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+    """
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]
@@ -73,6 +77,10 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """
     WriteProducts: _aio.UnaryUnaryMultiCallable[_ingest_pb2.WriteProductsRequest, _ingest_pb2.WriteProductsResponse]  # type: ignore[assignment]
     """Creates or replaces products (at most 2,000), a result each."""
+    WriteFacts: _aio.UnaryUnaryMultiCallable[_ingest_pb2.WriteFactsRequest, _ingest_pb2.WriteFactsResponse]  # type: ignore[assignment]
+    """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+    RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+    """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]  # type: ignore[assignment]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]  # type: ignore[assignment]
@@ -117,6 +125,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.WriteProductsResponse, _abc.Awaitable[_ingest_pb2.WriteProductsResponse]]:
         """Creates or replaces products (at most 2,000), a result each."""
+
+    @_abc_1.abstractmethod
+    def WriteFacts(
+        self,
+        request: _ingest_pb2.WriteFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.WriteFactsResponse, _abc.Awaitable[_ingest_pb2.WriteFactsResponse]]:
+        """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+        RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+        """
 
     @_abc_1.abstractmethod
     def DeleteProduct(
