@@ -18,6 +18,8 @@ class UserAct(NamedTuple):
     channel: int
     ordinals: list[int]
     is_cancel: bool
+    # the device that a person was logged in on; empty where that is not known
+    device_key: str = ""
 
 
 class ProductFact(NamedTuple):
@@ -61,10 +63,19 @@ class DatedFact(NamedTuple):
     document: bytes
 
 
+class IdentityFact(NamedTuple):
+    """Somebody joined a device to a person, or took the two apart."""
+
+    offset: int
+    device_key: str
+    user_key: str
+    is_joined: bool
+
+
 class Tick(NamedTuple):
     """A record that says nothing about users or items."""
 
     offset: int
 
 
-Fact: TypeAlias = UserAct | ProductFact | DatedFact | Tick
+Fact: TypeAlias = UserAct | ProductFact | DatedFact | IdentityFact | Tick

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from headrace.feature_store.dated_facts import ALWAYS, NEVER
-from headrace.feature_store.facts import DatedFact, Fact, ProductFact, Tick, UserAct
+from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
+from headrace.feature_store.identities import device_key_of
 from headrace.model.events import EVENT_CODES, EventCode
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.v1 import common_pb2, feature_store_pb2, log_pb2
@@ -20,6 +21,9 @@ def fact_of(record: LoggedRecord) -> Fact:
         return _product_fact(record)
     if record.kind == "dated-fact":
         return _dated_fact(record)
+    if record.kind == "identity-change":
+        change = log_pb2.IdentityChange.FromString(record.payload)
+        return IdentityFact(record.offset, change.device_key, change.user_key, change.joined)
     return Tick(record.offset)
 
 
@@ -32,7 +36,15 @@ def _user_act(record: LoggedRecord) -> UserAct:
     # a cancellation whose purchase was not found, and an impression, touch no item
     ordinals = list(dict.fromkeys(logged.item_ordinals)) if code or is_cancel else []
     return UserAct(
-        record.offset, event_type, code, logged.user_key, logged.event_time_us, event.channel, ordinals, is_cancel
+        record.offset,
+        event_type,
+        code,
+        logged.user_key,
+        logged.event_time_us,
+        event.channel,
+        ordinals,
+        is_cancel,
+        device_key_of(event.visitor_id) if event.user_id and event.visitor_id else "",
     )
 
 

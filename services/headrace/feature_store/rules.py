@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-# 4: people's histories are apart from the rest, and their rows of counts are used again
+# 4: people's histories are apart from the rest, and their rows of counts are used again; devices join persons
 STATE_VERSION = 4
 
 
@@ -23,6 +23,8 @@ class Rules:
     # 0: for ever
     user_ttl_days: float = 0.0
     fact_horizon_days: float = 90.0
+    # whether a log-in joins a device to a person
+    stitch: bool = True
 
     def fingerprint(self) -> str:
         """Changes when the rules, the features or the form of the state do."""

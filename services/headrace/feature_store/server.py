@@ -48,6 +48,8 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             feature_schema=USER_SCHEMA,
             offset=state.offset,
             now_us=state.now_us,
+            person_key=state.members[0],
+            device_keys=state.members[1:],
         )
 
     async def WatchItemFeatures(

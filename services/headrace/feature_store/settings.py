@@ -31,6 +31,7 @@ class FeatureStoreSettings(ServingSettings):
     )
     hot_users: int = Field(100_000, ge=0, description="people kept in memory when the rest are in a Redis")
     user_ttl_days: float = Field(0.0, ge=0, description="days of log time after which events of a history go; 0: never")
+    stitch: bool = Field(True, description="let a log-in join what was done on a device to the person's own")
     publish_every_s: float = Field(0.075, gt=0, description="seconds between deltas to watchers of items")
     read_limit: int = Field(2000, ge=1, le=100_000, description="records read from the log at once")
     fold_slice_s: float = Field(0.015, gt=0, description="longest fold before other work on the state gets its turn")
@@ -51,4 +52,5 @@ class FeatureStoreSettings(ServingSettings):
             row_sample_rate=self.row_sample_rate,
             user_ttl_days=self.user_ttl_days,
             fact_horizon_days=self.fact_horizon_days,
+            stitch=self.stitch,
         )

@@ -74,6 +74,8 @@ class UserState:
     features: NDArray[np.float32]
     offset: int
     now_us: int
+    # the person's own key, then the devices'
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,9 +277,10 @@ class FeatureStore:
         state = self._state
         # taken before the history is read: the history holds at least everything up to it
         offset, clock_us = self._offset, state.now_us
-        history = history_of(await self._reader.bytes_of(user_key))
+        members = state.identities.members_of(user_key)
+        history = history_of(await self._reader.bytes_of(members))
         features = user_features(state, user_key)
-        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
+        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us, members)
 
     async def facts(self, question: FactQuestion, timeout_s: float | None) -> HeldFacts:
         """The dated facts that held then, as known then. DeadlineError when `min_offset` takes too long."""

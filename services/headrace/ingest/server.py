@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.dead_letters import Replayed, replay, replay_mended
 from headrace.ingest.fact_intake import FactIntake
+from headrace.ingest.identity_changes import change_identity
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE, RULES, Does, Rule
@@ -110,6 +111,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ForgetUser is not served yet")
         raise AssertionError("abort returned")
 
+    async def ChangeIdentity(self, request: pb.ChangeIdentityRequest, context: _Context) -> pb.ChangeIdentityResponse:
+        joined = _is_join(request.change)
+        offset = await change_identity(self._log, request.visitor_id, request.user_id, joined=joined)
+        return pb.ChangeIdentityResponse(offset=offset)
+
     async def GetIngestStatus(
         self, request: pb.GetIngestStatusRequest, context: _Context
     ) -> pb.GetIngestStatusResponse:
@@ -172,6 +178,12 @@ def face(servicer: IngestServicer) -> Face:
 def _check_batch(field: str, size: int) -> None:
     if not 1 <= size <= _MAX_BATCH:
         raise InvalidRequestError.of(field, f"must be 1 .. {_MAX_BATCH}, got {size}")
+
+
+def _is_join(change: pb.ChangeIdentityRequest.Change) -> bool:
+    if change not in (pb.ChangeIdentityRequest.CHANGE_JOIN, pb.ChangeIdentityRequest.CHANGE_SPLIT):
+        raise InvalidRequestError.of("change", f"must be CHANGE_JOIN or CHANGE_SPLIT, got {change}")
+    return change == pb.ChangeIdentityRequest.CHANGE_JOIN
 
 
 def _page_size(given: int) -> int:

@@ -84,6 +84,8 @@ class GetUserStateResponse(_message.Message):
     FEATURE_SCHEMA_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     NOW_US_FIELD_NUMBER: _builtins.int
+    PERSON_KEY_FIELD_NUMBER: _builtins.int
+    DEVICE_KEYS_FIELD_NUMBER: _builtins.int
     features: _builtins.bytes
     """By name, as listed by ListFeatureViews; float32 little-endian."""
     feature_schema: _builtins.str
@@ -92,8 +94,14 @@ class GetUserStateResponse(_message.Message):
     """The state holds every record up to here."""
     now_us: _builtins.int
     """The log's time, Unix microseconds."""
+    person_key: _builtins.str
+    """The person whose state this is: who logged in last on the device that was asked for, or user_key itself."""
     @_builtins.property
     def history(self) -> Global___UserHistory: ...
+    @_builtins.property
+    def device_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices whose doings are part of it, in the order in which they were joined."""
+
     def __init__(
         self,
         *,
@@ -102,10 +110,12 @@ class GetUserStateResponse(_message.Message):
         feature_schema: _builtins.str = ...,
         offset: _builtins.int = ...,
         now_us: _builtins.int = ...,
+        person_key: _builtins.str = ...,
+        device_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_schema", b"feature_schema", "features", b"features", "history", b"history", "now_us", b"now_us", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_keys", b"device_keys", "feature_schema", b"feature_schema", "features", b"features", "history", b"history", "now_us", b"now_us", "offset", b"offset", "person_key", b"person_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -336,6 +336,67 @@ class ForgetUserResponse(_message.Message):
 Global___ForgetUserResponse: _TypeAlias = ForgetUserResponse  # noqa: Y015
 
 @_typing.final
+class ChangeIdentityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Change:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ChangeIdentityRequest._Change.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CHANGE_UNSPECIFIED: ChangeIdentityRequest._Change.ValueType  # 0
+        CHANGE_JOIN: ChangeIdentityRequest._Change.ValueType  # 1
+        CHANGE_SPLIT: ChangeIdentityRequest._Change.ValueType  # 2
+
+    class Change(_Change, metaclass=_ChangeEnumTypeWrapper): ...
+    CHANGE_UNSPECIFIED: ChangeIdentityRequest.Change.ValueType  # 0
+    CHANGE_JOIN: ChangeIdentityRequest.Change.ValueType  # 1
+    CHANGE_SPLIT: ChangeIdentityRequest.Change.ValueType  # 2
+
+    VISITOR_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    visitor_id: _builtins.str
+    """All three are required; ids of at most 128 bytes."""
+    user_id: _builtins.str
+    change: Global___ChangeIdentityRequest.Change.ValueType
+    def __init__(
+        self,
+        *,
+        visitor_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        change: Global___ChangeIdentityRequest.Change.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "user_id", b"user_id", "visitor_id", b"visitor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeIdentityRequest: _TypeAlias = ChangeIdentityRequest  # noqa: Y015
+
+@_typing.final
+class ChangeIdentityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Who reads at this offset or later sees the change."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeIdentityResponse: _TypeAlias = ChangeIdentityResponse  # noqa: Y015
+
+@_typing.final
 class GetIngestStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -65,6 +65,11 @@ class IngestServiceStub:
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserResponse.FromString,
                 _registered_method=True)
+        self.ChangeIdentity = channel.unary_unary(
+                '/headrace.v1.IngestService/ChangeIdentity',
+                request_serializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityResponse.FromString,
+                _registered_method=True)
         self.GetIngestStatus = channel.unary_unary(
                 '/headrace.v1.IngestService/GetIngestStatus',
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.GetIngestStatusRequest.SerializeToString,
@@ -132,6 +137,14 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangeIdentity(self, request, context):
+        """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+        split they do not any more. Nothing is lost by either: what was done under each stays its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetIngestStatus(self, request, context):
         """Counts of this process, and where the log stands.
         """
@@ -186,6 +199,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ForgetUser,
                     request_deserializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserResponse.SerializeToString,
+            ),
+            'ChangeIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeIdentity,
+                    request_deserializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityResponse.SerializeToString,
             ),
             'GetIngestStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIngestStatus,
@@ -366,6 +384,33 @@ class IngestService:
             '/headrace.v1.IngestService/ForgetUser',
             headrace_dot_v1_dot_ingest__pb2.ForgetUserRequest.SerializeToString,
             headrace_dot_v1_dot_ingest__pb2.ForgetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.IngestService/ChangeIdentity',
+            headrace_dot_v1_dot_ingest__pb2.ChangeIdentityRequest.SerializeToString,
+            headrace_dot_v1_dot_ingest__pb2.ChangeIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,

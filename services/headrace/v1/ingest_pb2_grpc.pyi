@@ -52,6 +52,10 @@ class IngestServiceStub:
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]
     """Erases a person everywhere. UNIMPLEMENTED at present."""
+    ChangeIdentity: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ChangeIdentityRequest, _ingest_pb2.ChangeIdentityResponse]
+    """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+    split they do not any more. Nothing is lost by either: what was done under each stays its own.
+    """
     GetIngestStatus: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]
     """Counts of this process, and where the log stands."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]
@@ -85,6 +89,10 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]  # type: ignore[assignment]
     """Erases a person everywhere. UNIMPLEMENTED at present."""
+    ChangeIdentity: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ChangeIdentityRequest, _ingest_pb2.ChangeIdentityResponse]  # type: ignore[assignment]
+    """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+    split they do not any more. Nothing is lost by either: what was done under each stays its own.
+    """
     GetIngestStatus: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]  # type: ignore[assignment]
     """Counts of this process, and where the log stands."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
@@ -151,6 +159,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ForgetUserResponse, _abc.Awaitable[_ingest_pb2.ForgetUserResponse]]:
         """Erases a person everywhere. UNIMPLEMENTED at present."""
+
+    @_abc_1.abstractmethod
+    def ChangeIdentity(
+        self,
+        request: _ingest_pb2.ChangeIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ChangeIdentityResponse, _abc.Awaitable[_ingest_pb2.ChangeIdentityResponse]]:
+        """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+        split they do not any more. Nothing is lost by either: what was done under each stays its own.
+        """
 
     @_abc_1.abstractmethod
     def GetIngestStatus(

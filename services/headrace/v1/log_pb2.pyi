@@ -68,6 +68,41 @@ class LoggedUserEvent(_message.Message):
 Global___LoggedUserEvent: _TypeAlias = LoggedUserEvent  # noqa: Y015
 
 @_typing.final
+class IdentityChange(_message.Message):
+    """Somebody joined a device to a person, or took the two apart. Log-ins join by themselves: an event that
+    names a visitor and a user is one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_KEY_FIELD_NUMBER: _builtins.int
+    USER_KEY_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_US_FIELD_NUMBER: _builtins.int
+    device_key: _builtins.str
+    """"v:" + visitor_id."""
+    user_key: _builtins.str
+    """"u:" + user_id."""
+    joined: _builtins.bool
+    change_time_us: _builtins.int
+    """Unix microseconds."""
+    def __init__(
+        self,
+        *,
+        device_key: _builtins.str = ...,
+        user_key: _builtins.str = ...,
+        joined: _builtins.bool = ...,
+        change_time_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time_us", b"change_time_us", "device_key", b"device_key", "joined", b"joined", "user_key", b"user_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityChange: _TypeAlias = IdentityChange  # noqa: Y015
+
+@_typing.final
 class ProductChange(_message.Message):
     """A product as it stands from now on."""
 
