@@ -180,7 +180,7 @@ def _check_batch(field: str, size: int) -> None:
         raise InvalidRequestError.of(field, f"must be 1 .. {_MAX_BATCH}, got {size}")
 
 
-def _is_join(change: pb.ChangeIdentityRequest.Change) -> bool:
+def _is_join(change: int) -> bool:
     if change not in (pb.ChangeIdentityRequest.CHANGE_JOIN, pb.ChangeIdentityRequest.CHANGE_SPLIT):
         raise InvalidRequestError.of("change", f"must be CHANGE_JOIN or CHANGE_SPLIT, got {change}")
     return change == pb.ChangeIdentityRequest.CHANGE_JOIN
