@@ -123,6 +123,12 @@ async def test_a_repeat_in_a_later_batch_gets_the_first_ones_offset(log: EventLo
     assert new.offset > first.offset
 
 
+async def test_offsets_are_found_by_event_id(log: EventLog) -> None:
+    first, second = await log.append([record("a"), record("b\0ä")])
+    assert await log.offsets_of(["b\0ä", "a", "c"]) == {"a": first.offset, "b\0ä": second.offset}
+    assert await log.offsets_of([]) == {}
+
+
 async def test_an_id_belongs_to_one_record_whatever_its_key_is(log: EventLog) -> None:
     (first,) = await log.append([record("a", key="v:device")])
     repeats = await log.append([record("a", key=f"u:{number}") for number in range(100)])

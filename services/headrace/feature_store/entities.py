@@ -30,6 +30,10 @@ class Codes:
     def of(self, name: str) -> int:
         return self._codes.setdefault(name, len(self._codes))
 
+    def known(self, name: str) -> int | None:
+        """The number of a name; None for one never seen."""
+        return self._codes.get(name)
+
     def __len__(self) -> int:
         return len(self._codes)
 

@@ -4,13 +4,16 @@ Time is the newest event time folded so far. A cancellation takes the counts of 
 named item back (its windows and decays, not its repeats), and marks that event of the history as removed. A purchase
 that has left the history keeps its counts. Windows of users, categories and brands count what was done, and it was
 done.
+
+What was done under a key stays under it: a person with devices is put together from the keys whenever the person is
+looked at, for serving and training alike (see `identities`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +21,12 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.catalogue import Catalogue, describe
 from headrace.feature_store.columns import Columns
+from headrace.feature_store.dated_facts import DatedFacts
 from headrace.feature_store.decay import DecayedCounts
 from headrace.feature_store.entities import Entities
-from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
+from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
 from headrace.feature_store.histories import Histories, HistoriesCopy, history_of
+from headrace.feature_store.identities import Identities
 from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_sampled, open_group
@@ -38,6 +43,7 @@ from headrace.model.items import COLUMN, DAY_US, DECAY_COLUMNS, WINDOW_COLUMNS, 
 _KIND = {code: kind for kind, code in enumerate(COUNTED_CODES)}
 _FIRST_SEEN = COLUMN["first_seen_h"]
 _PURCHASE = EventCode.PURCHASE
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class State:
         self.windows = WindowedCounts()
         self.entities = Entities()
         self.catalogue = Catalogue()
+        self.dated_facts = DatedFacts(int(self.rules.fact_horizon_days * _DAY_US))
+        self.identities = Identities()
         self._words = WordCounts()
         self._decays = DecayedCounts()
         self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
@@ -93,19 +101,29 @@ class State:
         """
         closed: list[ClosedGroup] = []
         if isinstance(fact, UserAct):
-            if fact.ordinals and not self.histories.is_held(fact.user_key):
-                self.hold_users((fact,))
+            if fact.ordinals:
+                self.histories.hold(self._needed(fact))
             closed = self._advance(fact.time_us, fact.offset)
             self._act(fact)
+        elif isinstance(fact, IdentityFact):
+            self._change_identity(fact)
         elif isinstance(fact, ProductFact):
             # a change carries the door's clock, which in a replay is years ahead of the shop's
             self._describe(fact)
+        elif isinstance(fact, DatedFact):
+            self.dated_facts.put(fact, self.now_us)
         self.offset = fact.offset
         return closed
 
     def hold_users(self, facts: Iterable[Fact]) -> int:
         """Brings the people whom facts need into memory at once; how many were not there."""
-        return self.histories.hold(fact.user_key for fact in facts if isinstance(fact, UserAct) and fact.ordinals)
+        acts = (fact for fact in facts if isinstance(fact, UserAct) and fact.ordinals)
+        return self.histories.hold(user_key for act in acts for user_key in self._needed(act))
+
+    def _needed(self, act: UserAct) -> tuple[str, ...]:
+        """The keys whose histories the act's effect depends on."""
+        members = self.identities.members_of(act.user_key)
+        return (*members, act.device_key) if act.device_key else members
 
     def _advance(self, time_us: int, offset: int) -> list[ClosedGroup]:
         if time_us <= self.now_us:
@@ -113,6 +131,7 @@ class State:
         self.now_us = time_us
         if self._ttl_us:
             self.histories.cutoff_us = time_us - self._ttl_us
+        self.dated_facts.advance(time_us)
         closed = list(self._visits.end(time_us, offset))
         expired = self.windows.advance(time_us)
         if len(expired):
@@ -125,6 +144,8 @@ class State:
 
     def _act(self, act: UserAct) -> None:
         self.events_by_type[act.event_type] = self.events_by_type.get(act.event_type, 0) + 1
+        if act.device_key and self.rules.stitch and self.identities.note_log_in(act.device_key, act.user_key):
+            self._hand_over(act.device_key)
         if not act.ordinals:
             return
         self._see(act.ordinals, act.time_us)
@@ -134,6 +155,18 @@ class State:
         if act.code in _KIND:
             self._count(act)
         self.histories.append(act.user_key, np.array(act.ordinals), act.code, act.time_us, act.channel)
+
+    def _change_identity(self, fact: IdentityFact) -> None:
+        if fact.is_joined:
+            self.identities.join(fact.device_key, fact.user_key)
+            self._hand_over(fact.device_key)
+        else:
+            self.identities.split(fact.device_key, fact.user_key)
+
+    def _hand_over(self, device_key: str) -> None:
+        person = self.identities.person_of(device_key)
+        if person != device_key:
+            self._visits.hand_over(device_key, person, self.now_us)
 
     def _see(self, ordinals: list[int], time_us: int) -> None:
         """Makes items exist, with the time of their first sight."""
@@ -151,7 +184,7 @@ class State:
                 self.items.note_described(np.array([ordinal]))
 
     def _count(self, act: UserAct) -> None:
-        visit = self._visit(act.user_key)
+        visit = self._visit(self.identities.members_of(act.user_key))
         if visit.group is not None:
             visit.group.label(act.ordinals, act.code, self.items)
         self._pair(visit, act)
@@ -174,7 +207,7 @@ class State:
 
     def _mark(self, visit: Visit, ordinals: NDArray[np.int64], time_us: int) -> None:
         """Counts a purchase by who made it."""
-        again = ordinals[self.histories.has_bought(visit.user_key, ordinals)]
+        again = ordinals[self.histories.has_bought(self.identities.members_of(visit.user_key), ordinals)]
         self._decays.add_marked("log_repeats_30d", again, time_us)
         if not is_customer(visit.user_key):
             return
@@ -183,19 +216,21 @@ class State:
         if visit.is_first:
             self._decays.add_marked("log_first_purchases_30d", ordinals, time_us)
 
-    def _visit(self, user_key: str) -> Visit:
+    def _visit(self, members: Sequence[str]) -> Visit:
+        user_key = members[0]
         visit = self._visits.of(user_key)
         if visit is None:
-            group = self._group(user_key)
-            visit = Visit(user_key, self.now_us, [], [], group, not self.histories.has_bought_any(user_key))
+            group = self._group(members)
+            visit = Visit(user_key, self.now_us, [], [], group, not self.histories.has_bought_any(members))
             self._visits.begin(visit)
         self._visits.touch(user_key, self.now_us)
         return visit
 
-    def _group(self, user_key: str) -> OpenGroup | None:
+    def _group(self, members: Sequence[str]) -> OpenGroup | None:
+        user_key = members[0]
         if not is_sampled(user_key, self.now_us, self.rules.row_sample_rate):
             return None
-        history = self.histories.bytes_of(user_key)
+        history = self.histories.joined_bytes_of(members)
         recent = recent_distinct(history_of(history).ordinals, RECENT_ITEMS)
         self.freshen_items(recent.astype(np.int64))
         return open_group(user_key, history, self.items, self.now_us, self.rules.row_candidates)
@@ -244,16 +279,23 @@ class State:
         return self.now_us or fact.time_us
 
     def user_counts(self, user_key: str) -> NDArray[np.int32]:
-        """The person's windowed counts; zeros for one never seen."""
-        row = self.entities.user_row(user_key)
-        return np.zeros(WIDTH, np.int32) if row is None else self.windows.of(row)
+        """The windowed counts of the person whose key it is; zeros for one never seen."""
+        counts = np.zeros(WIDTH, np.int32)
+        for member in self.identities.members_of(user_key):
+            if (row := self.entities.user_row(member)) is not None:
+                counts += self.windows.of(row)
+        return counts
 
     def user_keys(self) -> set[str]:
         """Everybody whom something here names; others may rest in the tier."""
-        return {*self.histories.held_keys(), *self.entities.user_keys(), *self._visits.user_keys()}
+        held = (self.histories.held_keys(), self.entities.user_keys(), self._visits.user_keys())
+        return set().union(*held, self.identities.keys(), self.dated_facts.user_keys())
 
     def erase(self, user_keys: Iterable[str]) -> None:
-        """Takes people out: their histories, their names at counts, and the visits that they are in."""
+        """Takes keys out: their histories, their names at counts, their visits, and what they are joined to."""
+        user_keys = list(user_keys)
+        self.identities.erase(user_keys)
+        self.dated_facts.erase(user_keys)
         for user_key in user_keys:
             self.histories.hold((user_key,))
             self.histories.erase(user_key)
@@ -267,6 +309,8 @@ class State:
             **self.windows.columns(self.entities.row_count),
             **self.entities.columns(),
             **self.catalogue.columns(),
+            **self.dated_facts.columns(),
+            **self.identities.columns(),
             **self._words.columns(),
             **self._decays.columns(count),
             **self._covisitation.columns(count),
@@ -290,7 +334,7 @@ class State:
         return state
 
     def _restore(self, columns: Columns) -> None:
-        for part in (self.windows, self.entities, self.catalogue, self._words):
+        for part in (self.windows, self.entities, self.catalogue, self.dated_facts, self.identities, self._words):
             part.restore(columns)
         for counted in (self._decays, self._covisitation, self._visits):
             counted.restore(columns)

@@ -7,7 +7,7 @@ snapshot are held here, and those who were met lately; everybody else rests in a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -48,7 +48,7 @@ class Histories:
     """Histories by user key. Events that are not newer than `cutoff_us` are as good as never seen."""
 
     def __init__(self, limit: int, tier: UserTier) -> None:
-        self._limit_bytes = limit * EVENT.itemsize
+        self.limit_bytes = limit * EVENT.itemsize
         self._tier = tier
         self.cutoff_us = 0
         self._held: dict[str, bytes] = {}
@@ -73,9 +73,6 @@ class Histories:
     def held_keys(self) -> Iterable[str]:
         return self._held
 
-    def is_held(self, user_key: str) -> bool:
-        return user_key in self._held
-
     def append(self, user_key: str, ordinals: NDArray[np.int64], code: int, time_us: int, channel: int) -> None:
         """Adds one event for each item; the oldest go when there are more than the limit."""
         new = np.empty(len(ordinals), EVENT)
@@ -83,7 +80,7 @@ class Histories:
         new["time_us"] = time_us
         new["event_type"] = code
         new["channel"] = channel
-        self._put(user_key, (self.bytes_of(user_key) + new.tobytes())[-self._limit_bytes :])
+        self._put(user_key, (self.bytes_of(user_key) + new.tobytes())[-self.limit_bytes :])
 
     def _put(self, user_key: str, events: bytes) -> None:
         self._held[user_key] = events
@@ -91,15 +88,16 @@ class Histories:
         self._changed.pop(user_key, None)
         self._changed[user_key] = None
 
-    def has_bought(self, user_key: str, ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def has_bought(self, user_keys: Sequence[str], ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the items the person's history holds a purchase of."""
-        events = np.frombuffer(self.bytes_of(user_key), EVENT)
+        events = np.frombuffer(self.joined_bytes_of(user_keys), EVENT)
         bought = set(events["ordinal"][events["event_type"] == EventCode.PURCHASE].tolist())
         return np.array([ordinal in bought for ordinal in ordinals.tolist()], np.bool_)
 
-    def has_bought_any(self, user_key: str) -> bool:
+    def has_bought_any(self, user_keys: Sequence[str]) -> bool:
         """Whether the person's history holds a purchase."""
-        return bool((np.frombuffer(self.bytes_of(user_key), EVENT)["event_type"] == EventCode.PURCHASE).any())
+        events = np.frombuffer(self.joined_bytes_of(user_keys), EVENT)
+        return bool((events["event_type"] == EventCode.PURCHASE).any())
 
     def take_back(self, user_key: str, ordinals: NDArray[np.int64], not_after_us: int) -> list[tuple[int, int]]:
         """Marks the newest purchase of each item as removed; (item, time of the purchase) of those found."""
@@ -122,6 +120,10 @@ class Histories:
     def bytes_of(self, user_key: str) -> bytes:
         """The events of one who is held."""
         return live(self._held[user_key], self.cutoff_us)
+
+    def joined_bytes_of(self, user_keys: Sequence[str]) -> bytes:
+        """The newest events of one person under several keys, all of whom are held."""
+        return joined([self.bytes_of(user_key) for user_key in user_keys], self.limit_bytes)
 
     def held_bytes(self, user_key: str) -> bytes | None:
         """The same from any thread; None for one who rests in the tier, or was never seen."""
@@ -167,6 +169,16 @@ def live(events: bytes, cutoff_us: int) -> bytes:
         return events
     newer = (parsed := np.frombuffer(events, EVENT))["time_us"] > cutoff_us
     return events if newer.all() else parsed[newer].tobytes()
+
+
+def joined(histories: Sequence[bytes], limit_bytes: int) -> bytes:
+    """Several histories as one, in the order of time; each keeps its own order, in which late events came."""
+    given = [events for events in histories if events]
+    if len(given) < 2:
+        return given[0] if given else b""
+    events = np.concatenate([np.frombuffer(part, EVENT) for part in given])
+    moments = np.concatenate([np.maximum.accumulate(np.frombuffer(part, EVENT)["time_us"]) for part in given])
+    return events[np.argsort(moments, kind="stable")].tobytes()[-limit_bytes:]
 
 
 def newest_us(events: bytes) -> int:

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-# 4: people's histories are apart from the rest, and their rows of counts are used again
+# 4: people's histories are apart from the rest, and their rows of counts are used again; devices join persons
 STATE_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long histories are, how fast co-visitation fades, which training rows and people are kept."""
+    """How long histories are, how fast co-visitation fades, which training rows, people and past facts are kept."""
 
     history_events: int = 200
     covisitation_half_life_days: float = 30.0
@@ -22,6 +22,9 @@ class Rules:
     row_sample_rate: float = 1.0
     # 0: for ever
     user_ttl_days: float = 0.0
+    fact_horizon_days: float = 90.0
+    # whether a log-in joins a device to a person
+    stitch: bool = True
 
     def fingerprint(self) -> str:
         """Changes when the rules, the features or the form of the state do."""

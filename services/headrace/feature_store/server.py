@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.feature_store.fact_questions import FactQuestion
 from headrace.feature_store.histories import EVENT
 from headrace.feature_store.row_columns import RowColumns
 from headrace.feature_store.store import FeatureStore, WatchedChunk
@@ -47,6 +48,8 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             feature_schema=USER_SCHEMA,
             offset=state.offset,
             now_us=state.now_us,
+            person_key=state.members[0],
+            device_keys=state.members[1:],
         )
 
     async def WatchItemFeatures(
@@ -79,6 +82,14 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         ]
         return feature_store_pb2.ListFeatureViewsResponse(feature_views=views, feature_schema=FEATURE_SCHEMA)
 
+    async def GetFacts(
+        self, request: feature_store_pb2.GetFactsRequest, context: _Context
+    ) -> feature_store_pb2.GetFactsResponse:
+        held = await self._store.facts(_fact_question(request), remaining_s())
+        facts = [common_pb2.DatedFact.FromString(document) for document in held.documents]
+        facts.sort(key=lambda fact: fact.fact_id)
+        return feature_store_pb2.GetFactsResponse(facts=facts, offset=held.offset, now_us=held.now_us)
+
     async def GetFeatureStoreStatus(
         self, request: feature_store_pb2.GetFeatureStoreStatusRequest, context: _Context
     ) -> feature_store_pb2.GetFeatureStoreStatusResponse:
@@ -104,6 +115,24 @@ def _check_user(request: feature_store_pb2.GetUserStateRequest) -> None:
     faults.check(request.max_events >= 0, "max_events", f"must be at least 0, got {request.max_events}")
     faults.check(request.min_offset >= 0, "min_offset", f"must be at least 0, got {request.min_offset}")
     faults.raise_if_any()
+
+
+def _fact_question(request: feature_store_pb2.GetFactsRequest) -> FactQuestion:
+    faults = Faults()
+    kinds = common_pb2.EntityKind
+    is_kind = request.entity_kind in kinds.values() and request.entity_kind != kinds.ENTITY_KIND_UNSPECIFIED
+    faults.check(is_kind, "entity_kind", f"must be one of {', '.join(kinds.keys()[1:])}, got {request.entity_kind}")
+    faults.check(bool(request.entity_id), "entity_id", "must not be empty")
+    faults.check(request.as_of_offset >= 0, "as_of_offset", f"must be at least 0, got {request.as_of_offset}")
+    faults.check(request.min_offset >= 0, "min_offset", f"must be at least 0, got {request.min_offset}")
+    faults.raise_if_any()
+    return FactQuestion(
+        entity=(request.entity_kind, request.entity_id),
+        store_id=request.store_id,
+        time_us=request.time.ToMicroseconds() if request.HasField("time") else None,
+        offset=request.as_of_offset or None,
+        min_offset=request.min_offset,
+    )
 
 
 def _history(history: History) -> feature_store_pb2.UserHistory:

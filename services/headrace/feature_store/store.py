@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.feature_store.erasing import Erasing
+from headrace.feature_store.fact_questions import FactQuestion, HeldFacts, answered
 from headrace.feature_store.facts import Fact, Tick
 from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
@@ -75,6 +76,8 @@ class UserState:
     features: NDArray[np.float32]
     offset: int
     now_us: int
+    # the person's own key, then the devices'
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +338,15 @@ class FeatureStore:
         state = self._state
         # taken before the history is read: the history holds at least everything up to it
         offset, clock_us = self._offset, state.now_us
-        history = history_of(await self._reader.bytes_of(user_key))
+        members = state.identities.members_of(user_key)
+        history = history_of(await self._reader.bytes_of(members))
         features = user_features(state, user_key)
-        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
+        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us, members)
+
+    async def facts(self, question: FactQuestion, timeout_s: float | None) -> HeldFacts:
+        """The dated facts that held then, as known then. DeadlineError when `min_offset` takes too long."""
+        await self._reached(question.min_offset, timeout_s)
+        return await self._run(lambda: answered(self._state, question))
 
     async def _reached(self, offset: int, timeout_s: float | None) -> None:
         end = None if timeout_s is None else time.monotonic() + timeout_s

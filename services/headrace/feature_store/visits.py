@@ -66,6 +66,14 @@ class Visits:
     def user_keys(self) -> Iterable[str]:
         return self._open
 
+    def hand_over(self, device_key: str, user_key: str, now_us: int) -> None:
+        """The visit on a device goes on as the person's who logged in there, unless that one is in a visit already."""
+        if device_key in self._open and user_key not in self._open:
+            visit = self._open.pop(device_key)
+            visit.user_key = user_key
+            self._open[user_key] = visit
+            self.touch(user_key, now_us)
+
     def erase(self, user_key: str) -> None:
         """Drops the person's visit, and with it the training group that it would have become."""
         self._open.pop(user_key, None)

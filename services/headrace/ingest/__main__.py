@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
-from headrace.ingest.cleaning import Rules, VisitorRates
+from headrace.ingest.cleaning import Limits, Rules
 from headrace.ingest.dead_letters import keep_young
+from headrace.ingest.fact_intake import FactIntake
 from headrace.ingest.forgetting import Forgetting, Manner
 from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.ledger import Ledger
+from headrace.ingest.remembering import remember_newest
 from headrace.ingest.retention import Retention
 from headrace.ingest.server import IngestServicer, face
 from headrace.ingest.settings import IngestSettings
@@ -35,18 +37,21 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
     background = Background()
     try:
         await store.migrate()
-        catalogue = Catalogue(store, log)
+        rules = Rules(_limits(settings))
+        catalogue = Catalogue(store, log, listed=rules.list_product)
         await catalogue.open()
+        await remember_newest(rules, log, settings.remembered_records)
         purchases = Purchases(log, window=settings.cancel_window_records)
         await purchases.catch_up()
         privacy = open_privacy(common)
-        rates, forgotten = VisitorRates(settings.bot_events_per_minute), Forgotten(privacy)
+        forgotten = Forgotten(privacy)
         intake = EventIntake(
             log=log,
             catalogue=catalogue,
             store=store,
             purchases=purchases,
-            rules=_rules(settings, rates),
+            rules=rules,
+            max_inside=settings.max_waiting_records,
             forgotten=forgotten,
         )
         forgetting = Forgetting(
@@ -56,7 +61,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             intake=intake,
             forgotten=forgotten,
             purchases=purchases,
-            rates=rates,
+            rules=rules,
             privacy=privacy,
             manner=_manner(settings),
         )
@@ -66,11 +71,13 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         servicer = IngestServicer(
             intake=intake,
             catalogue=catalogue,
+            facts=FactIntake(log=log, catalogue=catalogue),
             store=store,
             log=log,
             forgetting=forgetting,
             stream_batch_events=settings.stream_batch_events,
             max_unacknowledged=settings.max_unacknowledged,
+            settings=settings.model_dump(),
         )
         background.start(Retention(log, catalogue, common.event_log_retention_days).run(_TRIM_EVERY_S), "trim the log")
         yield Parts([face(servicer)], background)
@@ -89,11 +96,17 @@ def _manner(settings: IngestSettings) -> Manner:
     )
 
 
-def _rules(settings: IngestSettings, rates: VisitorRates) -> Rules:
-    return Rules(
+def _limits(settings: IngestSettings) -> Limits:
+    return Limits(
         earliest_us=int(settings.min_event_time.timestamp() * MICROSECONDS),
         max_future_skew_us=int(settings.max_future_skew_s * MICROSECONDS),
-        rates=rates,
+        require_event_ids=settings.require_event_ids,
+        bot_events_per_minute=settings.bot_events_per_minute,
+        bot_views=settings.bot_views,
+        bot_views_per_minute=settings.bot_views_per_minute,
+        bot_refusal_us=int(settings.bot_refusal_minutes * 60 * MICROSECONDS),
+        repeat_window_us=settings.repeat_window_ms * 1_000,
+        outlier_score=settings.outlier_score,
     )
 
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from headrace.runtime.eventlog import ErasableLog, EventLog, LoggedRecord
-from headrace.v1.log_pb2 import LoggedUserEvent
+from headrace.v1.log_pb2 import IdentityChange, LoggedUserEvent
 
-EVENT = "user-event"
+EVENT, CHANGE = "user-event", "identity-change"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ async def person_of(
     used = {visitor_id} if visitor_id else set()
     if own:
         async for record in records_of(log, own, before_offset):
-            if record.kind == EVENT:
-                used.add(LoggedUserEvent.FromString(record.payload).event.visitor_id)
+            used.add(_device_of(record))
     used.discard("")
     shared: set[str] = set()
     for device in used:
@@ -54,21 +53,36 @@ def _keys(devices: set[str]) -> tuple[str, ...]:
 
 
 async def _logged_in(log: EventLog, device: str, before_offset: int) -> set[str]:
-    """The keys of people who logged in on a device."""
-    found = set()
-    async for _, logged in events_on(log, device, before_offset):
-        found.add(logged.user_key)
-    return found
+    """The keys of people who logged in on a device, or were joined to it."""
+    return {record.key async for record in uses_of(log, device, before_offset)}
 
 
-async def events_on(
-    log: EventLog, device: str, before_offset: int
-) -> AsyncIterator[tuple[LoggedRecord, LoggedUserEvent]]:
-    """What people did on a device while they were logged in."""
+async def uses_of(log: EventLog, device: str, before_offset: int) -> AsyncIterator[LoggedRecord]:
+    """What people did on a device while they were logged in, and changes of whose it is."""
     async for record in _records(log, b"", device.encode(), before_offset):
-        logged = LoggedUserEvent.FromString(record.payload) if record.kind == EVENT else LoggedUserEvent()
-        if logged.event.visitor_id == device and logged.event.user_id:
-            yield record, logged
+        if record.key.startswith("u:") and _device_of(record) == device:
+            yield record
+
+
+def _device_of(record: LoggedRecord) -> str:
+    """The visitor id that a person's record names; empty when it names none."""
+    if record.kind == EVENT:
+        return LoggedUserEvent.FromString(record.payload).event.visitor_id
+    if record.kind == CHANGE:
+        return IdentityChange.FromString(record.payload).device_key.removeprefix("v:")
+    return ""
+
+
+def without_device(record: LoggedRecord) -> bytes:
+    """The payload of a person's record that names a device, without it."""
+    if record.kind == EVENT:
+        logged = LoggedUserEvent.FromString(record.payload)
+        logged.event.visitor_id = ""
+        return logged.SerializeToString()
+    # nobody's device, taken apart: that changes nothing for whoever folds it
+    change = IdentityChange.FromString(record.payload)
+    change.device_key, change.joined = "v:", False
+    return change.SerializeToString()
 
 
 def records_of(log: EventLog, user_key: str, before_offset: int) -> AsyncIterator[LoggedRecord]:

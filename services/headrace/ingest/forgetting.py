@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from headrace.ingest.cancellations import Purchases
-from headrace.ingest.cleaning import VisitorRates
+from headrace.ingest.cleaning import Rules
 from headrace.ingest.dead_letters import forget_people
-from headrace.ingest.devices import Person, events_on, person_of
+from headrace.ingest.devices import Person, person_of, uses_of, without_device
 from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.ledger import Ledger, Standing
@@ -65,7 +65,7 @@ class Forgetting:
         intake: EventIntake,
         forgotten: Forgotten,
         purchases: Purchases,
-        rates: VisitorRates,
+        rules: Rules,
         privacy: Privacy,
         manner: Manner,
     ) -> None:
@@ -75,7 +75,7 @@ class Forgetting:
         self._intake = intake
         self._forgotten = forgotten
         self._purchases = purchases
-        self._rates = rates
+        self._rules = rules
         self._privacy = privacy
         self._manner = manner
         self._signer = Signer(privacy)
@@ -91,7 +91,7 @@ class Forgetting:
         new = self._forgotten.learn(await self._ledger.forgotten())
         if new:
             self._purchases.drop(lambda user_key: self._privacy.digest(user_key) in new)
-            self._rates.drop(lambda user_key: self._privacy.digest(user_key) in new)
+            self._rules.drop(lambda user_key: self._privacy.digest(user_key) in new)
 
     async def keep_fresh(self) -> None:
         """Follows what other replicas forget, for ever."""
@@ -222,10 +222,9 @@ class Forgetting:
     async def _blank(self, event_log: ErasableLog, device: str, keys: Collection[str], before_offset: int) -> int:
         """Takes a device out of what others did while they were logged in on it."""
         blanked = 0
-        async for record, logged in events_on(event_log, device, before_offset):
+        async for record in uses_of(event_log, device, before_offset):
             if record.key not in keys:
-                logged.event.visitor_id = ""
-                await event_log.rewrite({record.offset: logged.SerializeToString()})
+                await event_log.rewrite({record.offset: without_device(record)})
                 blanked += 1
         return blanked
 

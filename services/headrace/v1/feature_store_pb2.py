@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/v1/feature_store.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"O\n\x13GetUserStateRequest\x12\x10\n\x08user_key\x18\x01 \x01(\t\x12\x12\n\nmax_events\x18\x02 \x01(\x05\x12\x12\n\nmin_offset\x18\x03 \x01(\x03\"\x8b\x01\n\x14GetUserStateResponse\x12)\n\x07history\x18\x01 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0e\n\x06now_us\x18\x05 \x01(\x03\"]\n\x0bUserHistory\x12\x15\n\ritem_ordinals\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65vent_types\x18\x02 \x01(\x0c\x12\x10\n\x08times_us\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x0c\"\x1a\n\x18WatchItemFeaturesRequest\"\xce\x02\n\x19WatchItemFeaturesResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12\x14\n\x0csnapshot_end\x18\x02 \x01(\x08\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x06 \x01(\t\x12\x17\n\x0fneighbour_count\x18\x07 \x01(\r\x12\x1a\n\x12neighbour_ordinals\x18\x08 \x01(\x0c\x12\x19\n\x11neighbour_weights\x18\t \x01(\x0c\x12,\n\tdocuments\x18\n \x03(\x0b\x32\x19.headrace.v1.ItemDocument\x12\x0e\n\x06offset\x18\x0b \x01(\x03\x12\x0e\n\x06now_us\x18\x0c \x01(\x03\"W\n\x0cItemDocument\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\"Z\n\x16GetTrainingRowsRequest\x12\x14\n\x0c\x61\x66ter_offset\x18\x01 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x02 \x01(\x03\x12\x14\n\x0cup_to_folded\x18\x03 \x01(\x08\"\xdd\x02\n\x17GetTrainingRowsResponse\x12\x15\n\rgroup_offsets\x18\x01 \x01(\x0c\x12\x13\n\x0bgroup_sizes\x18\x02 \x01(\x0c\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x0e\n\x06labels\x18\x05 \x01(\x0c\x12\x17\n\x0fhistory_lengths\x18\x06 \x01(\x0c\x12+\n\thistories\x18\x07 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x16\n\x0egroup_times_us\x18\x08 \x01(\x0c\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x17\n\x0f\x63omplete_offset\x18\x0b \x01(\x03\x12\x11\n\tuser_keys\x18\x0c \x03(\t\x12\x0f\n\x07weights\x18\r \x01(\x0c\"\x19\n\x17ListFeatureViewsRequest\"c\n\x0b\x46\x65\x61tureView\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\"c\n\x18ListFeatureViewsResponse\x12/\n\rfeature_views\x18\x01 \x03(\x0b\x32\x18.headrace.v1.FeatureView\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x02 \x01(\t\"3\n\x1cGetFeatureStoreStatusRequest\x12\x13\n\x0bwith_digest\x18\x01 \x01(\x08\"\xe9\x02\n\x1dGetFeatureStoreStatusResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0e\n\x06now_us\x18\x02 \x01(\x03\x12\r\n\x05users\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\x12\x12\n\nlag_p50_ms\x18\x05 \x01(\x01\x12\x12\n\nlag_p99_ms\x18\x06 \x01(\x01\x12\x15\n\revents_folded\x18\x07 \x01(\x03\x12\x17\n\x0fsnapshot_offset\x18\x08 \x01(\x03\x12T\n\x0e\x65vents_by_type\x18\t \x03(\x0b\x32<.headrace.v1.GetFeatureStoreStatusResponse.EventsByTypeEntry\x12\x14\n\x0cstate_digest\x18\n \x01(\t\x12\x11\n\thot_users\x18\x0b \x01(\x03\x1a\x33\n\x11\x45ventsByTypeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\x9e\x01\n\rEventTypeCode\x12\x1f\n\x1b\x45VENT_TYPE_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_TYPE_CODE_VIEW\x10\x01\x12\x18\n\x14\x45VENT_TYPE_CODE_CART\x10\x02\x12\x1a\n\x16\x45VENT_TYPE_CODE_REMOVE\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_CODE_PURCHASE\x10\x04\x32\x81\x04\n\x13\x46\x65\x61tureStoreService\x12S\n\x0cGetUserState\x12 .headrace.v1.GetUserStateRequest\x1a!.headrace.v1.GetUserStateResponse\x12\x64\n\x11WatchItemFeatures\x12%.headrace.v1.WatchItemFeaturesRequest\x1a&.headrace.v1.WatchItemFeaturesResponse0\x01\x12^\n\x0fGetTrainingRows\x12#.headrace.v1.GetTrainingRowsRequest\x1a$.headrace.v1.GetTrainingRowsResponse0\x01\x12_\n\x10ListFeatureViews\x12$.headrace.v1.ListFeatureViewsRequest\x1a%.headrace.v1.ListFeatureViewsResponse\x12n\n\x15GetFeatureStoreStatus\x12).headrace.v1.GetFeatureStoreStatusRequest\x1a*.headrace.v1.GetFeatureStoreStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/v1/feature_store.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"O\n\x13GetUserStateRequest\x12\x10\n\x08user_key\x18\x01 \x01(\t\x12\x12\n\nmax_events\x18\x02 \x01(\x05\x12\x12\n\nmin_offset\x18\x03 \x01(\x03\"\xb4\x01\n\x14GetUserStateResponse\x12)\n\x07history\x18\x01 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0e\n\x06now_us\x18\x05 \x01(\x03\x12\x12\n\nperson_key\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65vice_keys\x18\x07 \x03(\t\"]\n\x0bUserHistory\x12\x15\n\ritem_ordinals\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65vent_types\x18\x02 \x01(\x0c\x12\x10\n\x08times_us\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x0c\"\x1a\n\x18WatchItemFeaturesRequest\"\xce\x02\n\x19WatchItemFeaturesResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12\x14\n\x0csnapshot_end\x18\x02 \x01(\x08\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x06 \x01(\t\x12\x17\n\x0fneighbour_count\x18\x07 \x01(\r\x12\x1a\n\x12neighbour_ordinals\x18\x08 \x01(\x0c\x12\x19\n\x11neighbour_weights\x18\t \x01(\x0c\x12,\n\tdocuments\x18\n \x03(\x0b\x32\x19.headrace.v1.ItemDocument\x12\x0e\n\x06offset\x18\x0b \x01(\x03\x12\x0e\n\x06now_us\x18\x0c \x01(\x03\"W\n\x0cItemDocument\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\"Z\n\x16GetTrainingRowsRequest\x12\x14\n\x0c\x61\x66ter_offset\x18\x01 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x02 \x01(\x03\x12\x14\n\x0cup_to_folded\x18\x03 \x01(\x08\"\xdd\x02\n\x17GetTrainingRowsResponse\x12\x15\n\rgroup_offsets\x18\x01 \x01(\x0c\x12\x13\n\x0bgroup_sizes\x18\x02 \x01(\x0c\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x0e\n\x06labels\x18\x05 \x01(\x0c\x12\x17\n\x0fhistory_lengths\x18\x06 \x01(\x0c\x12+\n\thistories\x18\x07 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x16\n\x0egroup_times_us\x18\x08 \x01(\x0c\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x17\n\x0f\x63omplete_offset\x18\x0b \x01(\x03\x12\x11\n\tuser_keys\x18\x0c \x03(\t\x12\x0f\n\x07weights\x18\r \x01(\x0c\"\x19\n\x17ListFeatureViewsRequest\"c\n\x0b\x46\x65\x61tureView\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\"c\n\x18ListFeatureViewsResponse\x12/\n\rfeature_views\x18\x01 \x03(\x0b\x32\x18.headrace.v1.FeatureView\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x02 \x01(\t\"\xb8\x01\n\x0fGetFactsRequest\x12,\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x17.headrace.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\t\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61s_of_offset\x18\x05 \x01(\x03\x12\x12\n\nmin_offset\x18\x06 \x01(\x03\"Y\n\x10GetFactsResponse\x12%\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x16.headrace.v1.DatedFact\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06now_us\x18\x03 \x01(\x03\"3\n\x1cGetFeatureStoreStatusRequest\x12\x13\n\x0bwith_digest\x18\x01 \x01(\x08\"\xe9\x02\n\x1dGetFeatureStoreStatusResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0e\n\x06now_us\x18\x02 \x01(\x03\x12\r\n\x05users\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\x12\x12\n\nlag_p50_ms\x18\x05 \x01(\x01\x12\x12\n\nlag_p99_ms\x18\x06 \x01(\x01\x12\x15\n\revents_folded\x18\x07 \x01(\x03\x12\x17\n\x0fsnapshot_offset\x18\x08 \x01(\x03\x12T\n\x0e\x65vents_by_type\x18\t \x03(\x0b\x32<.headrace.v1.GetFeatureStoreStatusResponse.EventsByTypeEntry\x12\x14\n\x0cstate_digest\x18\n \x01(\t\x12\x11\n\thot_users\x18\x0b \x01(\x03\x1a\x33\n\x11\x45ventsByTypeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\x9e\x01\n\rEventTypeCode\x12\x1f\n\x1b\x45VENT_TYPE_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_TYPE_CODE_VIEW\x10\x01\x12\x18\n\x14\x45VENT_TYPE_CODE_CART\x10\x02\x12\x1a\n\x16\x45VENT_TYPE_CODE_REMOVE\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_CODE_PURCHASE\x10\x04\x32\xca\x04\n\x13\x46\x65\x61tureStoreService\x12S\n\x0cGetUserState\x12 .headrace.v1.GetUserStateRequest\x1a!.headrace.v1.GetUserStateResponse\x12\x64\n\x11WatchItemFeatures\x12%.headrace.v1.WatchItemFeaturesRequest\x1a&.headrace.v1.WatchItemFeaturesResponse0\x01\x12^\n\x0fGetTrainingRows\x12#.headrace.v1.GetTrainingRowsRequest\x1a$.headrace.v1.GetTrainingRowsResponse0\x01\x12_\n\x10ListFeatureViews\x12$.headrace.v1.ListFeatureViewsRequest\x1a%.headrace.v1.ListFeatureViewsResponse\x12G\n\x08GetFacts\x12\x1c.headrace.v1.GetFactsRequest\x1a\x1d.headrace.v1.GetFactsResponse\x12n\n\x15GetFeatureStoreStatus\x12).headrace.v1.GetFeatureStoreStatusRequest\x1a*.headrace.v1.GetFeatureStoreStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,36 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._loaded_options = None
   _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTTYPECODE']._serialized_start=1937
-  _globals['_EVENTTYPECODE']._serialized_end=2095
-  _globals['_GETUSERSTATEREQUEST']._serialized_start=74
-  _globals['_GETUSERSTATEREQUEST']._serialized_end=153
-  _globals['_GETUSERSTATERESPONSE']._serialized_start=156
-  _globals['_GETUSERSTATERESPONSE']._serialized_end=295
-  _globals['_USERHISTORY']._serialized_start=297
-  _globals['_USERHISTORY']._serialized_end=390
-  _globals['_WATCHITEMFEATURESREQUEST']._serialized_start=392
-  _globals['_WATCHITEMFEATURESREQUEST']._serialized_end=418
-  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_start=421
-  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_end=755
-  _globals['_ITEMDOCUMENT']._serialized_start=757
-  _globals['_ITEMDOCUMENT']._serialized_end=844
-  _globals['_GETTRAININGROWSREQUEST']._serialized_start=846
-  _globals['_GETTRAININGROWSREQUEST']._serialized_end=936
-  _globals['_GETTRAININGROWSRESPONSE']._serialized_start=939
-  _globals['_GETTRAININGROWSRESPONSE']._serialized_end=1288
-  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_start=1290
-  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_end=1315
-  _globals['_FEATUREVIEW']._serialized_start=1317
-  _globals['_FEATUREVIEW']._serialized_end=1416
-  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_start=1418
-  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_end=1517
-  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_start=1519
-  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_end=1570
-  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_start=1573
-  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_end=1934
-  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_start=1883
-  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_end=1934
-  _globals['_FEATURESTORESERVICE']._serialized_start=2098
-  _globals['_FEATURESTORESERVICE']._serialized_end=2611
+  _globals['_EVENTTYPECODE']._serialized_start=2289
+  _globals['_EVENTTYPECODE']._serialized_end=2447
+  _globals['_GETUSERSTATEREQUEST']._serialized_start=107
+  _globals['_GETUSERSTATEREQUEST']._serialized_end=186
+  _globals['_GETUSERSTATERESPONSE']._serialized_start=189
+  _globals['_GETUSERSTATERESPONSE']._serialized_end=369
+  _globals['_USERHISTORY']._serialized_start=371
+  _globals['_USERHISTORY']._serialized_end=464
+  _globals['_WATCHITEMFEATURESREQUEST']._serialized_start=466
+  _globals['_WATCHITEMFEATURESREQUEST']._serialized_end=492
+  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_start=495
+  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_end=829
+  _globals['_ITEMDOCUMENT']._serialized_start=831
+  _globals['_ITEMDOCUMENT']._serialized_end=918
+  _globals['_GETTRAININGROWSREQUEST']._serialized_start=920
+  _globals['_GETTRAININGROWSREQUEST']._serialized_end=1010
+  _globals['_GETTRAININGROWSRESPONSE']._serialized_start=1013
+  _globals['_GETTRAININGROWSRESPONSE']._serialized_end=1362
+  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_start=1364
+  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_end=1389
+  _globals['_FEATUREVIEW']._serialized_start=1391
+  _globals['_FEATUREVIEW']._serialized_end=1490
+  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_start=1492
+  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_end=1591
+  _globals['_GETFACTSREQUEST']._serialized_start=1594
+  _globals['_GETFACTSREQUEST']._serialized_end=1778
+  _globals['_GETFACTSRESPONSE']._serialized_start=1780
+  _globals['_GETFACTSRESPONSE']._serialized_end=1869
+  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_start=1871
+  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_end=1922
+  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_start=1925
+  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_end=2286
+  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_start=2235
+  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_end=2286
+  _globals['_FEATURESTORESERVICE']._serialized_start=2450
+  _globals['_FEATURESTORESERVICE']._serialized_end=3036
 # @@protoc_insertion_point(module_scope)

@@ -54,6 +54,11 @@ class FeatureStoreServiceStub:
                 request_serializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsResponse.FromString,
                 _registered_method=True)
+        self.GetFacts = channel.unary_unary(
+                '/headrace.v1.FeatureStoreService/GetFacts',
+                request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsResponse.FromString,
+                _registered_method=True)
         self.GetFeatureStoreStatus = channel.unary_unary(
                 '/headrace.v1.FeatureStoreService/GetFeatureStoreStatus',
                 request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFeatureStoreStatusRequest.SerializeToString,
@@ -98,6 +103,15 @@ class FeatureStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFacts(self, request, context):
+        """The dated facts that held for something at a moment, as they were known at an offset.
+        INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+        facts which held then are forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetFeatureStoreStatus(self, request, context):
         """How far the fold is.
         """
@@ -127,6 +141,11 @@ def add_FeatureStoreServiceServicer_to_server(servicer, server):
                     servicer.ListFeatureViews,
                     request_deserializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsResponse.SerializeToString,
+            ),
+            'GetFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFacts,
+                    request_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsResponse.SerializeToString,
             ),
             'GetFeatureStoreStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFeatureStoreStatus,
@@ -242,6 +261,33 @@ class FeatureStoreService:
             '/headrace.v1.FeatureStoreService/ListFeatureViews',
             headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.SerializeToString,
             headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.FeatureStoreService/GetFacts',
+            headrace_dot_v1_dot_feature__store__pb2.GetFactsRequest.SerializeToString,
+            headrace_dot_v1_dot_feature__store__pb2.GetFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

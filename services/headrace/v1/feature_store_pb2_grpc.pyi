@@ -52,6 +52,11 @@ class FeatureStoreServiceStub:
     """
     ListFeatureViews: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.ListFeatureViewsRequest, _feature_store_pb2.ListFeatureViewsResponse]
     """What is computed, from what, over which windows."""
+    GetFacts: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFactsRequest, _feature_store_pb2.GetFactsResponse]
+    """The dated facts that held for something at a moment, as they were known at an offset.
+    INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+    facts which held then are forgotten.
+    """
     GetFeatureStoreStatus: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureStoreStatusRequest, _feature_store_pb2.GetFeatureStoreStatusResponse]
     """How far the fold is."""
 
@@ -75,6 +80,11 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     """
     ListFeatureViews: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.ListFeatureViewsRequest, _feature_store_pb2.ListFeatureViewsResponse]  # type: ignore[assignment]
     """What is computed, from what, over which windows."""
+    GetFacts: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFactsRequest, _feature_store_pb2.GetFactsResponse]  # type: ignore[assignment]
+    """The dated facts that held for something at a moment, as they were known at an offset.
+    INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+    facts which held then are forgotten.
+    """
     GetFeatureStoreStatus: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureStoreStatusRequest, _feature_store_pb2.GetFeatureStoreStatusResponse]  # type: ignore[assignment]
     """How far the fold is."""
 
@@ -119,6 +129,17 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_store_pb2.ListFeatureViewsResponse, _abc.Awaitable[_feature_store_pb2.ListFeatureViewsResponse]]:
         """What is computed, from what, over which windows."""
+
+    @_abc_1.abstractmethod
+    def GetFacts(
+        self,
+        request: _feature_store_pb2.GetFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_store_pb2.GetFactsResponse, _abc.Awaitable[_feature_store_pb2.GetFactsResponse]]:
+        """The dated facts that held for something at a moment, as they were known at an offset.
+        INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+        facts which held then are forgotten.
+        """
 
     @_abc_1.abstractmethod
     def GetFeatureStoreStatus(

@@ -14,6 +14,7 @@ from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.runtime.privacy import Privacy, open_privacy
 from headrace.runtime.settings import CommonSettings
+from headrace.v1 import common_pb2, log_pb2
 from headrace.v1 import feature_store_pb2 as pb
 from headrace.v1.log_pb2 import ErasureDone
 
@@ -122,6 +123,30 @@ def _traces(redis_url: str, user_key: str) -> int:
 
 async def _digest(stub) -> str:
     return (await stub.GetFeatureStoreStatus(pb.GetFeatureStoreStatusRequest(with_digest=True))).state_digest
+
+
+async def test_joined_devices_and_facts_about_the_person_go_too(
+    serve, event_log: SqliteEventLog, event: Make, privacy: Privacy, tmp_path: Path
+) -> None:
+    about = common_pb2.DatedFact(entity_id="anna-first", entity_kind=common_pb2.ENTITY_KIND_USER, name="campaign")
+    about.campaign_id, about.fact_id = "spring", "f"
+    fact = log_pb2.LoggedDatedFact(fact=about, ingest_time_us=1).SerializeToString()
+    joined = log_pb2.IdentityChange(device_key="v:tablet", user_key="u:anna-first", joined=True).SerializeToString()
+    async with serve(**BUSY) as stub:
+        others = [event(1, 0, [3], user="u:bob"), event(2, 1, [4], user="v:tablet")]
+        records = [Record("dated-fact", "u:anna-first", "f", 1, fact), *others]
+        records.append(Record("identity-change", "u:anna-first", "i", 1, joined))
+        end = (await event_log.append(records))[-1].offset
+        assert len((await state_of(stub, "u:anna-first", end)).history.event_types) == 1
+        async with asyncio.timeout(20):
+            while not holding(tmp_path, b"anna-first"):
+                await state_of(stub, "u:bob", end)
+        stone = await forget(event_log, privacy, "u:anna-first")
+        await said(event_log)
+        assert holding(tmp_path, b"anna-first") == []
+        # the device was not named: what was done on it stays, and nobody is joined to it
+        assert len((await state_of(stub, "v:tablet", stone)).history.event_types) == 1
+        assert not (await state_of(stub, "u:anna-first", stone)).history.event_types
 
 
 async def test_one_who_comes_back_begins_anew(

@@ -143,5 +143,5 @@ def test_a_bad_url_ends_in_one_plain_line(url: str, said: str, tmp_path: Path) -
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
-    assert line.startswith(f"HEADRACE_FEATURE_STORE_REDIS_URL='{url}'")
+    assert line.startswith(f"feature-store: HEADRACE_FEATURE_STORE_REDIS_URL='{url}'")
     assert said in line

@@ -26,8 +26,9 @@ from headrace.runtime.privacy import Privacy, open_privacy
 from headrace.runtime.serving import running
 from headrace.runtime.settings import CommonSettings
 from headrace.v1 import ingest_pb2 as pb
-from headrace.v1.common_pb2 import UserEvent
+from headrace.v1.common_pb2 import DatedFact, EntityKind, UserEvent
 from headrace.v1.ingest_pb2_grpc import IngestServiceStub
+from headrace.v1.log_pb2 import IdentityChange
 
 Event = Callable[..., UserEvent]
 # nobody but the door itself
@@ -95,6 +96,33 @@ async def test_a_shared_device_goes_when_that_is_asked_for_and_is_blank_in_what_
         )
         assert (again.outcome, late.outcome) == (pb.WriteResult.OUTCOME_DUPLICATE, pb.WriteResult.OUTCOME_ACCEPTED)
         assert [logged.event.visitor_id for logged in await door.logged()] == ["", ""]
+
+
+async def test_a_device_that_was_joined_goes_too_and_so_do_facts_about_the_person(open_door: Any, event: Event) -> None:
+    async with open_door(**ALONE) as door:
+        await door.write(event(1, visitor_id="tablet"), event(2, user_id="ann"))
+        join = pb.ChangeIdentityRequest.CHANGE_JOIN
+        await door.stub.ChangeIdentity(pb.ChangeIdentityRequest(visitor_id="tablet", user_id="ann", change=join))
+        fact = DatedFact(
+            entity_kind=EntityKind.ENTITY_KIND_USER, entity_id="ann", name="campaign", campaign_id="spring"
+        )
+        (written,) = (await door.stub.WriteFacts(pb.WriteFactsRequest(facts=[fact]))).results
+        assert written.outcome == pb.WriteResult.OUTCOME_ACCEPTED, written
+        receipt = await forget(door, user_id="ann")
+        assert receipt["erased"]["log"] == {"records": 4, "devices_blanked": 0}
+        assert [record.kind for record in await door.log.read(0)] == ["erased"] * 4 + [TOMBSTONE]
+
+
+async def test_an_erased_device_is_blank_in_changes_of_whose_it_was(open_door: Any, event: Event) -> None:
+    async with open_door(**ALONE) as door:
+        split = pb.ChangeIdentityRequest.CHANGE_SPLIT
+        await door.write(event(1, visitor_id="kiosk", user_id="ann"))
+        await door.stub.ChangeIdentity(pb.ChangeIdentityRequest(visitor_id="kiosk", user_id="bob", change=split))
+        receipt = await forget(door, user_id="ann", include_shared_devices=True)
+        assert receipt["erased"]["log"] == {"records": 1, "devices_blanked": 1}
+        (record,) = await door.records("identity-change")
+        change = IdentityChange.FromString(record.payload)
+        assert (change.device_key, change.user_key, change.joined) == ("v:", "u:bob", False)
 
 
 async def test_a_device_alone_can_be_forgotten(open_door: Any, event: Event) -> None:

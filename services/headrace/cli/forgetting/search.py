@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headrace.cli.forgetting.traces_in_bytes import files_with, forms_of
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.tier_opening import open_user_tier
-from headrace.ingest.devices import events_on, records_of
+from headrace.ingest.devices import records_of, uses_of
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
 from headrace.runtime.eventlog.opening import open_event_log, require_event_log
@@ -59,7 +59,7 @@ async def _in_log(common: CommonSettings, user_id: str, visitor_id: str) -> int:
         for key in _keys(user_id, visitor_id):
             count += await _length(records_of(log, key, before))
         if visitor_id:
-            count += await _length(events_on(log, visitor_id, before))
+            count += await _length(uses_of(log, visitor_id, before))
         return count
     finally:
         await log.close()

@@ -11,11 +11,16 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from headrace.v1.common_pb2 import UserEvent
-from headrace.v1.log_pb2 import Impression, LoggedUserEvent
+from headrace.v1.log_pb2 import IdentityChange, Impression, LoggedUserEvent
 
 # where ids and keys stand in messages, by the key's prefix
 _IDS = {"u:": (UserEvent, "user_id"), "v:": (UserEvent, "visitor_id")}
-_KEYS = ((LoggedUserEvent, "user_key"), (Impression, "user_key"))
+_KEYS = (
+    (LoggedUserEvent, "user_key"),
+    (Impression, "user_key"),
+    (IdentityChange, "user_key"),
+    (IdentityChange, "device_key"),
+)
 # shorter ones stand in any file, as numbers or words of other things: they are looked for in their own forms alone
 _DISTINCT_BYTES = 6
 _NO_LETTER = re.compile(rb"[^0-9A-Za-z_\-]")

@@ -90,6 +90,10 @@ class KafkaEventLog:
             has_more = await self._run(partial(self._folded.wait_some, after_offset, min(left, _WAIT_S)))
         return has_more
 
+    async def offsets_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        await self._catch_up()
+        return await self._run(partial(self._folded.offsets_of, event_ids))
+
     async def end(self) -> tuple[int, int]:
         await self._catch_up()
         return await self._run(self._folded.end)

@@ -6,7 +6,7 @@ Each call takes its time and belongs in the one thread that uses this. Offsets c
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice, repeat
 from pathlib import Path
 
@@ -70,6 +70,10 @@ class FoldedTopic:
     def _fold(self, until: int) -> None:
         start = self._ids.offset
         self._ids.fold([event_id_of(message) for message in self._topic.newest(start, until)], start)
+
+    def offsets_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        """Where the records with these event ids are, as far as they are folded."""
+        return {event_id: first + 1 for event_id, first in self._ids.firsts(list(event_ids)).items()}
 
     def append(self, records: Sequence[Record]) -> list[Appended] | None:
         """Where the records are, once they are durable; None, and nothing is done: the fold must catch up first."""

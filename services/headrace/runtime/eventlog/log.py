@@ -85,6 +85,10 @@ class EventLog(Protocol):
         """Whether there is anything after `after_offset`, waiting up to `timeout_s` for it."""
         ...
 
+    async def offsets_of(self, event_ids: Collection[str]) -> Mapping[str, int]:
+        """Where the records with these event ids are; those that the log does not hold are left out."""
+        ...
+
     async def end(self) -> tuple[int, int]:
         """Offset and append time (Unix µs) of the newest record; (0, 0) when empty."""
         ...

@@ -116,6 +116,11 @@ class PostgresEventLog:
                 return False
             await self._bell.wait(rung, min(left_s, _LOOK_AGAIN_S))
 
+    async def offsets_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        ids = [event_id.encode() for event_id in event_ids]
+        rows = await self._reader.run(partial(_rows, query=_KNOWN.encode(), values=(ids,)))
+        return {event_id.decode(): offset for event_id, offset in rows}
+
     async def end(self) -> tuple[int, int]:
         query = b'SELECT "offset", append_time_us FROM event_log_head'
         ((offset, append_time_us),) = await self._reader.run(partial(_rows, query=query, values=()))

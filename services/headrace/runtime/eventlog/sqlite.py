@@ -111,6 +111,9 @@ class SqliteEventLog:
             self._watcher = _connect(self._path)
         return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
+    async def offsets_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        return await self._reader.run(lambda db: _offsets_of(db, list(event_ids)))
+
     async def end(self) -> tuple[int, int]:
         return await self._reader.run(_end)
 
