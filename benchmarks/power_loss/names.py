@@ -6,7 +6,7 @@ import random
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from benchmarks.power_loss.journal import Entry, Kind
+from benchmarks.power_loss.journal import Kind
 
 # names in a folder, and which file or folder each is: by number, since inodes are used again
 Folders = dict[int, dict[str, int]]
@@ -60,7 +60,7 @@ class Names:
         upto: dict[int, int] = {}
         for change in self._pending:
             if change.target == target and change.place < begun:
-                upto |= {folder: change.place + 1 for folder in change.folders}
+                upto |= dict.fromkeys(change.folders, change.place + 1)
         self._sync(upto)
 
     def _sync(self, upto: Mapping[int, int]) -> None:

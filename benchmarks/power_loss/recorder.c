@@ -312,6 +312,8 @@ SYNC(fdatasync)
 static void note_opened(int fd, int at, const char *path, int flags, uint64_t before) {
   const char *name;
   ino_t ino, folder_ino;
+  /* an inode may be another file's by now */
+  if (fd >= 0 && fd < FDS) known[fd].ino = 0;
   if (fd < 0 || !(ino = watched(fd))) return;
   if (flags & O_CREAT && before == 0 && (folder_ino = parent_of(at, path, &name)))
     note('C', folder_ino, ino, 0, name, NULL, NULL, 0);
@@ -446,8 +448,8 @@ int unlinkat(int at, const char *path, int flags) {
 
 /* Streams write by calls inside the C library: what stands in their file is noted when they are flushed. */
 static FILE *note_stream(FILE *stream, const char *path, const char *mode, uint64_t before) {
-  if (stream && mode[0] != 'r')
-    note_opened(fileno(stream), AT_FDCWD, path, mode[0] == 'w' ? O_CREAT | O_TRUNC : O_CREAT, before);
+  int flags = mode[0] == 'w' ? O_CREAT | O_TRUNC : mode[0] == 'a' ? O_CREAT : 0;
+  if (stream) note_opened(fileno(stream), AT_FDCWD, path, flags, before);
   return stream;
 }
 

@@ -6,6 +6,9 @@ import contextlib
 import os
 import sqlite3
 import time
+from pathlib import Path
+
+from headrace.runtime.atomic import sync_directory
 
 BUSY_TIMEOUT_S = 30.0
 _RETRY_S = 0.01
@@ -39,12 +42,13 @@ def _sync_recovered(connection: sqlite3.Connection) -> None:
     what the next power loss takes. (SQLite locks no byte of this file, so closing it here releases nothing.)
     """
     ((_, _, path), *_) = connection.execute("PRAGMA database_list").fetchall()
-    with contextlib.suppress(FileNotFoundError):
-        handle = os.open(f"{path}-wal", os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    if not path:
+        # in memory
+        return
+    with contextlib.suppress(FileNotFoundError), open(f"{path}-wal", "rb+") as file:
+        os.fsync(file.fileno())
+    # its name too: SQLite syncs that only when it made the file itself
+    sync_directory(Path(path).parent)
 
 
 def create_tables(connection: sqlite3.Connection, schema: str) -> None:
