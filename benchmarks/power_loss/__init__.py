@@ -1,1 +1,1 @@
-"""What a disk may hold after the power has gone: file operations recorded, and replayed with what was not synced lost."""
+"""What a disk may hold after the power went: file operations are recorded, and replayed without what was not synced."""

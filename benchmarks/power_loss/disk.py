@@ -5,9 +5,10 @@ The model is that of ALICE (Pillai et al., "All File Systems Are Not Created Equ
 - What a file held when an fsync or fdatasync of it began is on the disk once that has returned, with its size.
 - Of what was written since, any operations may be there, in whole or in any of their 512-byte sectors.
 - Creating, renaming and removing names are operations of the folder: on the disk once the folder was synced, until
-  then the first of them may be there, in the folder's order.
-- With `syncs_names`, as on ext4, an fsync of a file puts its own name on the disk too; without, as POSIX has it,
-  only an fsync of the folder does.
+  then the first of them may be there, in the folder's order. An fsync of a file says nothing about its name, as POSIX
+  has it: what holds so holds on every file system.
+- With `syncs_names` an fsync of a file or folder puts its name and those of the folders above it on the disk too, as
+  ext4, XFS and btrfs do. PostgreSQL counts on that: it syncs no folder for the files of new tables and databases.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROOT = 0
 class Disk:
     """One folder on a disk, which began as `base` has it."""
 
-    def __init__(self, base: Path, inodes: Mapping[str, int], syncs_names: bool) -> None:
+    def __init__(self, base: Path, inodes: Mapping[str, int], *, syncs_names: bool = False) -> None:
         """`inodes`: those of the recorded folder's first files and folders, by path below it ("." is itself)."""
         self._syncs_names = syncs_names
         self._files: dict[int, Content] = {}

@@ -1,4 +1,4 @@
-"""Which names the folders have: those surely on the disk, and the changes since, of which a disk keeps the first ones."""
+"""Which names the folders have: those surely on the disk, and the changes since, of which a disk keeps the first."""
 
 from __future__ import annotations
 
@@ -52,28 +52,32 @@ class Names:
         self._pending.append(change)
 
     def sync_folder(self, folder: int, begun: int) -> None:
-        """What was changed in a folder before `begun` is on the disk."""
+        """What was changed in a folder before `begun` is on the disk, with what that needs in others."""
         self._sync({folder: begun})
 
     def sync_names_of(self, target: int, begun: int) -> None:
-        """The names of a file or folder are on the disk, and what was changed before in the same folders."""
+        """The names of a file or folder are on the disk, and those of the folders above it."""
         upto: dict[int, int] = {}
-        for change in self._pending:
-            if change.target == target and change.place < begun:
-                upto |= dict.fromkeys(change.folders, change.place + 1)
+        targets = {target}
+        # backwards: a folder was made before what is in it
+        for change in reversed(self._pending):
+            if change.target in targets and change.place < begun:
+                for folder in change.folders:
+                    upto[folder] = max(upto.get(folder, 0), change.place + 1)
+                targets.update(change.folders)
         self._sync(upto)
 
-    def _sync(self, upto: Mapping[int, int]) -> None:
-        """Applies the changes of some folders noted before a place, with what each of them needs."""
-        wanted = dict(upto)
+    def _sync(self, given: Mapping[int, int]) -> None:
+        """Applies the changes of some folders, noted before a place each."""
+        upto = dict(given)
         # backwards: a renaming between two folders takes the earlier changes of the other one with it
         for change in reversed(self._pending):
-            if any(change.place < wanted.get(folder, 0) for folder in change.folders):
+            if any(change.place < upto.get(folder, 0) for folder in change.folders):
                 for folder in change.folders:
-                    wanted[folder] = max(wanted.get(folder, 0), change.place + 1)
+                    upto[folder] = max(upto.get(folder, 0), change.place + 1)
         rest = []
         for change in self._pending:
-            if change.place < wanted.get(change.folder, 0):
+            if change.place < upto.get(change.folder, 0):
                 change.apply(self._durable)
             else:
                 rest.append(change)

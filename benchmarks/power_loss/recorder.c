@@ -35,7 +35,7 @@ struct head {
   uint64_t data;
 };
 
-static const char *folder;
+static const char *folder, *journal_path;
 static size_t folder_length;
 static int is_syncing = 1;
 static int journal = -1;
@@ -48,15 +48,18 @@ static struct { dev_t dev; ino_t ino; int is_inside; } known[FDS];
   if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 __attribute__((constructor)) static void begin(void) {
-  folder = getenv("POWER_LOSS_FOLDER");
+  /* copies: servers write their process titles over the environment */
+  const char *path = getenv("POWER_LOSS_FOLDER");
+  folder = path ? strdup(path) : NULL;
+  path = getenv("POWER_LOSS_JOURNAL");
+  journal_path = path ? strdup(path) : NULL;
   folder_length = folder ? strlen(folder) : 0;
   is_syncing = getenv("POWER_LOSS_NO_SYNC") == NULL;
 }
 
 static int journal_fd(void) {
   if (journal < 0) {
-    const char *path = getenv("POWER_LOSS_JOURNAL");
-    int low = path ? (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_APPEND | O_CLOEXEC, 0) : -1;
+    int low = journal_path ? (int)syscall(SYS_openat, AT_FDCWD, journal_path, O_WRONLY | O_APPEND | O_CLOEXEC, 0) : -1;
     /* out of the way of programs that count on low numbers */
     if (low >= 0) {
       journal = fcntl(low, F_DUPFD_CLOEXEC, 700);

@@ -34,7 +34,7 @@ def build_recorder(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class PowerLoss:
-    """One cut: its number, the folder as the disk may hold it, and what clients had been told before, in order."""
+    """One cut: its number, the folder (of its old name) as the disk may hold it, and what clients had been told."""
 
     number: int
     folder: Path
@@ -44,13 +44,14 @@ class PowerLoss:
 class Recording:
     """Of all that processes started with `environment()` do under `folder`, from now on.
 
-    `work` is an empty folder for the journal, the first state and the cuts.
+    `work` is an empty folder for the journal, the first state and the cuts. `syncs_names`: see `Disk`.
     """
 
-    def __init__(self, folder: Path, work: Path, library: Path) -> None:
+    def __init__(self, folder: Path, work: Path, library: Path, *, syncs_names: bool = False) -> None:
         self.folder = folder.resolve()
         self._work = work
         self._library = library
+        self._syncs_names = syncs_names
         self.journal = work / "journal"
         self.journal.touch()
         # the recorded process may be another user's
@@ -74,7 +75,7 @@ class Recording:
 
         Empty: every change of the folder went through the recorder. Nothing may be changing the folder.
         """
-        told = played(self._disk(syncs_names=False), entries(self.journal)).whole()
+        told = played(self._disk(), entries(self.journal)).whole()
         real = {str(path.relative_to(self.folder)): path for path in self.folder.rglob("*") if path.is_file()}
         differing = [path for path in told.keys() & real.keys() if told[path] != real[path].read_bytes()]
         return sorted(
@@ -83,15 +84,19 @@ class Recording:
             if not path.endswith((_REMADE, *ignored)) and not real.get(path, Path()).is_socket()
         )
 
-    def _disk(self, *, syncs_names: bool) -> Disk:
-        return Disk(self._work / "base", self._inodes, syncs_names)
+    def _disk(self) -> Disk:
+        return Disk(self._work / "base", self._inodes, syncs_names=self._syncs_names)
 
-    def power_losses(self, count: int, seed: int, *, syncs_names: bool = False) -> Iterator[PowerLoss]:
-        """`count` random moments, in order. Each folder is removed when the next one is asked for."""
+    def power_losses(self, count: int, seed: int, *, after_first_answer: bool = False) -> Iterator[PowerLoss]:
+        """`count` random moments, in order, of all or of those after the first acknowledgement.
+
+        Each folder is removed when the next one is asked for.
+        """
         chance = random.Random(seed)
-        operations = sum(1 for entry in entries(self.journal) if entry.kind is not Kind.ACKNOWLEDGE)
-        moments = sorted(chance.choices(range(1, operations + 1), k=count))
-        disk, acknowledged = self._disk(syncs_names=syncs_names), list[bytes]()
+        is_answer = [entry.kind is Kind.ACKNOWLEDGE for entry in entries(self.journal)]
+        first = is_answer.index(True) if after_first_answer else 1
+        moments = sorted(chance.choices(range(first, is_answer.count(False) + 1), k=count))
+        disk, acknowledged = self._disk(), list[bytes]()
         done = number = 0
         for entry in entries(self.journal):
             if entry.kind is Kind.ACKNOWLEDGE:
@@ -108,11 +113,12 @@ class Recording:
             number += 1
 
     def _cut(self, disk: Disk, number: int, chance: random.Random, acknowledged: list[bytes]) -> Iterator[PowerLoss]:
-        folder = self._work / f"cut-{number}"
+        place = self._work / f"cut-{number}"
+        folder = place / self.folder.name
         disk.cut(folder, chance)
         _remove_remade(folder)
         yield PowerLoss(number, folder, tuple(acknowledged))
-        shutil.rmtree(folder)
+        shutil.rmtree(place)
 
     def close(self) -> None:
         self.acknowledgements.close()
