@@ -59,7 +59,7 @@ class Disk:
                 self._file(entry).add(Resize(entry.place, entry.number, entry.kind is Kind.GROW))
             case Kind.SYNC:
                 self._sync(self._number_of[entry.inode], entry.number)
-            case Kind.CREATE | Kind.MAKE_FOLDER:
+            case Kind.CREATE | Kind.MAKE_FOLDER | Kind.LINK:
                 self._name(entry)
             case Kind.RENAME | Kind.REMOVE:
                 self._rename_or_remove(entry)
@@ -77,15 +77,15 @@ class Disk:
 
     def _name(self, entry: Entry) -> None:
         folder = self._number_of[entry.inode]
-        known = self._number_of.get(entry.other)
-        names = self._names.now[folder]
-        if known is not None and names.get(entry.name) == known:
+        if entry.kind is Kind.LINK:
+            number = self._number_of[entry.other]
+        elif self._names.now[folder].get(entry.name) == self._number_of.get(entry.other, -1):
             # two processes made it at once, and both say so
             return
-        is_another_name = known is not None and any(known in named.values() for named in self._names.now.values())
-        number = known if known is not None and is_another_name else self._new(entry.other)
+        else:
+            number = self._new(entry.other)
         if entry.kind is Kind.CREATE:
-            self._files.setdefault(number, Content())
+            self._files[number] = Content()
         self._names.add(Change(entry.place, entry.kind, folder, entry.name, number))
 
     def _rename_or_remove(self, entry: Entry) -> None:

@@ -17,8 +17,9 @@ _HEAD = struct.Struct("<IIQQQIIQ")
 class Kind(StrEnum):
     """What happened, and which fields of an entry say it."""
 
-    CREATE = "C"  # the file `other` got the name `name` in the folder `inode`
-    MAKE_FOLDER = "D"  # the same of a folder
+    CREATE = "C"  # a new file `other` got the name `name` in the folder `inode`
+    MAKE_FOLDER = "D"  # the same of a new folder
+    LINK = "L"  # the same of a file that has another name
     WRITE = "W"  # `data` at `number` in the file `inode`
     TRUNCATE = "T"  # the file `inode` has the size `number`
     GROW = "G"  # the file `inode` has at least the size `number`

@@ -2,6 +2,7 @@
  *
  * LD_PRELOAD=recorder.so POWER_LOSS_FOLDER=<absolute, without links> POWER_LOSS_JOURNAL=<file> command …
  * POWER_LOSS_NO_SYNC=1 makes every sync of them do nothing, which is what a disk that lies does.
+ * SIGRTMAX ends a process as SIGKILL does, but never between a change and its note.
  *
  * A call is noted after it was made and before it returns, by one write to a journal opened with O_APPEND: what
  * happened before in the program stands before in the journal, in whichever process it was. Files are told apart by
@@ -12,7 +13,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +51,36 @@ static struct { dev_t dev; ino_t ino; int is_inside; } known[FDS];
   static __typeof__(&name) real; \
   if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
+/* Changes under way whose notes are not written yet, and whether the process is to end before the next one. */
+static atomic_int under_way, is_ending;
+
+static void end_if_told(void) {
+  if (is_ending && under_way == 0) kill(getpid(), SIGKILL);
+}
+
+static void enter(void) {
+  under_way++;
+  if (is_ending) {
+    under_way--;
+    end_if_told();
+    for (;;) pause();
+  }
+}
+
+static void leave(void) {
+  under_way--;
+  end_if_told();
+}
+
+static void told_to_end(int number) {
+  (void)number;
+  is_ending = 1;
+  end_if_told();
+}
+
+/* of the threads that were in the midst of something, none is in the child */
+static void forked(void) { under_way = 0; }
+
 __attribute__((constructor)) static void begin(void) {
   /* copies: servers write their process titles over the environment */
   const char *path = getenv("POWER_LOSS_FOLDER");
@@ -55,6 +89,9 @@ __attribute__((constructor)) static void begin(void) {
   journal_path = path ? strdup(path) : NULL;
   folder_length = folder ? strlen(folder) : 0;
   is_syncing = getenv("POWER_LOSS_NO_SYNC") == NULL;
+  struct sigaction action = {.sa_handler = told_to_end, .sa_flags = SA_RESTART};
+  sigaction(SIGRTMAX, &action, NULL);
+  pthread_atfork(NULL, NULL, forked);
 }
 
 static int journal_fd(void) {
@@ -177,8 +214,7 @@ static off_t journal_end(void) {
 }
 
 static void note_written(int fd, off_t at, const struct iovec *parts, int count, ssize_t written) {
-  ino_t ino = written > 0 ? watched(fd) : 0;
-  if (!ino) return;
+  ino_t ino = watched(fd);
   int flags = fcntl(fd, F_GETFL);
   if (at < 0) at = lseek(fd, 0, SEEK_CUR) - written;
   for (int part = 0; part < count && written > 0; part++) {
@@ -190,28 +226,31 @@ static void note_written(int fd, off_t at, const struct iovec *parts, int count,
   if ((flags & O_DSYNC) && is_syncing) note_sync(fd, journal_end());
 }
 
+/* what is written elsewhere (a pipe, a socket) may take for ever, and is no change */
+#define NOTED(call, at, parts, count) \
+  if (!watched(fd)) return call; \
+  enter(); \
+  ssize_t written = call; \
+  note_written(fd, at, parts, count, written); \
+  leave(); \
+  return written;
+
 ssize_t write(int fd, const void *data, size_t size) {
   REAL(write);
-  ssize_t written = real(fd, data, size);
   struct iovec one = {(void *)data, size};
-  note_written(fd, -1, &one, 1, written);
-  return written;
+  NOTED(real(fd, data, size), -1, &one, 1)
 }
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
   REAL(writev);
-  ssize_t written = real(fd, parts, count);
-  note_written(fd, -1, parts, count, written);
-  return written;
+  NOTED(real(fd, parts, count), -1, parts, count)
 }
 
 #define PWRITE(name, offset_t) \
   ssize_t name(int fd, const void *data, size_t size, offset_t at) { \
     REAL(name); \
-    ssize_t written = real(fd, data, size, at); \
     struct iovec one = {(void *)data, size}; \
-    note_written(fd, at, &one, 1, written); \
-    return written; \
+    NOTED(real(fd, data, size, at), at, &one, 1) \
   }
 PWRITE(pwrite, off_t)
 PWRITE(pwrite64, off64_t)
@@ -219,9 +258,7 @@ PWRITE(pwrite64, off64_t)
 #define PWRITEV(name, offset_t) \
   ssize_t name(int fd, const struct iovec *parts, int count, offset_t at) { \
     REAL(name); \
-    ssize_t written = real(fd, parts, count, at); \
-    note_written(fd, at, parts, count, written); \
-    return written; \
+    NOTED(real(fd, parts, count, at), at, parts, count) \
   }
 PWRITEV(pwritev, off_t)
 PWRITEV(pwritev64, off64_t)
@@ -229,27 +266,31 @@ PWRITEV(pwritev64, off64_t)
 #define PWRITEV2(name, offset_t) \
   ssize_t name(int fd, const struct iovec *parts, int count, offset_t at, int flags) { \
     REAL(name); \
-    ssize_t written = real(fd, parts, count, at, flags); \
-    note_written(fd, at, parts, count, written); \
-    return written; \
+    NOTED(real(fd, parts, count, at, flags), at, parts, count) \
   }
 PWRITEV2(pwritev2, off_t)
 PWRITEV2(pwritev64v2, off64_t)
 
 ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t size, unsigned flags) {
   REAL(copy_file_range);
+  ino_t ino = watched(out);
+  if (!ino) return real(in, in_at, out, out_at, size, flags);
+  enter();
   ssize_t copied = real(in, in_at, out, out_at, size, flags);
-  ino_t ino = copied > 0 ? watched(out) : 0;
-  if (ino) note_content(out, ino, (out_at ? *out_at : lseek(out, 0, SEEK_CUR)) - copied, (size_t)copied);
+  if (copied > 0) note_content(out, ino, (out_at ? *out_at : lseek(out, 0, SEEK_CUR)) - copied, (size_t)copied);
+  leave();
   return copied;
 }
 
 #define SENDFILE(name, offset_t) \
   ssize_t name(int out, int in, offset_t *at, size_t size) { \
     REAL(name); \
+    ino_t ino = watched(out); \
+    if (!ino) return real(out, in, at, size); \
+    enter(); \
     ssize_t copied = real(out, in, at, size); \
-    ino_t ino = copied > 0 ? watched(out) : 0; \
-    if (ino) note_content(out, ino, lseek(out, 0, SEEK_CUR) - copied, (size_t)copied); \
+    if (copied > 0) note_content(out, ino, lseek(out, 0, SEEK_CUR) - copied, (size_t)copied); \
+    leave(); \
     return copied; \
   }
 SENDFILE(sendfile, off_t)
@@ -258,8 +299,10 @@ SENDFILE(sendfile64, off64_t)
 #define FTRUNCATE(name, offset_t) \
   int name(int fd, offset_t size) { \
     REAL(name); \
+    enter(); \
     int failed = real(fd, size); \
     if (!failed) note_size('T', fd, (uint64_t)size); \
+    leave(); \
     return failed; \
   }
 FTRUNCATE(ftruncate, off_t)
@@ -268,10 +311,12 @@ FTRUNCATE(ftruncate64, off64_t)
 #define TRUNCATE(name, offset_t) \
   int name(const char *path, offset_t size) { \
     REAL(name); \
+    enter(); \
     int failed = real(path, size); \
     const char *last; \
     if (!failed && parent_of(AT_FDCWD, path, &last)) \
       note('T', inode_at(AT_FDCWD, path), 0, (uint64_t)size, NULL, NULL, NULL, 0); \
+    leave(); \
     return failed; \
   }
 TRUNCATE(truncate, off_t)
@@ -280,8 +325,10 @@ TRUNCATE(truncate64, off64_t)
 #define POSIX_FALLOCATE(name, offset_t) \
   int name(int fd, offset_t at, offset_t size) { \
     REAL(name); \
+    enter(); \
     int failed = real(fd, at, size); \
     if (!failed) note_size('G', fd, (uint64_t)(at + size)); \
+    leave(); \
     return failed; \
   }
 POSIX_FALLOCATE(posix_fallocate, off_t)
@@ -290,9 +337,11 @@ POSIX_FALLOCATE(posix_fallocate64, off64_t)
 #define FALLOCATE(name, offset_t) \
   int name(int fd, int mode, offset_t at, offset_t size) { \
     REAL(name); \
+    enter(); \
     int failed = real(fd, mode, at, size); \
     /* other modes would change what stands in it: the check of the whole journal would tell */ \
     if (!failed && mode == 0) note_size('G', fd, (uint64_t)(at + size)); \
+    leave(); \
     return failed; \
   }
 FALLOCATE(fallocate, off_t)
@@ -305,19 +354,27 @@ FALLOCATE(fallocate64, off64_t)
     if (!is_syncing) return 0; \
     off_t begun = journal_end(); \
     int failed = real(fd); \
+    enter(); \
     if (!failed) note_sync(fd, begun); \
+    leave(); \
     return failed; \
   }
 SYNC(fsync)
 SYNC(fdatasync)
 
+static int changes(int flags) { return (flags & (O_CREAT | O_TRUNC)) != 0; }
+
+/* Forgets what a descriptor was: its inode may be another file's by now. */
+static int opened(int fd) {
+  if (fd >= 0 && fd < FDS) known[fd].ino = 0;
+  return fd;
+}
+
 /* Notes what an open changed: a new name, or a file emptied. */
 static void note_opened(int fd, int at, const char *path, int flags, uint64_t before) {
   const char *name;
   ino_t ino, folder_ino;
-  /* an inode may be another file's by now */
-  if (fd >= 0 && fd < FDS) known[fd].ino = 0;
-  if (fd < 0 || !(ino = watched(fd))) return;
+  if (opened(fd) < 0 || !(ino = watched(fd))) return;
   if (flags & O_CREAT && before == 0 && (folder_ino = parent_of(at, path, &name)))
     note('C', folder_ino, ino, 0, name, NULL, NULL, 0);
   else if (flags & O_TRUNC) note('T', ino, 0, 0, NULL, NULL, NULL, 0);
@@ -335,9 +392,12 @@ static uint64_t inode_before(int at, const char *path, int flags) {
   int name(const char *path, int flags, ...) { \
     REAL(name); \
     MODE() \
+    if (!changes(flags)) return opened(real(path, flags, mode)); \
+    enter(); \
     uint64_t before = inode_before(AT_FDCWD, path, flags); \
     int fd = real(path, flags, mode); \
     note_opened(fd, AT_FDCWD, path, flags, before); \
+    leave(); \
     return fd; \
   }
 OPEN(open)
@@ -347,9 +407,12 @@ OPEN(open64)
   int name(int at, const char *path, int flags, ...) { \
     REAL(name); \
     MODE() \
+    if (!changes(flags)) return opened(real(at, path, flags, mode)); \
+    enter(); \
     uint64_t before = inode_before(at, path, flags); \
     int fd = real(at, path, flags, mode); \
     note_opened(fd, at, path, flags, before); \
+    leave(); \
     return fd; \
   }
 OPENAT(openat)
@@ -374,22 +437,28 @@ static void note_renamed(int at, const char *from, int other_at, const char *to)
 
 int rename(const char *from, const char *to) {
   REAL(rename);
+  enter();
   int failed = real(from, to);
   if (!failed) note_renamed(AT_FDCWD, from, AT_FDCWD, to);
+  leave();
   return failed;
 }
 
 int renameat(int at, const char *from, int other_at, const char *to) {
   REAL(renameat);
+  enter();
   int failed = real(at, from, other_at, to);
   if (!failed) note_renamed(at, from, other_at, to);
+  leave();
   return failed;
 }
 
 int renameat2(int at, const char *from, int other_at, const char *to, unsigned flags) {
   REAL(renameat2);
+  enter();
   int failed = real(at, from, other_at, to, flags);
   if (!failed) note_renamed(at, from, other_at, to);
+  leave();
   return failed;
 }
 
@@ -401,29 +470,37 @@ static void note_named(char kind, int at, const char *path) {
 
 int link(const char *from, const char *to) {
   REAL(link);
+  enter();
   int failed = real(from, to);
-  if (!failed) note_named('C', AT_FDCWD, to);
+  if (!failed) note_named('L', AT_FDCWD, to);
+  leave();
   return failed;
 }
 
 int linkat(int at, const char *from, int other_at, const char *to, int flags) {
   REAL(linkat);
+  enter();
   int failed = real(at, from, other_at, to, flags);
-  if (!failed) note_named('C', other_at, to);
+  if (!failed) note_named('L', other_at, to);
+  leave();
   return failed;
 }
 
 int mkdir(const char *path, mode_t mode) {
   REAL(mkdir);
+  enter();
   int failed = real(path, mode);
   if (!failed) note_named('D', AT_FDCWD, path);
+  leave();
   return failed;
 }
 
 int mkdirat(int at, const char *path, mode_t mode) {
   REAL(mkdirat);
+  enter();
   int failed = real(at, path, mode);
   if (!failed) note_named('D', at, path);
+  leave();
   return failed;
 }
 
@@ -431,9 +508,11 @@ int mkdirat(int at, const char *path, mode_t mode) {
   int name(const char *path) { \
     REAL(name); \
     const char *last; \
+    enter(); \
     int failed = real(path); \
     ino_t parent = failed ? 0 : parent_of(AT_FDCWD, path, &last); \
     if (parent) note('U', parent, 0, 0, last, NULL, NULL, 0); \
+    leave(); \
     return failed; \
   }
 UNLINK(unlink)
@@ -443,9 +522,11 @@ UNLINK(remove)
 int unlinkat(int at, const char *path, int flags) {
   REAL(unlinkat);
   const char *last;
+  enter();
   int failed = real(at, path, flags);
   ino_t parent = failed ? 0 : parent_of(at, path, &last);
   if (parent) note('U', parent, 0, 0, last, NULL, NULL, 0);
+  leave();
   return failed;
 }
 
@@ -459,8 +540,11 @@ static FILE *note_stream(FILE *stream, const char *path, const char *mode, uint6
 #define FOPEN(name) \
   FILE *name(const char *path, const char *mode) { \
     REAL(name); \
+    enter(); \
     uint64_t before = inode_before(AT_FDCWD, path, mode[0] != 'r' ? O_CREAT : 0); \
-    return note_stream(real(path, mode), path, mode, before); \
+    FILE *stream = note_stream(real(path, mode), path, mode, before); \
+    leave(); \
+    return stream; \
   }
 FOPEN(fopen)
 FOPEN(fopen64)
@@ -474,8 +558,10 @@ static void note_flushed(int fd) {
 
 int fflush(FILE *stream) {
   REAL(fflush);
+  enter();
   int failed = real(stream);
   if (!failed && stream) note_flushed(fileno(stream));
+  leave();
   return failed;
 }
 

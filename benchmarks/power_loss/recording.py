@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from benchmarks.power_loss.disk import Disk, played
 from benchmarks.power_loss.journal import Acknowledgements, Kind, entries
 
 _SOURCE = Path(__file__).with_name("recorder.c")
+# ends a recorded process as SIGKILL does, but never between a change and its note, which would be missing
+KILL = signal.SIGRTMAX
 # mapped into memory, so no call tells what is written; SQLite never syncs it, and makes it anew
 _REMADE = "-shm"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.power_loss.journal import Kind, entries
-from benchmarks.power_loss.recording import NoCompilerError, Recording, build_recorder
+from benchmarks.power_loss.recording import KILL, NoCompilerError, Recording, build_recorder
 
 _LIMIT_S = 60.0
 Record = Callable[..., Recording]
@@ -67,7 +67,7 @@ def _run(recording: Recording, worker: str, *arguments: object, kill_at: int = 0
     process = subprocess.Popen(command, env=environment)
     if kill_at:
         _wait_for(process, recording, kill_at)
-        process.kill()
+        process.send_signal(KILL)
         assert process.wait() == -signal.SIGKILL
     else:
         assert process.wait(_LIMIT_S) == 0

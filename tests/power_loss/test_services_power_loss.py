@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ import grpc
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from benchmarks.power_loss.recording import Recording
+from benchmarks.power_loss.recording import KILL, Recording
 from headrace.cli.process import ServiceProcess
 from headrace.feature_store.__main__ import compose as compose_feature_store
 from headrace.feature_store.settings import FeatureStoreSettings
@@ -100,7 +101,9 @@ class Services:
         await asyncio.gather(*(process.start() for process in self._processes))
 
     async def kill(self) -> None:
-        await asyncio.gather(*(process.kill() for process in self._processes))
+        for process in self._processes:
+            os.kill(process.pid, KILL)
+        assert await asyncio.gather(*(process.wait() for process in self._processes)) == [-signal.SIGKILL] * 2
 
 
 async def test_log_catalogue_and_features_agree_after_the_power_went(
