@@ -39,9 +39,7 @@ class PostgresServer:
     own (`name=value`).
     """
 
-    def __init__(
-        self, folder: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         self._binaries = binaries()
         self._folder = folder
         self._environment = {**os.environ, **(environment or {})}

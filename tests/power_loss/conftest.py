@@ -60,13 +60,14 @@ def run_recorded() -> Callable[..., None]:
 
 def _run(recording: Recording, worker: str, *arguments: object, kill_at: int = 0, syncs: bool = True) -> None:
     """Runs a worker of this folder to its end, or kills it once it has noted `kill_at` acknowledgements."""
+    before = acknowledgements(recording)
     script = Path(__file__).with_name(worker)
     command = [sys.executable, str(script), *map(str, arguments)]
     others = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     environment = others | recording.environment(syncs=syncs) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, env=environment)
     if kill_at:
-        _wait_for(process, recording, kill_at)
+        _wait_for(process, recording, before + kill_at)
         process.send_signal(KILL)
         assert process.wait() == -signal.SIGKILL
     else:

@@ -80,14 +80,16 @@ async def found_after(loss: PowerLoss, database: str) -> list[LoggedRecord]:
 async def test_every_acknowledged_event_is_there_once_after_the_power_went(
     place: Path, cuts: Callable[[int], int]
 ) -> None:
-    import time; t=time.time()
+    import time
+
+    t = time.time()
     recording, database = recorded(place)
-    print(time.time()-t, recording.journal.stat().st_size)
+    print(time.time() - t, recording.journal.stat().st_size)
     assert recording.faults() == []
     for loss in recording.power_losses(cuts(4), seed=1, after_first_answer=True):
-        print(time.time()-t)
+        print(time.time() - t)
         found = await found_after(loss, database)
-        print(time.time()-t, len(loss.acknowledged), len(found))
+        print(time.time() - t, len(loss.acknowledged), len(found))
         _logs["check"](found)
         assert _logs["lost"](loss, found) == [], f"cut {loss.number}"
     recording.close()

@@ -50,7 +50,7 @@ async def test_every_acknowledged_event_is_there_once_after_the_power_went(
 ) -> None:
     recording = record(tmp_path / "data")
     arguments = ("append_worker.py", recording.folder, "", recording.journal, SEED, BATCHES)
-    for kill_at in (40, 120, 0):
+    for kill_at in (40, 80, 0):
         run_recorded(recording, *arguments, kill_at=kill_at)
     assert recording.faults() == []
     for loss in recording.power_losses(cuts(60), seed=1):

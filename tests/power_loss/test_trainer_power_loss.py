@@ -64,7 +64,7 @@ def test_acts_checkpoints_and_releases_are_there_after_the_power_went(
     record: Callable[..., Recording], run_recorded: Callable[..., None], cuts: Callable[[int], int], tmp_path: Path
 ) -> None:
     recording = record(tmp_path / "data")
-    for kill_at in (9, 40, 0):
+    for kill_at in (9, 30, 0):
         run_recorded(recording, "trainer_worker.py", recording.folder, recording.journal, STEPS, kill_at=kill_at)
     assert recording.faults() == []
     for loss in recording.power_losses(cuts(30), seed=1):
