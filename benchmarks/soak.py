@@ -204,8 +204,10 @@ def _size(folder: Path, pattern: str) -> int:
 
 
 def _size_of_newest(snapshots: Path) -> int:
+    """0 before the first."""
     # its name is an offset of fixed width
-    return max(snapshots.glob("state-*")).stat().st_size
+    newest = max(snapshots.glob("state-*"), default=None)
+    return newest.stat().st_size if newest else 0
 
 
 def bars(soak: Soak) -> list[Bar]:

@@ -21,7 +21,7 @@ Record = Callable[..., Recording]
 
 @pytest.fixture(scope="session")
 def recorder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library to be preloaded. Without a compiler the test is skipped, or fails where TEST_REQUIRE_POWER_LOSS says so."""
+    """The library to be preloaded. Without a compiler: skipped, or failed where TEST_REQUIRE_POWER_LOSS says so."""
     try:
         return build_recorder(tmp_path_factory.mktemp("recorder"))
     except NoCompilerError as error:

@@ -1,4 +1,4 @@
-"""Applies batches to an index's store, snapshots in between, and notes the sequences acknowledged: `folder journal until`."""
+"""Applies batches to an index's store, with snapshots, and notes what it acknowledged: `folder journal until`."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ import pytest
 from benchmarks.power_loss.recording import PowerLoss, Recording
 from headrace.index.store import Store
 
+# a thousand cuts take their time
+pytestmark = pytest.mark.timeout(1_800)
 _worker = runpy.run_path(str(Path(__file__).with_name("index_worker.py")))
 _killed = _worker["_killed"]
 BATCHES = 160
@@ -53,7 +55,7 @@ async def test_every_acknowledged_sequence_is_there_after_the_power_went(
     for kill_at in (2, 20, 50, 40, 0):
         run_recorded(recording, "index_worker.py", recording.folder, recording.journal, BATCHES * ROWS, kill_at=kill_at)
     assert recording.faults() == []
-    for loss in recording.power_losses(cuts(60), seed=1):
+    for loss in recording.power_losses(cuts(30), seed=1):
         await check(loss, expected)
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import pytest
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -37,6 +38,8 @@ from headrace.v1.common_pb2 import Product, ProductDetail, UserEvent
 from headrace.v1.ingest_pb2_grpc import IngestServiceStub
 from headrace.v1.log_pb2 import LoggedUserEvent, ProductChange
 
+# a thousand cuts take their time
+pytestmark = pytest.mark.timeout(1_800)
 CALLERS, TURNS, PRODUCTS = 4, 40, 60
 KINDS = ("detail-page-view", "add-to-cart", "purchase-complete", "purchase-cancel")
 REFUSED = pb.WriteResult.OUTCOME_REJECTED
@@ -114,9 +117,9 @@ async def test_log_catalogue_and_features_agree_after_the_power_went(
     await services.start()
     try:
         async with open_channel(services.address) as channel:
-            stub = IngestServiceStub(channel)
-            calls = [asyncio.create_task(call(stub, recording, caller)) for caller in range(CALLERS)]
-            await until_answered(recording, CALLERS * TURNS // 3)
+            callers = Callers(IngestServiceStub(channel), recording, kill_after=CALLERS * TURNS // 3)
+            calls = [asyncio.create_task(callers.call(caller)) for caller in range(CALLERS)]
+            await callers.is_time.wait()
             await services.kill()
             await services.start()
             await asyncio.gather(*calls)
@@ -127,32 +130,42 @@ async def test_log_catalogue_and_features_agree_after_the_power_went(
         await check(loss.folder, Told.of(loss.acknowledged))
 
 
-async def call(stub: IngestServiceStub, recording: Recording, caller: int) -> None:
-    """Sends each batch until it is answered, and notes the answer."""
-    for turn in range(TURNS):
-        sent = events(caller, turn)
-        product = Product(id=f"p{caller}", title=f"turn {turn}")
+class Callers:
+    """Clients that note what they are told; `is_time` is set once they have noted `kill_after` answers."""
+
+    def __init__(self, stub: IngestServiceStub, recording: Recording, kill_after: int) -> None:
+        self._stub, self._recording = stub, recording
+        self._left = kill_after
+        self.is_time = asyncio.Event()
+
+    async def call(self, caller: int) -> None:
+        """Sends each batch until it is answered, and notes the answer."""
+        for turn in range(TURNS):
+            sent = events(caller, turn)
+            product = Product(id=f"p{caller}", title=f"turn {turn}")
+            answer = await self._answer(sent, product)
+            pairs = list(zip(sent, answer.results, strict=True))
+            told = {
+                "offsets": {one.event_id: result.offset for one, result in pairs if result.outcome != REFUSED},
+                "refused": [one.event_id for one, result in pairs if result.outcome == REFUSED],
+                "products": {product.id: turn},
+            }
+            self._recording.acknowledgements.note(json.dumps(told).encode())
+            self._left -= 1
+            if self._left == 0:
+                self.is_time.set()
+
+    async def _answer(self, sent: list[UserEvent], product: Product) -> pb.WriteUserEventsResponse:
+        products = pb.WriteProductsRequest(products=[product])
         while True:
             try:
                 request = pb.WriteUserEventsRequest(events=sent)
-                answer = await stub.WriteUserEvents(request, wait_for_ready=True, timeout=60)
-                await stub.WriteProducts(pb.WriteProductsRequest(products=[product]), wait_for_ready=True, timeout=60)
-                break
+                answer = await self._stub.WriteUserEvents(request, wait_for_ready=True, timeout=60)
+                await self._stub.WriteProducts(products, wait_for_ready=True, timeout=60)
+                return answer
             except grpc.aio.AioRpcError as error:
                 if not is_lost(error):
                     raise
-        pairs = list(zip(sent, answer.results, strict=True))
-        told = {
-            "offsets": {one.event_id: result.offset for one, result in pairs if result.outcome != REFUSED},
-            "refused": [one.event_id for one, result in pairs if result.outcome == REFUSED],
-            "products": {product.id: turn},
-        }
-        recording.acknowledgements.note(json.dumps(told).encode())
-
-
-async def until_answered(recording: Recording, count: int) -> None:
-    while recording.journal.read_bytes().count(b'"refused"') < count:
-        await asyncio.sleep(0.01)
 
 
 async def check(folder: Path, told: Told) -> None:

@@ -7,10 +7,14 @@ import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pytest
+
 from benchmarks.power_loss.recording import PowerLoss, Recording
 from headrace.runtime.eventlog import LoggedRecord, Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 
+# a thousand cuts take their time
+pytestmark = pytest.mark.timeout(1_800)
 _worker = runpy.run_path(str(Path(__file__).with_name("append_worker.py")))
 BATCHES, SEED = 60, 3
 SENT: Mapping[str, Record] = {
@@ -53,7 +57,7 @@ async def test_every_acknowledged_event_is_there_once_after_the_power_went(
     for kill_at in (40, 80, 0):
         run_recorded(recording, *arguments, kill_at=kill_at)
     assert recording.faults() == []
-    for loss in recording.power_losses(cuts(60), seed=1):
+    for loss in recording.power_losses(cuts(40), seed=1):
         found = await read_all(loss.folder)
         check(found)
         assert lost(loss, found) == [], f"cut {loss.number}"

@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from benchmarks.power_loss.recording import Recording
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.deltas import Sent
 
+# a thousand cuts take their time
+pytestmark = pytest.mark.timeout(1_800)
 _worker = runpy.run_path(str(Path(__file__).with_name("trainer_worker.py")))
 STEPS = 60
 
