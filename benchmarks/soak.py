@@ -39,13 +39,14 @@ from headrace.v1.ingest_pb2 import DeleteProductRequest
 
 SERVICES = ("ingest", "feature-store")
 WARM_UP_DAYS, SOAK_HOURS = 8, 24
-# memories of fixed size, small enough to be full when the warm-up is over
+# memories of fixed size, small enough to be full when the warm-up is over; rows of one visit in five are work enough
 ENVIRONMENT = {
     "HEADRACE_INGEST_CANCEL_WINDOW_RECORDS": "20000",
     "HEADRACE_FEATURE_STORE_HISTORY_EVENTS": "50",
     "HEADRACE_FEATURE_STORE_ROW_HISTORY_BYTES": str(64 << 20),
     "HEADRACE_FEATURE_STORE_ROW_CHUNK_BYTES": str(4 << 20),
-    "HEADRACE_FEATURE_STORE_SNAPSHOT_EVERY_S": "5",
+    "HEADRACE_FEATURE_STORE_ROW_SAMPLE_RATE": "0.2",
+    "HEADRACE_FEATURE_STORE_SNAPSHOT_EVERY_S": "10",
 }
 _TIMEOUT_S = 300.0
 _VIEWS_OF_A_STRANGER = 5
