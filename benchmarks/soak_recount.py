@@ -45,7 +45,7 @@ async def recounted(client: Client, log: EventLog, users: int, seed: int) -> Rec
     status = await client.feature_store.GetFeatureStoreStatus(GetFeatureStoreStatusRequest(), timeout=_TIMEOUT_S)
     names = sorted(set(events["user_key"].to_list()))
     chosen = random.Random(seed).sample(names, min(users, len(names)))
-    compared = _Comparison(events, status.now_us)
+    compared = Comparison(events, status.now_us)
     compared.add("ordinal", await _item_counts(client))
     compared.add("user_key", await _user_counts(client, chosen))
     return Recount(compared.count, compared.wrong)
@@ -70,7 +70,7 @@ async def _events(log: EventLog) -> pl.DataFrame:
     return frame.with_columns(pl.col("event_id").is_in(list(cancelled)).alias("is_cancelled"))
 
 
-class _Comparison:
+class Comparison:
     """Served counts held against the log's events."""
 
     def __init__(self, events: pl.DataFrame, now_us: int) -> None:
