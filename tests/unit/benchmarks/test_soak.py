@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import polars as pl
 import pytest
 
@@ -23,7 +25,7 @@ def test_every_event_comes_once_in_the_shops_order_in_the_step_of_its_time() -> 
 
 def test_a_product_that_goes_is_back_a_step_later() -> None:
     steps = list(Days(SETTINGS, step_hours=3).steps())
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert before.deleted in {product.id for product in after.products}
 
 
