@@ -33,7 +33,6 @@ from headrace.runtime.settings import CommonSettings
 from headrace.v1.feature_store_pb2 import (
     GetFeatureStoreStatusRequest,
     GetFeatureStoreStatusResponse,
-    GetUserStateRequest,
 )
 from headrace.v1.ingest_pb2 import DeleteProductRequest
 
@@ -49,6 +48,7 @@ ENVIRONMENT = {
     "HEADRACE_FEATURE_STORE_SNAPSHOT_EVERY_S": "10",
 }
 _TIMEOUT_S = 300.0
+_POLL_S = 0.02
 _VIEWS_OF_A_STRANGER = 5
 _console = Console(stderr=True)
 
@@ -69,7 +69,7 @@ class Scale:
         return ShopSettings(seed=seed, users=self.people, visits_a_day=self.visits_a_day, days=days)
 
 
-FULL = Scale(people=2_500, visits_a_day=6.7, strangers=20_000, events_per_s=4_000, recounted_users=500, step_hours=1)
+FULL = Scale(people=1_000, visits_a_day=6.7, strangers=20_000, events_per_s=4_000, recounted_users=500, step_hours=1)
 QUICK = Scale(people=300, visits_a_day=3.3, strangers=5_000, events_per_s=4_000, recounted_users=50, step_hours=3)
 
 
@@ -189,9 +189,11 @@ class _Run:
 
 async def _folded(client: Client, offset: int) -> GetFeatureStoreStatusResponse:
     """The feature store's status once it holds the log up to `offset`."""
-    request = GetUserStateRequest(user_key="v:nobody", min_offset=offset)
-    await client.feature_store.GetUserState(request, timeout=_TIMEOUT_S)
-    return await client.feature_store.GetFeatureStoreStatus(GetFeatureStoreStatusRequest(), timeout=_TIMEOUT_S)
+    while True:
+        status = await client.feature_store.GetFeatureStoreStatus(GetFeatureStoreStatusRequest(), timeout=_TIMEOUT_S)
+        if status.offset >= offset:
+            return status
+        await asyncio.sleep(_POLL_S)
 
 
 async def _digest(client: Client, offset: int) -> str:
@@ -257,7 +259,7 @@ def _ratio(before: Sequence[float], after: Sequence[float]) -> float:
 
 
 def main() -> None:
-    parser = base_parser(__doc__, quick="a tenth of the people, half as often", seed=7)
+    parser = base_parser(__doc__, quick="a third of the people, half as often", seed=7)
     arguments = parser.parse_args()
     scale = QUICK if arguments.quick else FULL
     soak = asyncio.run(soaked(scale, arguments.seed))
