@@ -36,8 +36,8 @@ from headrace.runtime.serving import running
 from headrace.runtime.settings import CommonSettings
 from headrace.v1 import common_pb2, feature_store_pb2, feature_store_pb2_grpc, log_pb2
 
-PEOPLE, ITEMS = 20_000, 2_000
-EVENTS, AT_ONCE, SNAPSHOT = 60_000, 64, 10_000
+PEOPLE, ITEMS = 5_000, 2_000
+EVENTS, AT_ONCE, SNAPSHOT = 30_000, 64, 5_000
 READS = 2_000
 RULES = Rules(row_sample_rate=0.0)
 
@@ -160,15 +160,15 @@ def _record(fact: UserAct) -> Record:
 
 
 def main() -> None:
-    parser = base_parser(__doc__, "one round of a sixth of the events")
+    parser = base_parser(__doc__, "one round of a third of the events")
     args = parser.parse_args()
-    rounds, events, reads = (1, EVENTS // 6, READS // 10) if args.quick else (3, EVENTS, READS)
+    rounds, events, reads = (1, EVENTS // 3, READS // 10) if args.quick else (3, EVENTS, READS)
     rows: list[dict[str, object]] = []
     with redis_server() as server:
         facts = acts(args.seed, events)
         # by turns: the machine's mood falls on all alike
         rows += [folded(setting, facts, server) for _ in range(rounds) for setting in SETTINGS]
-        rows += asyncio.run(read(server, facts[: events // 3], reads))
+        rows += asyncio.run(read(server, facts, reads))
     for row in rows:
         print(row)
     settings = {"people": PEOPLE, "items": ITEMS, "events": events, "snapshot_every": SNAPSHOT, "rounds": rounds}

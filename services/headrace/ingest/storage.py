@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from headrace.ingest.validation import Violation
+from headrace.runtime.atomic import make_directory
 from headrace.runtime.database import AnyText, hold, migrate, open_engine, scrub, upsert
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 
@@ -212,7 +213,7 @@ class IngestStore:
 def open_store(url: str, data_dir: Path) -> IngestStore:
     """The store at an SQLAlchemy URL; an empty one means a SQLite file in `data_dir`."""
     if not url:
-        data_dir.mkdir(parents=True, exist_ok=True)
+        make_directory(data_dir)
     return IngestStore(open_engine(catalogue_url(url, data_dir), "HEADRACE_INGEST_DATABASE_URL"))
 
 

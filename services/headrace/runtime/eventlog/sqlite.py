@@ -19,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.runtime.atomic import make_directory
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
@@ -55,7 +56,7 @@ class SqliteEventLog:
     """
 
     def __init__(self, path: Path, *, max_waiting: int = 50_000) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         self._path = path
         self._writer = _Connection(path, "eventlog-writer")
         self._reader = _Connection(path, "eventlog-reader")
