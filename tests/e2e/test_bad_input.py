@@ -152,8 +152,8 @@ REFUSED: dict[str, Call] = {
         ingest_pb2.DeleteProductRequest(product_id="never-seen"),
         grpc.StatusCode.NOT_FOUND,
     ),
-    "ForgetUser": Call(
-        "ingest", "ForgetUser", ingest_pb2.ForgetUserRequest(user_id="u"), grpc.StatusCode.UNIMPLEMENTED
+    "ForgetUser of nobody": Call(
+        "ingest", "ForgetUser", ingest_pb2.ForgetUserRequest(), INVALID, frozenset({"user_id"})
     ),
     "ListDeadLetters page_size": Call(
         "ingest",
