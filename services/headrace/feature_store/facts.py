@@ -36,6 +36,7 @@ class ProductFact(NamedTuple):
     brand: str
     title: str
     document: bytes
+    product_id: str = ""
 
 
 class Tick(NamedTuple):

@@ -24,7 +24,9 @@ from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
 from headrace.feature_store.histories import Histories, history_of
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_sampled, open_group
+from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.visits import Visit, Visits
+from headrace.feature_store.windowed_view import WindowedView
 from headrace.feature_store.windows import WIDTH, WindowedCounts
 from headrace.feature_store.word_counts import WordCounts
 from headrace.model.candidates import RECENT_ITEMS
@@ -63,7 +65,7 @@ class State:
     `changed_items` and `changed_documents` gather ordinals until somebody takes them; they are no part of the state.
     """
 
-    def __init__(self, rules: Rules | None = None) -> None:
+    def __init__(self, rules: Rules | None = None, views: Iterable[WindowedView] = ()) -> None:
         self.rules = rules or Rules()
         self.offset = 0
         self.now_us = 0
@@ -78,6 +80,8 @@ class State:
         self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
         self._visits = Visits()
         self._seen: list[bool] = []
+        # declared views by name
+        self.views = {view.name: ViewCounts(view) for view in views}
         self.changed_items: list[NDArray[np.int64]] = []
         self.changed_documents: set[int] = set()
 
@@ -90,8 +94,16 @@ class State:
         elif isinstance(fact, ProductFact):
             # a change carries the door's clock, which in a replay is years ahead of the shop's
             self._describe(fact)
+        for view in self.views.values():
+            view.apply(fact)
         self.offset = fact.offset
         return closed
+
+    def join(self, counts: ViewCounts) -> None:
+        """Takes in a view that was folded beside this state, up to the same offset; from now on it is folded here."""
+        if counts.offset != self.offset:
+            raise ValueError(f"{counts.view.key} is folded up to {counts.offset}, the state up to {self.offset}")
+        self.views[counts.view.name] = counts
 
     def _advance(self, time_us: int, offset: int) -> list[ClosedGroup]:
         if time_us <= self.now_us:
@@ -232,6 +244,13 @@ class State:
         row = None if user is None else self.entities.known_row("user", user)
         return np.zeros(WIDTH, np.int32) if row is None else self.windows.of(row)
 
+    def group_counts(self, kind: str, ordinals: list[int]) -> NDArray[np.int32]:
+        """Windowed counts of the categories ("category") or brands of items; zeros where an item has none."""
+        known = self.entities.group_rows(kind, ordinals)
+        counts = np.zeros((len(ordinals), WIDTH), np.int32)
+        counts[known >= 0] = self.windows.totals_RW[known[known >= 0]]
+        return counts
+
     def copy(self) -> StateCopy:
         """Everything that the next fact's effect depends on."""
         count = self.items.count
@@ -247,18 +266,34 @@ class State:
             "items.features": self.items.features_NF[:count].copy(),
             "items.seen": np.array(self._seen, np.bool_),
         }
-        facts = {"offset": self.offset, "now_us": self.now_us, "events_by_type": self.events_by_type}
+        for name, counts in self.views.items():
+            columns |= {f"views.{name}.{column}": values for column, values in counts.columns().items()}
+        views = {name: counts.view.definition_hash() for name, counts in self.views.items()}
+        facts = {
+            "offset": self.offset,
+            "now_us": self.now_us,
+            "events_by_type": self.events_by_type,
+            "views": views,
+        }
         return StateCopy(self.offset, self.rules.fingerprint(), columns, json.dumps(facts, sort_keys=True))
 
     @classmethod
-    def restored(cls, rules: Rules, copy: StateCopy) -> State:
-        """The state that `copy` was taken from. ValueError when it was folded by other rules."""
+    def restored(cls, rules: Rules, copy: StateCopy, views: Iterable[WindowedView] = ()) -> State:
+        """The state that `copy` was taken from. ValueError when it was folded by other rules.
+
+        Of the declared views it holds those of `views` that the copy holds as they are defined now.
+        """
         if copy.fingerprint != rules.fingerprint():
             raise ValueError(f"folded by rules {copy.fingerprint[:12]}, these are {rules.fingerprint()[:12]}")
         state, facts = cls(rules), json.loads(copy.facts)
         state.offset, state.now_us = facts["offset"], facts["now_us"]
         state.events_by_type = facts["events_by_type"]
         state._restore(copy.columns)
+        for view in views:
+            if facts.get("views", {}).get(view.name) == view.definition_hash():
+                state.views[view.name] = ViewCounts.restored(
+                    view, _under(f"views.{view.name}.", copy.columns), state.offset, state.now_us
+                )
         return state
 
     def _restore(self, columns: Columns) -> None:
@@ -270,6 +305,10 @@ class State:
         self._seen = columns["items.seen"].tolist()
         self.items.grow(len(features))
         self.items.set_features(np.arange(len(features), dtype=np.uint32), features)
+
+
+def _under(prefix: str, columns: Columns) -> Columns:
+    return {name.removeprefix(prefix): values for name, values in columns.items() if name.startswith(prefix)}
 
 
 def rows_of(facts: Iterable[Fact], rules: Rules | None = None) -> list[ClosedGroup]:

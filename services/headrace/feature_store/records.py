@@ -7,6 +7,9 @@ from headrace.model.events import EVENT_CODES, EventCode
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.v1 import common_pb2, feature_store_pb2, log_pb2
 
+# all that `fact_of` does not make a Tick of
+KINDS_FOLDED = ("user-event", "product-change")
+
 _CANCEL = "purchase-cancel"
 _UNAVAILABLE = (common_pb2.AVAILABILITY_OUT_OF_STOCK,)
 
@@ -51,4 +54,5 @@ def _product_fact(record: LoggedRecord) -> ProductFact:
         brand=product.brands[0] if product.brands else "",
         title=product.title,
         document=document.SerializeToString(deterministic=True),
+        product_id=product.id,
     )

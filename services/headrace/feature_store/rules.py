@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-# 3: pairs weigh by how near they are
-STATE_VERSION = 3
+# 4: items are found by their products' ids
+STATE_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from headrace.feature_store.column_file import read_columns, write_columns
 from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.rules import Rules
+from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.errors import CorruptDataError
 
 log = logging.getLogger(__name__)
@@ -31,17 +33,22 @@ class Snapshots:
         for path in self._paths()[_KEPT:]:
             path.unlink(missing_ok=True)
 
-    def newest(self, rules: Rules) -> State:
-        """The state of the newest snapshot that is whole and was folded by these rules; else an empty one."""
+    def newest(self, rules: Rules, views: Sequence[WindowedView] = (), before: int | None = None) -> State:
+        """The state of the newest snapshot that is whole and was folded by these rules; else an empty one.
+
+        It holds those of the declared `views` that the snapshot does. `before`: the newest up to that offset.
+        """
         for path in self._paths():
+            if before is not None and _offset(path) > before:
+                continue
             try:
-                state = State.restored(rules, _copy(path))
+                state = State.restored(rules, _copy(path), views)
             except (CorruptDataError, ValueError) as error:
                 log.warning("snapshot_refused", extra={"snapshot": path.name, "reason": str(error)})
             else:
                 log.info("snapshot_restored", extra={"offset": state.offset})
                 return state
-        return State(rules)
+        return State(rules, views)
 
     def _paths(self) -> list[Path]:
         """Newest first."""
@@ -51,4 +58,8 @@ class Snapshots:
 def _copy(path: Path) -> StateCopy:
     columns = dict(read_columns(path))
     fingerprint, facts = (columns.pop(name).tobytes().decode() for name in _TEXTS)
-    return StateCopy(int(path.name.removeprefix("state-")), fingerprint, columns, facts)
+    return StateCopy(_offset(path), fingerprint, columns, facts)
+
+
+def _offset(path: Path) -> int:
+    return int(path.name.removeprefix("state-"))

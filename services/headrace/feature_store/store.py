@@ -10,22 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.feature_store.back_fill import BackFill
+from headrace.feature_store.feature_names import FeatureNames, Selection
 from headrace.feature_store.fold import State
 from headrace.feature_store.histories import history_of
+from headrace.feature_store.online_features import OnlineFeatures, Wanted, read_online
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_columns import RowColumns
 from headrace.feature_store.row_store import Cut, Reading, RowStore
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
+from headrace.feature_store.state_owner import StateOwner
 from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
 from headrace.model.history import History
@@ -36,8 +38,6 @@ from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _lag = histogram("headrace.feature_store.lag", "ms", "from a record's append to its being in the state")
 _folded = counter("headrace.feature_store.records", "{record}", "log records folded")
@@ -89,29 +89,39 @@ class FeatureStore:
     """A state that follows a log. `follow`, `publish` and `keep_snapshots` run for as long as it lives."""
 
     def __init__(
-        self, log: EventLog, state: State, snapshots: Snapshots, rows: RowStore, settings: FeatureStoreSettings
+        self,
+        log: EventLog,
+        state: State,
+        snapshots: Snapshots,
+        rows: RowStore,
+        settings: FeatureStoreSettings,
+        names: FeatureNames | None = None,
     ) -> None:
+        self.names = names or FeatureNames()
         self._log = log
         self._state = state
         self._snapshots = snapshots
         self._rows = rows
         self._settings = settings
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="feature-store-state")
+        self._owner = StateOwner()
+        self._run = self._owner.run
         self._watchers = Watchers()
         self._lags = RecentQuantiles()
         self._offset = self._snapshot_offset = state.offset
         self._moved = asyncio.Event()
         self._keeping = asyncio.Lock()
         self._digested: tuple[int, str] | None = None
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._owner, work)
+        self._has_new_views = False
+        missing = [view for view in self.names.declared if view.name not in state.views]
+        self._back_fill = BackFill(log, missing, settings.read_limit)
 
     async def follow(self) -> None:
         """Folds the log, for ever; a log that can't be read for a while is asked again."""
         is_readable = True
         while True:
             try:
+                if self._back_fill.is_near:
+                    await self._join_views()
                 records = await self._next_records()
             except UnavailableError as error:
                 if is_readable:
@@ -123,6 +133,16 @@ class FeatureStore:
                 log.info("log_available")
             is_readable = True
             await self._fold(records)
+
+    async def back_fill(self) -> None:
+        """Folds views that the state lacks up to where it is; `follow` then takes them in."""
+        await self._back_fill.run(lambda: self._offset)
+
+    async def _join_views(self) -> None:
+        # nothing is folded meanwhile: what the views lack is read here, and what follows is folded with the state
+        for counts in await self._back_fill.finish(self._offset):
+            await self._run(lambda: self._state.join(counts))  # noqa: B023  # awaited at once
+            self._has_new_views = True
 
     async def _next_records(self) -> list[LoggedRecord]:
         """What follows in the log; empty when nothing does for a while."""
@@ -145,7 +165,7 @@ class FeatureStore:
         end_s = time.perf_counter() + self._settings.fold_slice_s
         for place in range(start, len(records)):
             self._fold_record(records[place])
-            if time.perf_counter() > end_s:
+            if time.perf_counter() > end_s or self._owner.is_wanted:
                 return place + 1
         return len(records)
 
@@ -187,8 +207,9 @@ class FeatureStore:
     async def write_snapshot(self) -> None:
         """Makes the state durable as it is now; nothing happens when it is already."""
         async with self._keeping:
-            if self._offset == self._snapshot_offset:
+            if self._offset == self._snapshot_offset and not self._has_new_views:
                 return
+            self._has_new_views = False
             begun = time.perf_counter()
             copy, cut = await self._run(lambda: (self._state.copy(), self._rows.cut(self._state.offset)))
             await self._write_rows(cut)
@@ -208,7 +229,8 @@ class FeatureStore:
     async def close(self) -> None:
         """Writes a last snapshot. `follow` must have ended."""
         await self.write_snapshot()
-        self._owner.shutdown()
+        self._back_fill.close()
+        self._owner.close()
 
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
         """One person's newest events, at `min_offset` or later. DeadlineError when that takes too long."""
@@ -220,6 +242,18 @@ class FeatureStore:
         history = History.empty() if user is None else history_of(state.histories.bytes_of(user))
         features = user_features(state, user_key)
         return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
+
+    async def online_features(
+        self, selection: Selection, wanted: Wanted, min_offset: int, timeout_s: float | None
+    ) -> OnlineFeatures:
+        """Features of one person, many items and a channel at one offset, `min_offset` or later."""
+        await self._reached(min_offset, timeout_s)
+        return await self._owner.read(lambda: read_online(self._state, selection, wanted))
+
+    def view_progress(self, name: str) -> tuple[int, int] | None:
+        """How far a view's back-fill is, and of where; None when the view is live."""
+        is_missing = any(counts.view.name == name for counts in self._back_fill.counts)
+        return (self._back_fill.offset, self._offset) if is_missing and name not in self._state.views else None
 
     async def _reached(self, offset: int, timeout_s: float | None) -> None:
         end = None if timeout_s is None else time.monotonic() + timeout_s
