@@ -126,9 +126,8 @@ def _of_part(state: State, part: Part, ordinals: NDArray[np.uint32]) -> Values:
 def _of_table(state: State, columns: NDArray[np.int64], ordinals: NDArray[np.uint32]) -> Values:
     known = ordinals < state.items.count
     if known.all():
-        # a flat take is several times as quick as indexing by two arrays
-        table = state.items.features_NF
-        return table.reshape(-1).take(ordinals.astype(np.int64)[:, None] * table.shape[1] + columns)
+        # one axis after the other: a third of the time of indexing by both at once
+        return state.items.features_NF.take(ordinals, axis=0).take(columns, axis=1)
     values = np.tile(_BLANK[columns], (len(ordinals), 1))
     values[known] = _of_table(state, columns, ordinals[known])
     return values
