@@ -29,8 +29,9 @@ def views_of_module(name: str) -> tuple[WindowedView, ...]:
         return ()
     try:
         declared = importlib.import_module(name).VIEWS
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f"{SETTING}={name!r}: {error}") from error
+    # it is not our code: whatever it raises is a fault of the setting
+    except Exception as error:
+        raise SettingsError(f"{SETTING}={name!r}: {type(error).__name__}: {error}") from error
     try:
         views = tuple(declared)
     except TypeError as error:
