@@ -32,7 +32,8 @@ def join_as_of(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: 
     places = labels.select(pl.int_range(pl.len(), dtype=pl.get_index_type()).alias(_LABEL)).join(
         found.select(_LABEL, _PLACE), on=_LABEL, how="left", maintain_order="left"
     )[_PLACE]
-    values = [features[name].gather(places) for name in features.columns if name not in (entity, time)]
+    # one expression for all columns: they are gathered side by side
+    values = features.select(pl.exclude(entity, time).gather(places))
     return labels.hstack(values)
 
 

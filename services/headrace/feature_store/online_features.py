@@ -81,10 +81,15 @@ def features_of(
 ) -> tuple[Values, Values, Values]:
     """Features of the person, of the items (a row each) and of the channel, in the order of the selection's names."""
     return (
-        _of_user(state, selection.user, user_key),
+        user_values(state, selection, user_key),
         _of_items(state, selection.item, ordinals),
         _of_channel(state, selection.channel, channel),
     )
+
+
+def user_values(state: State, selection: Selection, user_key: str) -> Values:
+    """Features of the person alone."""
+    return _of_user(state, selection.user, user_key)
 
 
 def _of_user(state: State, columns: Columns, user_key: str) -> Values:

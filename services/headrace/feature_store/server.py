@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from headrace.feature_store.historical_messages import historical_request, historical_response
 from headrace.feature_store.histories import EVENT
 from headrace.feature_store.online_messages import (
     history_message,
@@ -60,6 +61,15 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         selection, wanted = online_request(request, self._store.names)
         found = await self._store.online_features(selection, wanted, request.min_offset, remaining_s())
         return online_response(selection, found, bool(request.product_ids))
+
+    async def GetHistoricalFeatures(
+        self, request: feature_store_pb2.GetHistoricalFeaturesRequest, context: _Context
+    ) -> AsyncIterator[feature_store_pb2.GetHistoricalFeaturesResponse]:
+        selection, labels = historical_request(request, self._store.names)
+        is_first = True
+        async for part in self._store.historical_features(selection, labels):
+            yield historical_response(selection, part, is_first)
+            is_first = False
 
     async def WatchItemFeatures(
         self, request: feature_store_pb2.WatchItemFeaturesRequest, context: _Context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,19 +33,20 @@ class Snapshots:
         for path in self._paths()[_KEPT:]:
             path.unlink(missing_ok=True)
 
-    def newest(self, rules: Rules, views: Sequence[WindowedView] = (), before: int | None = None) -> State:
-        """The state of the newest snapshot that is whole and was folded by these rules; else an empty one.
+    def newest(
+        self, rules: Rules, views: Sequence[WindowedView] = (), is_wanted: Callable[[State], bool] = lambda state: True
+    ) -> State:
+        """The state of the newest snapshot that is whole, was folded by these rules and is wanted; else an empty one.
 
-        It holds those of the declared `views` that the snapshot does. `before`: the newest up to that offset.
+        It holds those of the declared `views` that the snapshot does.
         """
         for path in self._paths():
-            if before is not None and _offset(path) > before:
-                continue
             try:
                 state = State.restored(rules, _copy(path), views)
             except (CorruptDataError, ValueError) as error:
                 log.warning("snapshot_refused", extra={"snapshot": path.name, "reason": str(error)})
-            else:
+                continue
+            if is_wanted(state):
                 log.info("snapshot_restored", extra={"offset": state.offset})
                 return state
         return State(rules, views)
@@ -58,8 +59,4 @@ class Snapshots:
 def _copy(path: Path) -> StateCopy:
     columns = dict(read_columns(path))
     fingerprint, facts = (columns.pop(name).tobytes().decode() for name in _TEXTS)
-    return StateCopy(_offset(path), fingerprint, columns, facts)
-
-
-def _offset(path: Path) -> int:
-    return int(path.name.removeprefix("state-"))
+    return StateCopy(int(path.name.removeprefix("state-")), fingerprint, columns, facts)

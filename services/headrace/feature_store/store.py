@@ -22,6 +22,7 @@ from headrace.feature_store.feature_names import FeatureNames, Selection
 from headrace.feature_store.fold import State
 from headrace.feature_store.histories import history_of
 from headrace.feature_store.online_features import OnlineFeatures, Wanted, read_online
+from headrace.feature_store.point_in_time import Labels, PastFeatures, PointInTime
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_columns import RowColumns
 from headrace.feature_store.row_store import Cut, Reading, RowStore
@@ -113,6 +114,7 @@ class FeatureStore:
         self._digested: tuple[int, str] | None = None
         self._has_new_views = False
         missing = [view for view in self.names.declared if view.name not in state.views]
+        self._past = PointInTime(log, snapshots, settings.rules(), self.names.declared, settings.read_limit)
         self._back_fill = BackFill(log, missing, settings.read_limit)
 
     async def follow(self) -> None:
@@ -230,6 +232,7 @@ class FeatureStore:
         """Writes a last snapshot. `follow` must have ended."""
         await self.write_snapshot()
         self._back_fill.close()
+        self._past.close()
         self._owner.close()
 
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
@@ -249,6 +252,13 @@ class FeatureStore:
         """Features of one person, many items and a channel at one offset, `min_offset` or later."""
         await self._reached(min_offset, timeout_s)
         return await self._owner.read(lambda: read_online(self._state, selection, wanted))
+
+    async def historical_features(self, selection: Selection, labels: Labels) -> AsyncIterator[PastFeatures]:
+        """Features as they were at the labels' moments; a row for every label, in parts, by moment."""
+        offset, clock_us = await self._owner.read(lambda: (self._state.offset, self._state.now_us))
+        async with aclosing(self._past.features(selection, labels, offset, clock_us)) as parts:
+            async for part in parts:
+                yield part
 
     def view_progress(self, name: str) -> tuple[int, int] | None:
         """How far a view's back-fill is, and of where; None when the view is live."""
