@@ -7,6 +7,7 @@ import typer
 from headrace.cli.answers import recommend, search
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
+from headrace.cli.features import features
 from headrace.cli.letters import letters
 from headrace.cli.moving.backup import backup, restore
 from headrace.cli.moving.move import move
@@ -55,6 +56,7 @@ app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)
 app.add_typer(letters, name="deadletters", rich_help_panel=_SHOP)
+app.add_typer(features, name="features", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)
 app.command(rich_help_panel=_MODELS)(releases)

@@ -13,16 +13,19 @@ from headrace.runtime.errors import Faults
 _LABEL, _PLACE = "__label", "__place"
 
 
-def join_as_of(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: str) -> pl.DataFrame:
+def join_as_of(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: str) -> tuple[pl.DataFrame, int]:
     """`labels` in their order, with the features of the newest row of the same `entity` at or before `time`.
+
+    And how many of them found one.
 
     A label without an earlier row keeps its place, with nulls. Of rows of one entity and time the last one counts.
     InvalidRequestError: a key that a table lacks or has in another type, a feature that labels have already.
 
     >>> labels = pl.DataFrame({"user": [1, 2], "at": [5, 5]})
     >>> features = pl.DataFrame({"user": [1, 1, 1], "at": [3, 4, 6], "views": [7, 8, 9]})
-    >>> join_as_of(labels, features, "user", "at")["views"].to_list()
-    [8, None]
+    >>> joined, found = join_as_of(labels, features, "user", "at")
+    >>> joined["views"].to_list(), found
+    ([8, None], 1)
     """
     _check(labels, features, entity, time)
     keyed = labels.select(entity, time).with_row_index(_LABEL).drop_nulls().sort(time)
@@ -34,7 +37,7 @@ def join_as_of(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: 
     )[_PLACE]
     # one expression for all columns: they are gathered side by side
     values = features.select(pl.exclude(entity, time).gather(places))
-    return labels.hstack(values)
+    return labels.hstack(values), len(places) - places.null_count()
 
 
 def _check(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: str) -> None:

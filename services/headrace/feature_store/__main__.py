@@ -38,6 +38,7 @@ async def compose(
     background = Background()
     background.start(store.follow(), "follow the log")
     background.start(store.back_fill(), "back-fill views")
+    background.start(store.drift.watch(settings.drift_every_s), "watch drift")
     background.start(store.publish(), "publish items")
     background.start(store.keep_snapshots(), "keep snapshots")
     try:

@@ -69,7 +69,8 @@ class FeatureNames:
 
     def __init__(self, declared: Iterable[WindowedView] = ()) -> None:
         self.declared = tuple(declared)
-        self.views: dict[str, AnyView] = {view.name: view for view in (*VIEWS, *self.declared)}
+        views: list[AnyView] = [*VIEWS, *self.declared]
+        self.views = {view.name: view for view in views}
         self._kept: dict[tuple[tuple[str, ...], Keys], Selection] = {}
 
     def select(self, names: Sequence[str], keys: Keys, faults: Faults) -> Selection | None:
@@ -91,11 +92,11 @@ class FeatureNames:
             for view in (view for view in readable if getattr(keys, ROLES[view.entity])):
                 yield from ((view.name, feature) for feature in view.features)
         for place, name in enumerate(names):
-            for view, feature in self._meant(name, f"features[{place}]", faults):
-                role = ROLES[self.views[view].entity]
+            for meant in self._meant(name, f"features[{place}]", faults):
+                role = ROLES[self.views[meant[0]].entity]
                 is_keyed = getattr(keys, role)
                 if faults.check(is_keyed, f"features[{place}]", f"{name!r} is read by {role}, and the call names none"):
-                    yield view, feature
+                    yield meant
 
     def _meant(self, name: str, field: str, faults: Faults) -> list[tuple[str, str]]:
         view_name, _, feature = name.rpartition(":")

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from headrace.feature_store.drift_messages import drift_request, drift_response
 from headrace.feature_store.historical_messages import historical_request, historical_response
 from headrace.feature_store.histories import EVENT
 from headrace.feature_store.online_messages import (
@@ -85,6 +86,11 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         rows = self._store.training_rows(request.after_offset, request.until_offset, request.up_to_folded)
         async for part, complete_offset in rows:
             yield _rows(part, complete_offset)
+
+    async def GetFeatureDrift(
+        self, request: feature_store_pb2.GetFeatureDriftRequest, context: _Context
+    ) -> feature_store_pb2.GetFeatureDriftResponse:
+        return drift_response(*await self._store.drift.measure(*drift_request(request)))
 
     async def ListFeatureViews(
         self, request: feature_store_pb2.ListFeatureViewsRequest, context: _Context

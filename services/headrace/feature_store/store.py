@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.feature_store.back_fill import BackFill
+from headrace.feature_store.drift_gauge import DriftGauge
 from headrace.feature_store.feature_names import FeatureNames, Selection
 from headrace.feature_store.fold import State
 from headrace.feature_store.histories import history_of
@@ -106,12 +107,12 @@ class FeatureStore:
         self._settings = settings
         self._owner = StateOwner()
         self._run = self._owner.run
+        self.drift = DriftGauge(self._owner, state, rows)
         self._watchers = Watchers()
         self._lags = RecentQuantiles()
         self._offset = self._snapshot_offset = state.offset
         self._moved = asyncio.Event()
         self._keeping = asyncio.Lock()
-        self._digested: tuple[int, str] | None = None
         self._has_new_views = False
         missing = [view for view in self.names.declared if view.name not in state.views]
         self._past = PointInTime(log, snapshots, settings.rules(), self.names.declared, settings.read_limit)
@@ -225,6 +226,7 @@ class FeatureStore:
 
     async def _write_rows(self, cut: Cut | None) -> None:
         if cut is not None:
+            self.drift.note_written(cut)
             size_bytes = await asyncio.to_thread(self._rows.write, cut)
             await self._run(lambda: self._rows.written(cut, size_bytes))
 
@@ -339,13 +341,6 @@ class FeatureStore:
             events_by_type=counts,
             state_digest=digest,
         )
-
-    async def _digest(self) -> tuple[int, str]:
-        """An offset and the digest of the state there; kept, since a copy of the state holds the fold up."""
-        if self._digested is None or self._digested[0] != self._offset:
-            copy = await self._run(self._state.copy)
-            self._digested = (copy.offset, await asyncio.to_thread(copy.digest))
-        return self._digested
 
 
 def _check_range(after: int, until: int) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from headrace.feature_store.feature_names import AnyView
 from headrace.feature_store.views import VIEWS
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.atomic import write_atomically
@@ -64,7 +65,8 @@ def register(path: Path, views: Iterable[WindowedView]) -> None:
     SettingsError names every view whose definition is not the one that was registered under its version.
     """
     known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    given = {view.key: view.definition_hash() for view in (*VIEWS, *views)}
+    registered: list[AnyView] = [*VIEWS, *views]
+    given = {view.key: view.definition_hash() for view in registered}
     changed = [
         f"{key}: its definition changed (registered: {known[key][:12]}, this: {found[:12]}): give it another version"
         for key, found in given.items()

@@ -50,7 +50,9 @@ def test_no_help_text_is_left_over() -> None:
     assert {file.stem for file in HELP.glob("*.txt")} == {"-".join(("headrace", *path)) for path in PATHS}
 
 
-@pytest.mark.parametrize("path", [path for path in PATHS if path not in [(), ("product",), ("deadletters",)]])
+@pytest.mark.parametrize(
+    "path", [path for path in PATHS if path not in [(), ("product",), ("deadletters",), ("features",)]]
+)
 def test_every_command_has_an_example_and_json(path: tuple[str, ...]) -> None:
     text = help_of(path)
 

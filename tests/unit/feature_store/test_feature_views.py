@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from headrace.datasets import as_of_join
+from headrace.feature_store import stability, windowed_view
 from headrace.feature_store.feature_names import FeatureNames, Keys
 from headrace.feature_store.view_registry import register, views_of_module
 from headrace.feature_store.views import VIEWS
@@ -24,6 +28,13 @@ def _module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
     monkeypatch.syspath_prepend(folder)
     sys.modules.pop(name, None)
     return name
+
+
+@pytest.mark.parametrize("module", [windowed_view, stability, as_of_join])
+def test_the_examples_are_true(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 2
+    assert found.failed == 0
 
 
 def test_a_module_declares_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

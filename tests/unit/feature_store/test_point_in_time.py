@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from headrace.feature_store.facts import Fact, UserAct
 from headrace.feature_store.feature_names import FeatureNames, Keys
 from headrace.feature_store.fold import State
+from headrace.feature_store.histories import history_of
 from headrace.feature_store.online_features import features_of
 from headrace.feature_store.point_in_time import Labels, PastFold
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.windowed_view import WindowedView
+from headrace.model.candidates import Person, features_for
+from headrace.model.events import COUNTED_CODES, EventCode
+from headrace.model.items import Items
 from headrace.runtime.errors import Faults
 
 VIEWS = (
@@ -107,3 +111,47 @@ def test_a_label_before_everything_has_the_values_of_nothing_known(
     rows = _past(shop_facts(1, 60), _labels(1, [0], by_time))
     user, items, channel = features_of(State(views=VIEWS), SELECTION, "u:0", np.array([3], np.uint32), 1)
     assert rows[0][:3] == (user.tobytes(), items.tobytes(), channel.tobytes())
+
+
+def test_training_rows_are_what_was_served_just_before_their_moment(shop_facts: Callable[..., list[Fact]]) -> None:
+    """A ranker that answers at every record, from the columns and histories as they then are, computes the rows."""
+    state, served, compared = State(), {}, 0
+    for fact in _with_a_clock(shop_facts(7, 500)):
+        # a visit begins with the first of these
+        if isinstance(fact, UserAct) and fact.code in COUNTED_CODES:
+            served.setdefault((fact.user_key, state.now_us), _served(state, fact.user_key))
+        for group in state.apply(fact):
+            # an item that was touched outside the sample joined later, with its columns of then
+            sampled = group.labels == 0
+            features = served[group.user_key, group.time_us](group.ordinals[sampled])
+            assert features.tobytes() == group.features[sampled].tobytes()
+            compared += int(sampled.sum())
+    assert compared > 1_000
+
+
+def _with_a_clock(facts: Sequence[Fact]) -> Iterator[Fact]:
+    """Before each act a search of the same time by somebody else: nothing is known by it but the time."""
+    offset = 0
+    for fact in facts:
+        if isinstance(fact, UserAct):
+            offset += 1
+            yield UserAct(offset, "search", EventCode.NONE, "u:clock", fact.time_us, 1, [], False)
+        offset += 1
+        yield fact._replace(offset=offset)
+
+
+def _served(state: State, user_key: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A ranker's features at this moment, for ordinals that are told later."""
+    state.freshen_items(np.arange(state.items.count))
+    items = Items()
+    count = state.items.count
+    items.update(
+        np.arange(count, dtype=np.uint32),
+        state.items.features_NF[:count].copy(),
+        state.items.neighbour_ordinals_NK[:count].copy(),
+        state.items.neighbour_weights_NK[:count].copy(),
+    )
+    user = state.histories.known_number(user_key)
+    person = Person.of(history_of(b"" if user is None else state.histories.bytes_of(user), user_key), items)
+    now_us = state.now_us
+    return lambda ordinals: features_for(person, ordinals, items.features_NF[ordinals], now_us)
