@@ -25,13 +25,13 @@ _RETRY_AFTER_S = 0.2
 
 
 class BackFill:
-    """`views` as of `offset`, of `end` that the state had reached when last asked. `run` until `is_near`."""
+    """`views` as of `offset`. `run` until `is_near`, then `finish`."""
 
     def __init__(self, event_log: EventLog, views: Sequence[WindowedView], read_limit: int) -> None:
         self._log = event_log
         self._read_limit = read_limit
         self.counts = [ViewCounts(view) for view in views]
-        self.offset = self.end = 0
+        self.offset = 0
         self.is_near = False
         self._is_finished = not views
         # no owner of the state: serving goes on meanwhile
@@ -43,9 +43,8 @@ class BackFill:
             return
         log.info("back_fill_begun", extra={"views": [counts.view.key for counts in self.counts]})
         while not self.is_near:
-            self.end = live_offset()
             try:
-                self.is_near = not await self._fold_some(self.end)
+                self.is_near = not await self._fold_some(live_offset())
             except UnavailableError as error:
                 log.warning("back_fill_waits", extra={"reason": str(error)})
                 await asyncio.sleep(_RETRY_AFTER_S)

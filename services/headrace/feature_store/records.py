@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
 from headrace.model.events import EVENT_CODES, EventCode
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.v1 import common_pb2, feature_store_pb2, log_pb2
-
-# all that `fact_of` does not make a Tick of
-KINDS_FOLDED = ("user-event", "product-change")
 
 _CANCEL = "purchase-cancel"
 _UNAVAILABLE = (common_pb2.AVAILABILITY_OUT_OF_STOCK,)
@@ -16,11 +15,8 @@ _UNAVAILABLE = (common_pb2.AVAILABILITY_OUT_OF_STOCK,)
 
 def fact_of(record: LoggedRecord) -> Fact:
     """The fact of a record; a Tick for kinds that change no state, such as impressions."""
-    if record.kind == "user-event":
-        return _user_act(record)
-    if record.kind == "product-change":
-        return _product_fact(record)
-    return Tick(record.offset)
+    read = _READ.get(record.kind)
+    return Tick(record.offset) if read is None else read(record)
 
 
 def _user_act(record: LoggedRecord) -> UserAct:
@@ -56,3 +52,9 @@ def _product_fact(record: LoggedRecord) -> ProductFact:
         document=document.SerializeToString(deterministic=True),
         product_id=product.id,
     )
+
+
+_READ: dict[str, Callable[[LoggedRecord], Fact]] = {"user-event": _user_act, "product-change": _product_fact}
+
+# all that `fact_of` does not make a Tick of
+KINDS_FOLDED = tuple(_READ)

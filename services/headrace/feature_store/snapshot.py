@@ -43,7 +43,7 @@ class Snapshots:
         for path in self._paths():
             try:
                 state = State.restored(rules, _copy(path), views)
-            except (CorruptDataError, ValueError) as error:
+            except (CorruptDataError, FileNotFoundError, ValueError) as error:
                 log.warning("snapshot_refused", extra={"snapshot": path.name, "reason": str(error)})
                 continue
             if is_wanted(state):

@@ -1,8 +1,7 @@
 """The feature store as it runs: follows the log, answers from the state, keeps it durable.
 
 One thread owns the state. The fold, item chunks, copies and row ranges are jobs on it, one after the other, in
-slices of about 15 ms; so nothing is locked and nothing is torn. A person's history is an immutable string, read
-at once from any thread.
+slices of about 15 ms; so nothing is locked and nothing is torn. Reads of features take place between two records.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _LAGS = 64
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """One person's state; it holds every record up to `offset`."""
+    """One person's state; it holds every record up to `offset` and none after it."""
 
     history: History
     features: NDArray[np.float32]
@@ -240,13 +239,14 @@ class FeatureStore:
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
         """One person's newest events, at `min_offset` or later. DeadlineError when that takes too long."""
         await self._reached(min_offset, timeout_s)
+        return await self._owner.read(lambda: self._user_state(user_key, max_events))
+
+    def _user_state(self, user_key: str, max_events: int) -> UserState:
         state = self._state
-        # taken before the history is read: the history holds at least everything up to it
-        offset, clock_us = self._offset, state.now_us
         user = state.histories.known_number(user_key)
         history = History.empty() if user is None else history_of(state.histories.bytes_of(user))
         features = user_features(state, user_key)
-        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us)
+        return UserState(history.last(max_events) if max_events else history, features, state.offset, state.now_us)
 
     async def online_features(
         self, selection: Selection, wanted: Wanted, min_offset: int, timeout_s: float | None

@@ -106,6 +106,12 @@ class ViewCounts:
         counts[rows < 0] = 0
         return counts
 
+    def forget(self, key: Key) -> None:
+        """Makes an entity one of which nothing was ever counted; what was is nobody's until it leaves its windows."""
+        if key in self._rows:
+            # rows are numbered by their place
+            self._rows = {f"\0{row}" if old == key else old: row for old, row in self._rows.items()}
+
     def columns(self) -> Columns:
         """Everything that the next fact's effect depends on, but offset and time."""
         names = self._names

@@ -90,9 +90,9 @@ async def test_all_served_answers_are_told_again_bit_for_bit(serve, event_log: S
             start += size
             # in the middle of the fold, and after it
             for min_offset in (0, end):
+                person = str(chance.choice(people))
+                states.append((person, await stub.GetUserState(pb.GetUserStateRequest(user_key=person), timeout=20)))
                 await ask(min_offset)
-            person = str(chance.choice(people))
-            states.append((person, await stub.GetUserState(pb.GetUserStateRequest(user_key=person), timeout=20)))
         # one in flight at a time, so answers stand in the order in which they were asked for
         offsets = [answer.offset for answer in answers]
         found, clocks_us = await _past(

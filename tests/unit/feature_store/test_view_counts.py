@@ -117,3 +117,23 @@ def test_views_stay_over_a_restart_unless_they_are_taken_away_or_changed(
     assert list(again.views) == [view.name for view in DECLARED[2:]]
     whole = State.restored(state.rules, state.copy(), DECLARED)
     assert whole.copy().digest() == state.copy().digest()
+
+
+def test_a_forgotten_person_is_one_never_seen(shop_facts: Callable[..., list[Fact]]) -> None:
+    facts = shop_facts(2, 300)
+    view = WindowedView("acts", "user", (VIEW, BUY), ("90d",))
+    counts = _straight(view, facts[:200])
+    assert counts.of(["u:1"]).any()
+    others = counts.of(["u:0", "u:2", "u:3"])
+    counts.forget("u:1")
+    counts.forget("u:nobody")
+    assert not counts.of(["u:1"]).any()
+    np.testing.assert_array_equal(counts.of(["u:0", "u:2", "u:3"]), others)
+    assert b"u:1" not in counts.columns()["keys.bytes"].tobytes()
+    # it goes on, over a restart too, and the person may come back
+    again = ViewCounts.restored(view, counts.columns(), counts.offset, counts.now_us)
+    for fact in facts[200:]:
+        again.apply(fact)
+        counts.apply(fact)
+    np.testing.assert_array_equal(again.of(USERS), counts.of(USERS))
+    assert counts.of(["u:1"]).any()
