@@ -28,6 +28,8 @@ def join_as_of(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: 
     ([8, None], 1)
     """
     _check(labels, features, entity, time)
+    # a Parquet file comes in pieces: to gather from one is a tenth of the time
+    features = features.rechunk()
     keyed = labels.select(entity, time).with_row_index(_LABEL).drop_nulls().sort(time)
     rows = features.select(entity, time).with_row_index(_PLACE).drop_nulls().sort(time, maintain_order=True)
     # the answer is in the order of `time`, and each group of rows is sorted by it too
@@ -35,7 +37,6 @@ def join_as_of(labels: pl.DataFrame, features: pl.DataFrame, entity: str, time: 
     places = labels.select(pl.int_range(pl.len(), dtype=pl.get_index_type()).alias(_LABEL)).join(
         found.select(_LABEL, _PLACE), on=_LABEL, how="left", maintain_order="left"
     )[_PLACE]
-    # one expression for all columns: they are gathered side by side
     values = features.select(pl.exclude(entity, time).gather(places))
     return labels.hstack(values), len(places) - places.null_count()
 

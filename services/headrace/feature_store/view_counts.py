@@ -8,7 +8,7 @@ can be folded from the log beside the serving state and join it later.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -80,16 +80,16 @@ class ViewCounts:
         rows = self._rows
         return [rows.setdefault(key, len(rows)) for key in self._keys_of(act)]
 
-    def _keys_of(self, act: UserAct) -> Iterator[Key]:
+    def _keys_of(self, act: UserAct) -> Iterable[Key]:
         match self.view.entity:
             case "item":
-                yield from act.ordinals
+                return act.ordinals
             case "user":
-                yield act.user_key
+                return (act.user_key,)
             case "channel":
-                yield act.channel
+                return (act.channel,)
             case _:
-                yield from dict.fromkeys(name for item in act.ordinals if (name := self._names.get(item)))
+                return dict.fromkeys(name for item in act.ordinals if (name := self._names.get(item)))
 
     def of_items(self, ordinals: Sequence[int]) -> NDArray[np.float32]:
         """N × W: counts of the items, or of their categories or brands as they are named now."""

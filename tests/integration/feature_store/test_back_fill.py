@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from headrace.cli.suite import Suite
+from headrace.feature_store.__main__ import main
+from headrace.feature_store.view_registry import register
 from headrace.feature_store.windowed_view import WindowedView
-from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.v1 import common_pb2, log_pb2
@@ -124,15 +126,14 @@ def _module(folder: Path) -> dict[str, str]:
 
 
 async def test_a_kill_during_the_back_fill_loses_and_doubles_nothing(
-    event_log: SqliteEventLog, event: Make, product: Make, tmp_path: Path
+    serve, event_log: SqliteEventLog, event: Make, product: Make, tmp_path: Path
 ) -> None:
     records = _records(event, product, 0, 6_000)
     await event_log.append(records)
     end = (await event_log.end())[0]
-    plain = {"HEADRACE_FEATURE_STORE_ROW_SAMPLE_RATE": "0"}
-    async with Suite(tmp_path, services=("feature-store",), environment=plain) as suite, suite.client() as client:
-        await _read(client.feature_store, end, "price")
-    with_view = {**plain, **_module(tmp_path)}
+    async with serve(row_sample_rate=0) as stub:
+        await _read(stub, end, "price")
+    with_view = {"HEADRACE_FEATURE_STORE_ROW_SAMPLE_RATE": "0", **_module(tmp_path)}
     slow = {**with_view, "HEADRACE_FEATURE_STORE_READ_LIMIT": "1", "HEADRACE_FEATURE_STORE_SNAPSHOT_EVERY_S": "0.2"}
     async with Suite(tmp_path, services=("feature-store",), environment=slow) as suite, suite.client() as client:
         # the state that is served goes on, and is in snapshots without the view
@@ -147,8 +148,15 @@ async def test_a_kill_during_the_back_fill_loses_and_doubles_nothing(
     assert [row[0] for row in found] == _recount([*records, *more], {VIEW}, of_store=True)
 
 
-async def test_a_module_that_does_not_fit_ends_the_process_with_words(tmp_path: Path) -> None:
-    environment = {**_module(tmp_path), "HEADRACE_FEATURE_STORE_VIEWS": "no_such_views"}
-    suite = Suite(tmp_path, services=("feature-store",), environment=environment)
-    with pytest.raises(UnavailableError, match="HEADRACE_FEATURE_STORE_VIEWS='no_such_views': ModuleNotFoundError"):
-        await suite.__aenter__()
+def test_a_module_or_a_definition_that_does_not_fit_ends_the_process_with_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HEADRACE_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("HEADRACE_FEATURE_STORE_VIEWS", "no_such_views")
+    assert main() == 2
+    assert "HEADRACE_FEATURE_STORE_VIEWS='no_such_views': ModuleNotFoundError" in capsys.readouterr().err
+    monkeypatch.setenv("HEADRACE_FEATURE_STORE_VIEWS", _module(tmp_path)["HEADRACE_FEATURE_STORE_VIEWS"])
+    monkeypatch.syspath_prepend(tmp_path)
+    register(tmp_path / "feature-store" / "views.json", [replace(LOOKS, windows=("1h",))])
+    assert main() == 2
+    assert "looks@1: its definition changed" in capsys.readouterr().err
