@@ -25,6 +25,9 @@ ITEM_TABLE = ""
 
 _ITEM_VIEWS = ("item_document", "item_windows", "item_decay")
 _KEPT_SELECTIONS = 1024
+MOST_NAMES = 1_000
+# an answer's status must fit the headers of a call
+_FAULTS_TOLD, _SHOWN = 20, 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,11 @@ class FeatureNames:
         asked = (tuple(names), keys)
         if (kept := self._kept.get(asked)) is not None:
             return kept
-        pairs = list(dict.fromkeys(self._pairs(names, keys, faults)))
+        if not faults.check(len(names) <= MOST_NAMES, "features", f"must be at most {MOST_NAMES}, got {len(names)}"):
+            return None
+        own = Faults()
+        pairs = list(dict.fromkeys(self._pairs(names, keys, own)))
+        _add(own, faults)
         if faults:
             return None
         selection = self._selection(pairs)
@@ -92,11 +99,11 @@ class FeatureNames:
             for view in (view for view in readable if getattr(keys, ROLES[view.entity])):
                 yield from ((view.name, feature) for feature in view.features)
         for place, name in enumerate(names):
-            for meant in self._meant(name, f"features[{place}]", faults):
-                role = ROLES[self.views[meant[0]].entity]
-                is_keyed = getattr(keys, role)
-                if faults.check(is_keyed, f"features[{place}]", f"{name!r} is read by {role}, and the call names none"):
-                    yield meant
+            found = self._meant(name, f"features[{place}]", faults)
+            role = ROLES[self.views[found[0][0]].entity] if found else ""
+            if found and not getattr(keys, role):
+                faults.add(f"features[{place}]", f"{name!r} is read by {role}, and the call names none")
+            yield from found
 
     def _meant(self, name: str, field: str, faults: Faults) -> list[tuple[str, str]]:
         view_name, _, feature = name.rpartition(":")
@@ -112,7 +119,7 @@ class FeatureNames:
                 faults.add(field, f"{name!r} is ambiguous: {meant}")
                 return []
             found = online or found
-        if not faults.check(bool(found), field, f"there is no view and no feature {name!r}"):
+        if not faults.check(bool(found), field, f"there is no view and no feature {name[:_SHOWN]!r}"):
             return []
         if not self.views[found[0][0]].is_online:
             faults.add(field, f"{name!r} is computed by rankers and not read online")
@@ -145,3 +152,11 @@ class FeatureNames:
             for source, both in sources.items()
         )
         return Columns(tuple(":".join(pair) for pair in pairs), parts)
+
+
+def _add(found: Faults, faults: Faults) -> None:
+    every = found.all()
+    for fault in every[:_FAULTS_TOLD]:
+        faults.add(fault.field, fault.description)
+    if len(every) > _FAULTS_TOLD:
+        faults.add("features", f"{len(every) - _FAULTS_TOLD} more are faulty")

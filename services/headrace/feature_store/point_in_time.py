@@ -102,7 +102,7 @@ class PointInTime:
 
         def is_before(state: State) -> bool:
             at = state.now_us if labels.by_time else state.offset
-            return at <= first and all(view.name in state.views for view in self._views)
+            return at <= first and all(view in state.views for view in selection.views)
 
         state = self._snapshots.newest(self._rules, self._views, is_before)
         state.rules = replace(self._rules, row_sample_rate=0.0)

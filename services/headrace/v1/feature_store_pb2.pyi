@@ -403,7 +403,7 @@ class GetOnlineFeaturesRequest(_message.Message):
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of views, of features ("user_views_1h") or both ("category_windows:views_1h", where a bare name would be
-        ambiguous). Empty: all that are read online of the entities that the call names.
+        ambiguous). Empty: all that are read online of the entities that the call names. At most 1,000.
         """
 
     def __init__(

@@ -128,6 +128,12 @@ async def test_every_fault_is_named(serve, event_log: SqliteEventLog) -> None:
             await stub.GetOnlineFeatures(request)
         with pytest.raises(grpc.aio.AioRpcError) as of_nobody:
             await stub.GetOnlineFeatures(pb.GetOnlineFeaturesRequest(item_ordinals=b"abc"))
+        with pytest.raises(grpc.aio.AioRpcError) as many:
+            await stub.GetOnlineFeatures(pb.GetOnlineFeaturesRequest(user_key="u:a", features=["x" * 9_000] * 1_000))
+        with pytest.raises(grpc.aio.AioRpcError) as too_many:
+            await stub.GetOnlineFeatures(pb.GetOnlineFeaturesRequest(user_key="u:a", features=["price"] * 1_001))
+    assert "980 more are faulty" in many.value.details()
+    assert "features: must be at most 1000, got 1001" in too_many.value.details()
     assert raised.value.code() == of_nobody.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     details = raised.value.details()
     for field in ("item_ordinals", "product_ids", "channel", "max_events", "min_offset"):
