@@ -54,7 +54,8 @@ def time_joins(folder: Path, scale: Scale, seed: int) -> dict[str, Joined]:
     seconds: dict[str, list[float]] = {name: [] for name in _WAYS}
     with ExitStack() as stack:
         pools = {name: stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"))) for name in _WAYS}
-        for _ in range(scale.rounds):
+        # short ones, and the first of each fills caches
+        for _ in range(scale.rounds + 2):
             for name, pool in pools.items():
                 seconds[name].append(pool.submit(_WAYS[name], folder / "join").result())
     joined = {name: pl.read_parquet(folder / "join" / f"{name}.parquet") for name in _WAYS}
