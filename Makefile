@@ -1,6 +1,6 @@
 # Headrace. `make` shows the targets; `make demo` and `make test` need nothing done before.
 .DEFAULT_GOAL := help
-.PHONY: help setup text rivals demo test lint types protos protos-check bench clean
+.PHONY: help setup text rivals demo test fuzz lint types protos protos-check bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -31,6 +31,11 @@ demo: setup ## run the whole suite and watch it learn (QUICK=1 for a minute, STA
 
 test: setup ## all tests, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+FUZZ_SECONDS ?= 300
+
+fuzz: setup ## whatever files and mappings may hold, for FUZZ_SECONDS (300) with ever new seeds
+	$(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
 
 lint: setup protos-check ## style, imports between parts, protos
 	$(BIN)/ruff check .

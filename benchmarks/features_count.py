@@ -65,7 +65,7 @@ def count_in_batches(stream: Stream) -> float:
 
 def count_in_redis(stream: Stream, count: int, server: RedisServer) -> float:
     """Events a second."""
-    client = redis.Redis.from_url(server.url)
+    client = redis.Redis.from_url(server.url())
     names = tuple(WINDOWS_US)
     begun = time.perf_counter()
     for start in range(0, count, 1_000):
@@ -81,7 +81,7 @@ def time_counts(scale: Scale, seed: int) -> dict[str, list[float]]:
     """Events a second by way, a value a round."""
     found: dict[str, list[float]] = {"one by one": [], "in batches": [], "redis HINCRBY": []}
     stream = Stream.of(seed, scale.counted)
-    with redis_server(durable=False) as server:
+    with redis_server(is_synced=False) as server:
         for _ in range(scale.rounds):
             found["one by one"].append(count_one_by_one(stream, scale.counted_one_by_one))
             found["in batches"].append(count_in_batches(stream))

@@ -127,7 +127,7 @@ async def readers(folder: Path, scale: Scale, seed: int) -> AsyncIterator[Arms]:
         np.save(table, tables["item"])
         answer.write_bytes(ours.response((1, np.arange(1, dtype=np.uint32))).SerializeToString())
         floor = OverGrpc(await stack.enter_async_context(running_gather(table, answer)))
-        server = stack.enter_context(redis_server(durable=False))
+        server = stack.enter_context(redis_server(is_synced=False))
         frames = {name: _frame(name, values) for name, values in tables.items()}
         feast = {
             "feast-redis": {"type": "redis", "connection_string": f"127.0.0.1:{server.port}"},
@@ -136,7 +136,7 @@ async def readers(folder: Path, scale: Scale, seed: int) -> AsyncIterator[Arms]:
         found: dict[str, Read] = {
             "headrace": ours.read,
             "floor": floor.read,
-            "redis": PackedRedis(server.url, tables).read,
+            "redis": PackedRedis(server.url(), tables).read,
         }
         for name, online in feast.items():
             store = FeastStore(folder / name, online, frames)

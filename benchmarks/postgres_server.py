@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,11 +33,17 @@ class NoPostgresError(Exception):
 
 
 class PostgresServer:
-    """One server process group over one data folder, started as often as needed. It syncs what it commits."""
+    """One server process group over one data folder, started as often as needed. It syncs what it commits.
 
-    def __init__(self, folder: Path) -> None:
+    A folder that holds a server's data keeps them. `environment` is added to what the server gets, `options` to its
+    own (`name=value`).
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, options: Sequence[str] = ()) -> None:
         self._binaries = binaries()
         self._folder = folder
+        self._environment = {**os.environ, **(environment or {})}
+        self._options = options
         self._user = _unprivileged_user()
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -59,12 +65,18 @@ class PostgresServer:
 
     def start(self) -> None:
         """Returns when it takes connections, after what recovery it needs."""
-        options = ("listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}")
+        places = ("listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}")
+        options = (*places, *self._options)
         command = [str(self._binaries / "postgres"), "-D", str(self._data), *(f"--{option}" for option in options)]
         log = (self._folder / "postgres.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                self._as_user(command), stdout=log, stderr=log, start_new_session=True, cwd=self._folder
+                self._as_user(command),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=self._folder,
+                env=self._environment,
             )
         self._wait_until_ready()
 
@@ -99,7 +111,12 @@ class PostgresServer:
 
     def _initialise(self) -> None:
         if self._user is not None:
-            os.chown(self._folder, self._user, -1)
+            for path in (self._folder, *self._folder.rglob("*")):
+                os.chown(path, self._user, -1)
+        if self._data.exists():
+            # it refuses a folder that others may read
+            self._data.chmod(0o700)
+            return
         options = ("-U", _ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
         command = [str(self._binaries / "initdb"), "-D", str(self._data), *options]
         subprocess.run(self._as_user(command), check=True, stdout=subprocess.DEVNULL, cwd=self._folder)

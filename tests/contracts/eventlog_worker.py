@@ -1,4 +1,4 @@
-"""What the event log's contract does in processes of their own: `backend location command …`."""
+"""What the event log's contract does in processes of their own: `location command …`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.settings import CommonSettings
 
 
-def open_log(backend: str, location: str, *, max_waiting: int = 50_000) -> EventLog:
+def open_log(location: str, *, max_waiting: int = 50_000) -> EventLog:
     """The log of a backend at a place; opening it twice gives two views of one log."""
-    url = location if backend == "postgresql" else ""
-    common = CommonSettings(data_dir=Path(location), event_log_url=url)
+    # of a server's log: its URL, and the folder of this machine
+    folder, _, url = location.partition("|")
+    common = CommonSettings(data_dir=Path(folder), event_log_url=url)
     return open_event_log(common, max_waiting=max_waiting)
 
 
@@ -61,8 +62,8 @@ async def follow(log: EventLog, count: str) -> None:
             after, seen = found.offset, seen + 1
 
 
-async def main(backend: str, location: str, command: str, *arguments: str) -> None:
-    log = open_log(backend, location)
+async def main(location: str, command: str, *arguments: str) -> None:
+    log = open_log(location)
     commands = {
         "append-for-ever": append_for_ever,
         "append-some": append_some,

@@ -27,7 +27,7 @@ async def test_a_shop_is_streamed_learned_and_a_click_changes_a_list(tmp_path: P
     console = Console(record=True, width=120)
     record = await run_demo(SMALL, find(SIMULATED_SHOP), tmp_path / "suite", report, console, stay=False)
     assert record.accepted > 10_000
-    assert record.rejected_by_reason["bot"] > 0
+    assert record.rejected_by_reason["bot-pattern"] > 0
     assert record.sent == record.accepted + record.duplicates + sum(record.rejected_by_reason.values())
     assert sum(week.baskets for week in record.weeks) >= 5
     assert set(record.live) == {

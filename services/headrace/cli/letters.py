@@ -1,7 +1,9 @@
-"""`headrace deadletters`: what the door refused, and trying it again."""
+"""`headrace deadletters`: what the door refused, mending it, and trying it again."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,10 +12,19 @@ from headrace.cli.options import DATA_DIR, Address, DataDir, Json, told
 
 if TYPE_CHECKING:
     from headrace.cli.client import Client
-    from headrace.v1.ingest_pb2 import DeadLetter, ListDeadLettersResponse, ReplayDeadLettersResponse
+    from headrace.v1.ingest_pb2 import DeadLetter, ListDeadLettersResponse, ReplayDeadLettersRequest
 
-letters = typer.Typer(no_args_is_help=True, help="List or replay refused events.", rich_markup_mode="rich")
+letters = typer.Typer(no_args_is_help=True, help="List, mend or replay refused events.", rich_markup_mode="rich")
 
+_IMPORTED_AT_ONCE = 1_000
+
+Excuse = Annotated[
+    list[str],
+    typer.Option(
+        help="A rule that refuses nothing this time: bot, bot-pattern, repeat, outlier. May be repeated.",
+        show_default=False,
+    ),
+]
 Reason = Annotated[str, typer.Option(help="Only this reason: price, time, missing …", show_default=False)]
 
 
@@ -59,6 +70,7 @@ def replay(
         list[int] | None, typer.Argument(metavar="[ID]...", help="Which; all when none is named.", show_default=False)
     ] = None,
     reason: Reason = "",
+    excuse: Excuse = [],  # noqa: B006
     data_dir: DataDir = DATA_DIR,
     address: Address = [],  # noqa: B006
     as_json: Json = False,
@@ -70,15 +82,132 @@ def replay(
       headrace deadletters replay
       headrace deadletters replay 17 18
       headrace deadletters replay --reason time
+      headrace deadletters replay 17 --excuse outlier
     """
-    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
-    from headrace.cli.output import as_dict, print_facts, print_json
     from headrace.v1.ingest_pb2 import ReplayDeadLettersRequest
 
-    request = ReplayDeadLettersRequest(ids=letter_id or [], reason=reason)
+    request = ReplayDeadLettersRequest(ids=letter_id or [], reason=reason, excused_rules=excuse)
+    _replay([request], data_dir, address, as_json)
+
+
+@letters.command()
+@told
+def export(
+    file: Annotated[Path, typer.Argument(help="Where to write, a letter a line of JSON.", dir_okay=False)],
+    reason: Reason = "",
+    data_dir: DataDir = DATA_DIR,
+    address: Address = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Write refused events to a file, to be mended there and taken back by `import`.
+
+    \b
+    Examples:
+      headrace deadletters export letters.jsonl --reason price
+    """
+    from headrace.cli.conversation import ask
+    from headrace.cli.mending import line_of
+    from headrace.cli.output import print_json
+
+    async def conversation(client: Client) -> list[DeadLetter]:
+        return await _all(client, reason)
+
+    found = ask(data_dir, address, conversation)
+    file.write_text("".join(f"{line_of(letter)}\n" for letter in found), encoding="utf-8")
+    if as_json:
+        print_json({"written": len(found), "file": str(file)})
+    else:
+        typer.echo(f"{len(found):,} dead letters → {file}")
+
+
+@letters.command("import")
+@told
+def import_(
+    file: Annotated[Path, typer.Argument(help="What `export` wrote, mended.", exists=True, dir_okay=False)],
+    excuse: Excuse = [],  # noqa: B006
+    data_dir: DataDir = DATA_DIR,
+    address: Address = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Send the mended events of a file through the door; those that pass leave the list.
+
+    A line that is left out of the file stays in the list as it is.
+
+    \b
+    Examples:
+      headrace deadletters import letters.jsonl
+    """
+    from headrace.cli.mending import mended_of
+    from headrace.v1.ingest_pb2 import ReplayDeadLettersRequest
+
+    mended = list(mended_of(file.read_text(encoding="utf-8").splitlines(), file.name))
+    parts = [mended[start : start + _IMPORTED_AT_ONCE] for start in range(0, len(mended), _IMPORTED_AT_ONCE)]
+    requests = [ReplayDeadLettersRequest(mended=part, excused_rules=excuse) for part in parts]
+    _replay(requests, data_dir, address, as_json)
+
+
+@letters.command()
+@told
+def fix(
+    letter_id: Annotated[int, typer.Argument(metavar="ID", help="Which.")],
+    settings: Annotated[
+        list[str], typer.Option("--set", metavar="FIELD=VALUE", help="What to change. May be repeated.")
+    ],
+    excuse: Excuse = [],  # noqa: B006
+    data_dir: DataDir = DATA_DIR,
+    address: Address = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Mend one refused event and send it through the door; when it passes it leaves the list.
+
+    \b
+    Examples:
+      headrace deadletters fix 17 --set product_details.0.price=9.50
+      headrace deadletters fix 18 --set event_type=add-to-cart --set user_id=
+    """
+    from headrace.cli.conversation import ask
+    from headrace.cli.mending import changed
+    from headrace.runtime.errors import NotFoundError
+    from headrace.v1.ingest_pb2 import MendedDeadLetter, ReplayDeadLettersRequest
+
+    async def conversation(client: Client) -> list[DeadLetter]:
+        return [letter for letter in await _all(client, "") if letter.id == letter_id]
+
+    found = ask(data_dir, address, conversation)
+    if not found:
+        raise NotFoundError(f"no dead letter {letter_id}")
+    mended = MendedDeadLetter(id=letter_id, event=changed(found[0].event, settings))
+    _replay([ReplayDeadLettersRequest(mended=[mended], excused_rules=excuse)], data_dir, address, as_json)
+
+
+async def _all(client: Client, reason: str) -> list[DeadLetter]:
+    from headrace.cli.conversation import CALL_TIMEOUT_S
+    from headrace.v1.ingest_pb2 import ListDeadLettersRequest
+
+    found: list[DeadLetter] = []
+    token = ""
+    while True:
+        request = ListDeadLettersRequest(page_size=1_000, page_token=token, reason=reason)
+        page = await client.ingest.ListDeadLetters(request, timeout=CALL_TIMEOUT_S)
+        found += page.dead_letters
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+def _replay(requests: Sequence[ReplayDeadLettersRequest], data_dir: Path, address: list[str], as_json: bool) -> None:
+    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
+    from headrace.cli.output import as_dict, print_facts, print_json
+    from headrace.v1.ingest_pb2 import ReplayDeadLettersResponse
 
     async def conversation(client: Client) -> ReplayDeadLettersResponse:
-        return await client.ingest.ReplayDeadLetters(request, timeout=CALL_TIMEOUT_S)
+        done = ReplayDeadLettersResponse()
+        for request in requests:
+            part = await client.ingest.ReplayDeadLetters(request, timeout=CALL_TIMEOUT_S)
+            done.replayed += part.replayed
+            done.accepted += part.accepted
+            done.still_rejected += part.still_rejected
+        return done
 
     response = ask(data_dir, address, conversation)
     if as_json:

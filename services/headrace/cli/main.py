@@ -5,9 +5,12 @@ from __future__ import annotations
 import typer
 
 from headrace.cli.answers import recommend, search
+from headrace.cli.cleaning import cleaning
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
 from headrace.cli.features import features
+from headrace.cli.identity import identity
+from headrace.cli.importing import imports, mapping
 from headrace.cli.letters import letters
 from headrace.cli.moving.backup import backup, restore
 from headrace.cli.moving.move import move
@@ -55,8 +58,12 @@ app.command(rich_help_panel=_SUITE)(demo)
 app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)
+app.command(rich_help_panel=_SHOP)(cleaning)
+app.add_typer(imports, name="import", rich_help_panel=_SHOP)
+app.command(rich_help_panel=_SHOP)(mapping)
 app.add_typer(letters, name="deadletters", rich_help_panel=_SHOP)
 app.add_typer(features, name="features", rich_help_panel=_SHOP)
+app.add_typer(identity, name="identity", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)
 app.command(rich_help_panel=_MODELS)(releases)

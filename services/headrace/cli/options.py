@@ -11,7 +11,7 @@ from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
-from headrace.runtime.errors import HeadraceError, InvalidRequestError
+from headrace.runtime.errors import HeadraceError, InvalidRequestError, SettingsError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,7 +44,7 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except InvalidRequestError as error:
+        except (InvalidRequestError, SettingsError) as error:
             fault, code = str(error), 2
         except HeadraceError as error:
             fault, code = str(error), 1

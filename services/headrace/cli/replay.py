@@ -55,7 +55,7 @@ def replay(
     from headrace.datasets.source import find
 
     dataset = find(name, data)
-    factor = _factor(speed)
+    factor = speed_factor(speed)
     begin, until = moment(start, "--from"), moment(end, "--to")
 
     async def conversation(client: Client) -> Counts:
@@ -177,7 +177,8 @@ class _Progress:
         )
 
 
-def _factor(speed: str) -> float | None:
+def speed_factor(speed: str) -> float | None:
+    """How many times faster than real time; None for as fast as it goes."""
     if speed == "max":
         return None
     try:

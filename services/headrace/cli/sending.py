@@ -19,8 +19,13 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from headrace.runtime.errors import UnavailableError
-from headrace.v1.common_pb2 import Product, UserEvent
-from headrace.v1.ingest_pb2 import WriteProductsRequest, WriteResult, WriteUserEventsRequest
+from headrace.v1.common_pb2 import DatedFact, Product, UserEvent
+from headrace.v1.ingest_pb2 import (
+    WriteFactsRequest,
+    WriteProductsRequest,
+    WriteResult,
+    WriteUserEventsRequest,
+)
 
 if TYPE_CHECKING:
     from headrace.v1.ingest_pb2_grpc import IngestServiceAsyncStub
@@ -91,12 +96,26 @@ class Sender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def write_products(self, products: Sequence[Product]) -> None:
-        """Writes products; durable when it returns."""
+    async def write_products(self, products: Sequence[Product]) -> list[WriteResult]:
+        """Writes products; durable when it returns. A result each."""
+        results: list[WriteResult] = []
         for place in range(0, len(products), self._batch):
             request = WriteProductsRequest(products=products[place : place + self._batch])
             response = await self._patiently(partial(self._ingest.WriteProducts, request, timeout=_CALL_TIMEOUT_S))
             self._count_products(response.results)
+            results += response.results
+        return results
+
+    async def write_facts(self, facts: Sequence[DatedFact]) -> list[WriteResult]:
+        """Writes dated facts; durable when it returns. A result each."""
+        results: list[WriteResult] = []
+        for place in range(0, len(facts), self._batch):
+            request = WriteFactsRequest(facts=facts[place : place + self._batch])
+            response = await self._patiently(partial(self._ingest.WriteFacts, request, timeout=_CALL_TIMEOUT_S))
+            results += response.results
+            for result in response.results:
+                self.counts.newest_offset = max(self.counts.newest_offset, result.offset)
+        return results
 
     async def send(self, events: Sequence[UserEvent]) -> None:
         """Takes events in order; returns when there is room for more. Errors show here or in `flush`."""

@@ -181,6 +181,20 @@ def _print(found: Status) -> None:
     print_facts(facts_of(found))
 
 
+def _rules(door: GetIngestStatusResponse) -> dict[str, str]:
+    """What each rule of cleaning refused or marked, by channel; rules that met nothing are left out."""
+    from headrace.v1.common_pb2 import Channel
+
+    counts: dict[str, dict[str, int]] = {}
+    for count in door.rule_counts:
+        channel = Channel.Name(count.channel).removeprefix("CHANNEL_").lower()
+        counts.setdefault(count.rule, {})[channel] = count.events
+    return {
+        rule: ", ".join(f"{channel} {number:,}" for channel, number in by_channel.items())
+        for rule, by_channel in counts.items()
+    }
+
+
 def _vectors(index: GetIndexStatsResponse) -> dict[str, object]:
     facts: dict[str, object] = {
         f"vectors of {space.space}": f"{space.vectors:,} by {space.segment_kind} ({space.segment_reason})"
@@ -204,6 +218,7 @@ def facts_of(found: Status) -> dict[str, object]:
     if door := found.ingest:
         refused = ", ".join(f"{reason} {count:,}" for reason, count in sorted(door.rejected_by_reason.items()))
         facts["events"] = f"{door.accepted:,} accepted, {door.duplicates:,} duplicates, rejected: {refused or 'none'}"
+        facts |= {f"rule {name}": told for name, told in _rules(door).items()}
         facts["items"] = door.items
     if found.ranker:
         facts["release served"] = found.ranker.release or "none yet"

@@ -13,7 +13,7 @@ from headrace.cli.options import DATA_DIR, DataDir, Json, told
 from headrace.runtime.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from headrace.runtime.settings import CommonSettings, S
+    from headrace.runtime.settings import CommonSettings
     from headrace.trainer.retrain import Progress, RetrainReport
 
 
@@ -41,9 +41,9 @@ def train(
     if not from_scratch:
         raise InvalidRequestError.of("train", "say --from-scratch; learning as it comes is `headrace up`")
     from headrace.runtime.eventlog.opening import require_event_log
-    from headrace.runtime.settings import CommonSettings
+    from headrace.runtime.settings import CommonSettings, load
 
-    common = _loaded(CommonSettings).model_copy(update={"data_dir": data_dir})
+    common = load(CommonSettings).model_copy(update={"data_dir": data_dir})
     require_event_log(common)
     report = _retrained(common, out or data_dir / "retrained", epochs, quiet=as_json)
     if report is not None:
@@ -55,11 +55,12 @@ def _retrained(common: CommonSettings, out_dir: Path, epochs: int, quiet: bool) 
     from headrace.runtime.threads import limit_threads
 
     limit_threads()
+    from headrace.runtime.settings import load
     from headrace.trainer.distributed import joined
     from headrace.trainer.retrain import retrain
     from headrace.trainer.settings import TrainerSettings
 
-    settings, peers = _loaded(TrainerSettings), joined(os.environ)
+    settings, peers = load(TrainerSettings), joined(os.environ)
     is_first = peers.rank == 0
 
     def tell(progress: Progress) -> None:
@@ -69,15 +70,6 @@ def _retrained(common: CommonSettings, out_dir: Path, epochs: int, quiet: bool) 
 
     report = retrain(common, out_dir, settings, epochs=epochs, on_progress=tell, peers=peers)
     return report if is_first else None
-
-
-def _loaded(kind: type[S]) -> S:
-    from headrace.runtime.settings import SettingsError, load
-
-    try:
-        return load(kind)
-    except SettingsError as error:
-        raise InvalidRequestError.of("environment", str(error)) from error
 
 
 def _print(report: RetrainReport, as_json: bool) -> None:

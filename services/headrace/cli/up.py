@@ -40,7 +40,18 @@ def up(
       headrace up --data-dir /tmp/shop --port-base 7401
       headrace up --only ingest --only feature-store
     """
+    _check_environment()
     asyncio.run(_run(data_dir, tuple(only), port_base, restart, as_json))
+
+
+def _check_environment() -> None:
+    """SettingsError: every service would end with it at once, and be started again and again."""
+    from headrace.runtime.eventlog.opening import open_event_log
+    from headrace.runtime.settings import CommonSettings, load
+
+    if (common := load(CommonSettings)).event_log_url:
+        # nothing is connected to yet
+        open_event_log(common)
 
 
 async def _run(data_dir: Path, only: tuple[str, ...], port_base: int | None, restart: bool, as_json: bool) -> None:

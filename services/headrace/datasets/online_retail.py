@@ -120,7 +120,8 @@ def _event(
         product_details=[ProductDetail(product_id=item, quantity=_sent(kind, quantity), price=price)],
         channel=CHANNEL_WEB,
         session_id=invoice,
-        transaction_id=invoice,
+        # the number of a credit note is that of no order, and which order it is about is not in the data
+        transaction_id="" if kind == "cancel" else invoice,
         labels={"country": country},
     )
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from headrace.feature_store.records import KINDS_FOLDED, fact_of
 from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.windowed_view import WindowedView
-from headrace.runtime.errors import UnavailableError
+from headrace.runtime.errors import TrimmedError, UnavailableError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.telemetry import counter
 
@@ -45,6 +45,9 @@ class BackFill:
         while not self.is_near:
             try:
                 self.is_near = not await self._fold_some(live_offset())
+            except TrimmedError as error:
+                log.warning("back_fill_begins_anew", extra={"reason": str(error)})
+                self.counts, self.offset = [ViewCounts(counts.view) for counts in self.counts], 0
             except UnavailableError as error:
                 log.warning("back_fill_waits", extra={"reason": str(error)})
                 await asyncio.sleep(_RETRY_AFTER_S)

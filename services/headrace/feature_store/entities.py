@@ -1,6 +1,13 @@
-"""The rows of windowed counts: one for each item, user, category and brand, given at first sight."""
+"""The rows of windowed counts: one for each item, category and brand, and one for each person who did something lately.
+
+A person's row is free again once all of its counts are zero, so rows follow who was here within the longest window.
+The lowest free row is taken first: which row is whose depends on the log alone.
+"""
 
 from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +16,9 @@ from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.model.growing import grown
 
 _NONE = -1
+_USER = -2
+# whose row it is when the person was erased: its counts run out there
+_NOBODY = ""
 
 
 class Codes:
@@ -19,6 +29,10 @@ class Codes:
 
     def of(self, name: str) -> int:
         return self._codes.setdefault(name, len(self._codes))
+
+    def known(self, name: str) -> int | None:
+        """The number of a name; None for one never seen."""
+        return self._codes.get(name)
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -31,7 +45,7 @@ class Codes:
 
 
 class Entities:
-    """Which row counts what. Rows grow in the order of first sight, so they are the same in every fold."""
+    """Which row counts what."""
 
     def __init__(self) -> None:
         self.categories = Codes()
@@ -39,8 +53,12 @@ class Entities:
         # by ordinal: the item's codes, changed by its document
         self.category_of: list[int] = []
         self.brand_of: list[int] = []
-        self._rows: dict[str, list[int]] = {"item": [], "user": [], "category": [], "brand": []}
+        self._rows: dict[str, list[int]] = {"item": [], "category": [], "brand": []}
+        self._user_rows: dict[str, int] = {}
+        self._users: dict[int, str] = {}
+        # an item's ordinal, or _USER, or _NONE
         self._items_R: NDArray[np.int64] = np.empty(0, np.int64)
+        self._free: list[int] = []
         self.row_count = 0
 
     def grow_items(self, count: int) -> None:
@@ -49,10 +67,10 @@ class Entities:
             self.category_of += [0] * missing
             self.brand_of += [0] * missing
 
-    def rows_of(self, user: int, ordinals: list[int]) -> NDArray[np.int64]:
+    def rows_of(self, user_key: str, ordinals: list[int]) -> NDArray[np.int64]:
         """Distinct rows that an act counts in: items first, then the user, categories and brands."""
         rows = [self._row("item", ordinal) for ordinal in ordinals]
-        rows.append(self._row("user", user))
+        rows.append(self._user_row(user_key))
         rows += [
             self._row("category", code) for code in dict.fromkeys(map(self.category_of.__getitem__, ordinals)) if code
         ]
@@ -64,11 +82,46 @@ class Entities:
         if number < len(rows) and rows[number] != _NONE:
             return rows[number]
         rows += [_NONE] * (number + 1 - len(rows))
-        row = rows[number] = self.row_count
-        self.row_count += 1
-        self._items_R = grown(self._items_R, self.row_count, _NONE)
-        self._items_R[row] = number if kind == "item" else _NONE
+        row = rows[number] = self._new_row(number if kind == "item" else _NONE)
         return row
+
+    def _user_row(self, user_key: str) -> int:
+        row = self._user_rows.get(user_key)
+        if row is None:
+            row = self._user_rows[user_key] = self._new_row(_USER)
+            self._users[row] = user_key
+        return row
+
+    def _new_row(self, owner: int) -> int:
+        if self._free:
+            row = heapq.heappop(self._free)
+        else:
+            row, self.row_count = self.row_count, self.row_count + 1
+            self._items_R = grown(self._items_R, self.row_count, _NONE)
+        self._items_R[row] = owner
+        return row
+
+    def item_row(self, ordinal: int) -> NDArray[np.int64]:
+        """The row of an item, as an array of one."""
+        return np.array([self._row("item", ordinal)], np.int64)
+
+    def user_row(self, user_key: str) -> int | None:
+        """The row of a person; None when all of their counts are zero."""
+        return self._user_rows.get(user_key)
+
+    def free_idle(self, rows: NDArray[np.int64], totals_RW: NDArray[np.int32]) -> None:
+        """Frees those of the distinct `rows` that are people's and count nothing any more."""
+        of_users = rows[self._items_R[rows] == _USER]
+        for row in of_users[~totals_RW[of_users].any(axis=1)].tolist():
+            self._user_rows.pop(self._users.pop(row), None)
+            self._items_R[row] = _NONE
+            heapq.heappush(self._free, row)
+
+    def erase_user(self, user_key: str) -> None:
+        """Nobody is told apart by the row any more; it is free once its counts have left their windows."""
+        row = self._user_rows.pop(user_key, None)
+        if row is not None:
+            self._users[row] = _NOBODY
 
     def known_row(self, kind: str, number: int) -> int | None:
         """The row of an entity; None when nothing was counted for it yet."""
@@ -83,10 +136,9 @@ class Entities:
         return np.array([rows[code] if code and code < len(rows) else _NONE for code in found], np.int64)
 
     def items_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The distinct rows among `rows` that are items, and their ordinals."""
-        rows = np.unique(rows)
+        """Those of the distinct `rows` that are items, and their ordinals."""
         ordinals = self._items_R[rows]
-        is_item = ordinals != _NONE
+        is_item = ordinals >= 0
         return rows[is_item], ordinals[is_item]
 
     def columns(self) -> Columns:
@@ -95,6 +147,9 @@ class Entities:
             "entities.brand_of": np.array(self.brand_of, np.int64),
             **self.categories.columns("entities.categories"),
             **self.brands.columns("entities.brands"),
+            **packed("entities.users", [self._users[row].encode() for row in sorted(self._users)]),
+            "entities.user": np.array(sorted(self._users), np.int64),
+            "entities.row_count": np.array([self.row_count]),
         }
         for kind, rows in self._rows.items():
             result[f"entities.{kind}"] = np.array(rows, np.int64)
@@ -106,8 +161,22 @@ class Entities:
         self.category_of = columns["entities.category_of"].tolist()
         self.brand_of = columns["entities.brand_of"].tolist()
         self._rows = {kind: columns[f"entities.{kind}"].tolist() for kind in self._rows}
-        self.row_count = sum(row != _NONE for rows in self._rows.values() for row in rows)
-        self._items_R = np.full(max(self.row_count, 1024), _NONE, np.int64)
+        users = [key.decode() for key in unpacked("entities.users", columns)]
+        self._users = dict(zip(columns["entities.user"].tolist(), users, strict=True))
+        self._user_rows = {user_key: row for row, user_key in self._users.items() if user_key != _NOBODY}
+        self.row_count = int(columns["entities.row_count"][0])
+        self._restore_owners()
+
+    def _restore_owners(self) -> None:
+        self._items_R = np.full(self.row_count, _NONE, np.int64)
+        self._items_R[list(self._users)] = _USER
         for ordinal, row in enumerate(self._rows["item"]):
             if row != _NONE:
                 self._items_R[row] = ordinal
+        used: set[int] = set(self._users).union(*map(_given, self._rows.values()))
+        # in ascending order: a heap
+        self._free = [row for row in range(self.row_count) if row not in used]
+
+
+def _given(rows: list[int]) -> Iterable[int]:
+    return (row for row in rows if row != _NONE)

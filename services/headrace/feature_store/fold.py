@@ -4,13 +4,16 @@ Time is the newest event time folded so far. A cancellation takes the counts of 
 named item back (its windows and decays, not its repeats), and marks that event of the history as removed. A purchase
 that has left the history keeps its counts. Windows of users, categories and brands count what was done, and it was
 done.
+
+What was done under a key stays under it: a person with devices is put together from the keys whenever the person is
+looked at, for serving and training alike (see `identities`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,12 +21,16 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.catalogue import Catalogue, describe
 from headrace.feature_store.columns import Columns
+from headrace.feature_store.dated_facts import DatedFacts
 from headrace.feature_store.decay import DecayedCounts
 from headrace.feature_store.entities import Entities
-from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
-from headrace.feature_store.histories import Histories, history_of
+from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
+from headrace.feature_store.histories import Histories, HistoriesCopy, history_of
+from headrace.feature_store.identities import Identities
+from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_sampled, open_group
+from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.visits import Visit, Visits
 from headrace.feature_store.windowed_view import WindowedView
@@ -33,11 +40,12 @@ from headrace.model.candidates import RECENT_ITEMS
 from headrace.model.covisitation import Covisitation, moments_back
 from headrace.model.events import COUNTED_CODES, EventCode
 from headrace.model.history import is_customer, recent_distinct
-from headrace.model.items import COLUMN, DECAY_COLUMNS, WINDOW_COLUMNS, WORD_COLUMNS, Items, hours
+from headrace.model.items import COLUMN, DAY_US, DECAY_COLUMNS, WINDOW_COLUMNS, WORD_COLUMNS, Items, hours
 
 _KIND = {code: kind for kind, code in enumerate(COUNTED_CODES)}
 _FIRST_SEEN = COLUMN["first_seen_h"]
 _PURCHASE = EventCode.PURCHASE
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,11 @@ class StateCopy:
     fingerprint: str
     columns: Columns
     facts: str
+    histories: HistoriesCopy
 
     def digest(self) -> str:
-        """SHA-256 over every count, history and document."""
-        digest = hashlib.sha256(self.facts.encode())
+        """SHA-256 over every count, history and document, wherever it is held."""
+        digest = hashlib.sha256(f"{self.facts}{self.histories.digest()}".encode())
         for name in sorted(self.columns):
             values = self.columns[name]
             digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
@@ -63,18 +72,24 @@ class State:
     """What is true after every fact so far.
 
     `changed_items` and `changed_documents` gather ordinals until somebody takes them; they are no part of the state.
+    Which people are held in memory, and which rest in `tier`, changes nothing either.
     """
 
-    def __init__(self, rules: Rules | None = None, views: Iterable[WindowedView] = ()) -> None:
+    def __init__(
+        self, rules: Rules | None = None, tier: UserTier | None = None, views: Iterable[WindowedView] = ()
+    ) -> None:
         self.rules = rules or Rules()
+        self._ttl_us = round(self.rules.user_ttl_days * DAY_US)
         self.offset = 0
         self.now_us = 0
         self.events_by_type: dict[str, int] = {}
         self.items = Items()
-        self.histories = Histories(self.rules.history_events)
+        self.histories = Histories(self.rules.history_events, InProcessTier() if tier is None else tier)
         self.windows = WindowedCounts()
         self.entities = Entities()
         self.catalogue = Catalogue()
+        self.dated_facts = DatedFacts(int(self.rules.fact_horizon_days * _DAY_US))
+        self.identities = Identities()
         self._words = WordCounts()
         self._decays = DecayedCounts()
         self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
@@ -86,14 +101,23 @@ class State:
         self.changed_documents: set[int] = set()
 
     def apply(self, fact: Fact) -> list[ClosedGroup]:
-        """Folds one fact; returns the training groups that it closed."""
+        """Folds one fact; returns the training groups that it closed.
+
+        UnavailableError when its person is in a tier that can't be reached: nothing has changed then.
+        """
         closed: list[ClosedGroup] = []
         if isinstance(fact, UserAct):
+            if fact.ordinals:
+                self.histories.hold(self._needed(fact))
             closed = self._advance(fact.time_us, fact.offset)
             self._act(fact)
+        elif isinstance(fact, IdentityFact):
+            self._change_identity(fact)
         elif isinstance(fact, ProductFact):
             # a change carries the door's clock, which in a replay is years ahead of the shop's
             self._describe(fact)
+        elif isinstance(fact, DatedFact):
+            self.dated_facts.put(fact, self.now_us)
         for view in self.views.values():
             view.apply(fact)
         self.offset = fact.offset
@@ -105,13 +129,28 @@ class State:
             raise ValueError(f"{counts.view.key} is folded up to {counts.offset}, the state up to {self.offset}")
         self.views[counts.view.name] = counts
 
+    def hold_users(self, facts: Iterable[Fact]) -> int:
+        """Brings the people whom facts need into memory at once; how many were not there."""
+        acts = (fact for fact in facts if isinstance(fact, UserAct) and fact.ordinals)
+        return self.histories.hold(user_key for act in acts for user_key in self._needed(act))
+
+    def _needed(self, act: UserAct) -> tuple[str, ...]:
+        """The keys whose histories the act's effect depends on."""
+        members = self.identities.members_of(act.user_key)
+        return (*members, act.device_key) if act.device_key else members
+
     def _advance(self, time_us: int, offset: int) -> list[ClosedGroup]:
         if time_us <= self.now_us:
             return []
         self.now_us = time_us
+        if self._ttl_us:
+            self.histories.cutoff_us = time_us - self._ttl_us
+        self.dated_facts.advance(time_us)
         closed = list(self._visits.end(time_us, offset))
         expired = self.windows.advance(time_us)
         if len(expired):
+            expired = np.unique(expired)
+            self.entities.free_idle(expired, self.windows.totals_RW)
             rows, ordinals = self.entities.items_of(expired)
             self.items.features_NF[ordinals, WINDOW_COLUMNS] = self.windows.totals_RW[rows]
             self.changed_items.append(ordinals)
@@ -119,16 +158,29 @@ class State:
 
     def _act(self, act: UserAct) -> None:
         self.events_by_type[act.event_type] = self.events_by_type.get(act.event_type, 0) + 1
+        if act.device_key and self.rules.stitch and self.identities.note_log_in(act.device_key, act.user_key):
+            self._hand_over(act.device_key)
         if not act.ordinals:
             return
         self._see(act.ordinals, act.time_us)
-        user = self.histories.number(act.user_key)
         if act.is_cancel:
-            self._cancel(act, user)
+            self._cancel(act)
             return
         if act.code in _KIND:
-            self._count(act, user)
-        self.histories.append(user, np.array(act.ordinals), act.code, act.time_us, act.channel)
+            self._count(act)
+        self.histories.append(act.user_key, np.array(act.ordinals), act.code, act.time_us, act.channel)
+
+    def _change_identity(self, fact: IdentityFact) -> None:
+        if fact.is_joined:
+            self.identities.join(fact.device_key, fact.user_key)
+            self._hand_over(fact.device_key)
+        else:
+            self.identities.split(fact.device_key, fact.user_key)
+
+    def _hand_over(self, device_key: str) -> None:
+        person = self.identities.person_of(device_key)
+        if person != device_key:
+            self._visits.hand_over(device_key, person, self.now_us)
 
     def _see(self, ordinals: list[int], time_us: int) -> None:
         """Makes items exist, with the time of their first sight."""
@@ -145,17 +197,17 @@ class State:
                 self.items.features_NF[ordinal, _FIRST_SEEN] = hours(time_us)
                 self.items.note_described(np.array([ordinal]))
 
-    def _count(self, act: UserAct, user: int) -> None:
-        visit = self._visit(act, user)
+    def _count(self, act: UserAct) -> None:
+        visit = self._visit(self.identities.members_of(act.user_key))
         if visit.group is not None:
             visit.group.label(act.ordinals, act.code, self.items)
         self._pair(visit, act)
-        rows = self.entities.rows_of(user, act.ordinals)
+        rows = self.entities.rows_of(act.user_key, act.ordinals)
         ordinals = np.array(act.ordinals)
         self.windows.add(rows, _KIND[act.code], act.time_us, self.now_us)
         self._decays.add(ordinals, act.code, act.time_us)
         if act.code == _PURCHASE:
-            self._mark(visit, user, ordinals, act.time_us)
+            self._mark(visit, ordinals, act.time_us)
         self._refresh(ordinals, rows[: len(ordinals)])
 
     def _pair(self, visit: Visit, act: UserAct) -> None:
@@ -167,9 +219,9 @@ class State:
         visit.touch(act.ordinals, act.time_us)
         self.changed_items.append(changed)
 
-    def _mark(self, visit: Visit, user: int, ordinals: NDArray[np.int64], time_us: int) -> None:
+    def _mark(self, visit: Visit, ordinals: NDArray[np.int64], time_us: int) -> None:
         """Counts a purchase by who made it."""
-        again = ordinals[self.histories.has_bought(user, ordinals)]
+        again = ordinals[self.histories.has_bought(self.identities.members_of(visit.user_key), ordinals)]
         self._decays.add_marked("log_repeats_30d", again, time_us)
         if not is_customer(visit.user_key):
             return
@@ -178,19 +230,21 @@ class State:
         if visit.is_first:
             self._decays.add_marked("log_first_purchases_30d", ordinals, time_us)
 
-    def _visit(self, act: UserAct, user: int) -> Visit:
-        visit = self._visits.of(user)
+    def _visit(self, members: Sequence[str]) -> Visit:
+        user_key = members[0]
+        visit = self._visits.of(user_key)
         if visit is None:
-            group = self._group(act.user_key, user)
-            visit = Visit(act.user_key, self.now_us, [], [], group, not self.histories.has_bought_any(user))
-            self._visits.begin(user, visit)
-        self._visits.touch(user, self.now_us)
+            group = self._group(members)
+            visit = Visit(user_key, self.now_us, [], [], group, not self.histories.has_bought_any(members))
+            self._visits.begin(visit)
+        self._visits.touch(user_key, self.now_us)
         return visit
 
-    def _group(self, user_key: str, user: int) -> OpenGroup | None:
+    def _group(self, members: Sequence[str]) -> OpenGroup | None:
+        user_key = members[0]
         if not is_sampled(user_key, self.now_us, self.rules.row_sample_rate):
             return None
-        history = self.histories.bytes_of(user)
+        history = self.histories.joined_bytes_of(members)
         recent = recent_distinct(history_of(history).ordinals, RECENT_ITEMS)
         self.freshen_items(recent.astype(np.int64))
         return open_group(user_key, history, self.items, self.now_us, self.rules.row_candidates)
@@ -210,9 +264,9 @@ class State:
         features[ordinals, DECAY_COLUMNS] = self._decays.logs_NH[ordinals]
         self.items.note_decayed(ordinals, before, features[ordinals, DECAY_COLUMNS])
 
-    def _cancel(self, act: UserAct, user: int) -> None:
-        for ordinal, time_us in self.histories.take_back(user, np.array(act.ordinals), act.time_us):
-            rows = self.entities.rows_of(user, [ordinal])[:1]
+    def _cancel(self, act: UserAct) -> None:
+        for ordinal, time_us in self.histories.take_back(act.user_key, np.array(act.ordinals), act.time_us):
+            rows = self.entities.item_row(ordinal)
             self.windows.add(rows, _KIND[_PURCHASE], time_us, self.now_us, sign=-1)
             self._decays.take_back(ordinal, _PURCHASE, time_us)
             self._refresh(np.array([ordinal]), rows)
@@ -239,10 +293,24 @@ class State:
         return self.now_us or fact.time_us
 
     def user_counts(self, user_key: str) -> NDArray[np.int32]:
-        """The person's windowed counts; zeros for one never seen."""
-        user = self.histories.known_number(user_key)
-        row = None if user is None else self.entities.known_row("user", user)
-        return np.zeros(WIDTH, np.int32) if row is None else self.windows.of(row)
+        """The windowed counts of the person whose key it is; zeros for one never seen."""
+        counts = np.zeros(WIDTH, np.int32)
+        for member in self.identities.members_of(user_key):
+            if (row := self.entities.user_row(member)) is not None:
+                counts += self.windows.of(row)
+        return counts
+
+    def erase(self, user_keys: Iterable[str]) -> None:
+        """Takes keys out: their histories, their names at counts, their visits, and what they are joined to."""
+        user_keys = list(user_keys)
+        self.identities.erase(user_keys)
+        for user_key in user_keys:
+            self.histories.hold((user_key,))
+            self.histories.erase(user_key)
+            self.entities.erase_user(user_key)
+            self._visits.erase(user_key)
+            for view in self.views.values():
+                view.forget(user_key)
 
     def group_counts(self, kind: str, ordinals: list[int]) -> NDArray[np.int32]:
         """Windowed counts of the categories ("category") or brands of items; zeros where an item has none."""
@@ -255,10 +323,11 @@ class State:
         """Everything that the next fact's effect depends on."""
         count = self.items.count
         columns = {
-            **self.histories.columns(),
             **self.windows.columns(self.entities.row_count),
             **self.entities.columns(),
             **self.catalogue.columns(),
+            **self.dated_facts.columns(),
+            **self.identities.columns(),
             **self._words.columns(),
             **self._decays.columns(count),
             **self._covisitation.columns(count),
@@ -275,29 +344,31 @@ class State:
             "events_by_type": self.events_by_type,
             "views": views,
         }
-        return StateCopy(self.offset, self.rules.fingerprint(), columns, json.dumps(facts, sort_keys=True))
+        text = json.dumps(facts, sort_keys=True)
+        return StateCopy(self.offset, self.rules.fingerprint(), columns, text, self.histories.copy())
 
     @classmethod
-    def restored(cls, rules: Rules, copy: StateCopy, views: Iterable[WindowedView] = ()) -> State:
-        """The state that `copy` was taken from. ValueError when it was folded by other rules.
+    def restored(
+        cls, rules: Rules, columns: Columns, facts: str, tier: UserTier, views: Iterable[WindowedView] = ()
+    ) -> State:
+        """The state of a copy with these columns and facts, when the tier is where it was then.
 
         Of the declared views it holds those of `views` that the copy holds as they are defined now.
         """
-        if copy.fingerprint != rules.fingerprint():
-            raise ValueError(f"folded by rules {copy.fingerprint[:12]}, these are {rules.fingerprint()[:12]}")
-        state, facts = cls(rules), json.loads(copy.facts)
-        state.offset, state.now_us = facts["offset"], facts["now_us"]
-        state.events_by_type = facts["events_by_type"]
-        state._restore(copy.columns)
+        state, parsed = cls(rules, tier), json.loads(facts)
+        state.offset, state.events_by_type = parsed["offset"], parsed["events_by_type"]
+        state._restore(columns)
+        state.now_us = parsed["now_us"]
+        if state._ttl_us:
+            state.histories.cutoff_us = state.now_us - state._ttl_us
         for view in views:
-            if facts.get("views", {}).get(view.name) == view.definition_hash():
-                state.views[view.name] = ViewCounts.restored(
-                    view, _under(f"views.{view.name}.", copy.columns), state.offset, state.now_us
-                )
+            if parsed.get("views", {}).get(view.name) == view.definition_hash():
+                kept = _under(f"views.{view.name}.", columns)
+                state.views[view.name] = ViewCounts.restored(view, kept, state.offset, state.now_us)
         return state
 
     def _restore(self, columns: Columns) -> None:
-        for part in (self.histories, self.windows, self.entities, self.catalogue, self._words):
+        for part in (self.windows, self.entities, self.catalogue, self.dated_facts, self.identities, self._words):
             part.restore(columns)
         for counted in (self._decays, self._covisitation, self._visits):
             counted.restore(columns)

@@ -1,64 +1,104 @@
 """The last product events of every person, 14 bytes an event.
 
 A person's events are one immutable byte string that is replaced as a whole, so that a reader on another thread
-sees a history before or after an event, never in between, without a lock.
+sees a history before or after an event, never in between, without a lock. Those who changed since the last
+snapshot are held here, and those who were met lately; everybody else rests in a tier.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.columns import Columns, packed, unpacked
+from headrace.feature_store.user_tier import UserTier, digest_of
 from headrace.model.events import EventCode
 from headrace.model.history import History, is_customer
 
 EVENT = np.dtype([("ordinal", "<u4"), ("time_us", "<i8"), ("event_type", "u1"), ("channel", "u1")])
 
 
+@dataclass(frozen=True, slots=True)
+class HistoriesCopy:
+    """Everybody's history at one moment; good until the tier stores again."""
+
+    held: Mapping[str, bytes]
+    changed: frozenset[str]
+    cutoff_us: int
+    tier: UserTier
+
+    def store(self, offset: int) -> None:
+        """Brings the tier to this moment."""
+        rows = {user_key: live(self.held[user_key], self.cutoff_us) for user_key in self.changed}
+        self.tier.store(offset, rows, self.cutoff_us)
+
+    def digest(self) -> str:
+        """The same wherever a history is, and whether or not those who were away too long have been removed."""
+        return digest_of((key, row) for key, events in self._all() if (row := live(events, self.cutoff_us)))
+
+    def _all(self) -> Iterator[tuple[str, bytes]]:
+        yield from self.held.items()
+        yield from ((key, events) for key, events in self.tier.rows() if key not in self.held)
+
+
 class Histories:
-    """Histories by user number; numbers are given in the order of first sight and never change."""
+    """Histories by user key. Events that are not newer than `cutoff_us` are as good as never seen."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit_bytes = limit * EVENT.itemsize
-        self._numbers: dict[str, int] = {}
-        self._events: list[bytes] = []
+    def __init__(self, limit: int, tier: UserTier) -> None:
+        self.limit_bytes = limit * EVENT.itemsize
+        self._tier = tier
+        self.cutoff_us = 0
+        self._held: dict[str, bytes] = {}
+        # everybody who is held is in one of these: changed since the last copy was begun, in that copy, or as the
+        # tier has it, in the order in which they were changed or met
+        self._changed: dict[str, None] = {}
+        self._storing: dict[str, None] = {}
+        self._clean: dict[str, None] = {}
+        # held, and unknown to the tier
+        self._unstored: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self._events)
+    def hold(self, user_keys: Iterable[str]) -> int:
+        """Brings people here from the tier, by one question for all; how many it took. Needed before the rest."""
+        missing = [user_key for user_key in dict.fromkeys(user_keys) if user_key not in self._held]
+        if missing:
+            rows = self._tier.fetch(missing)
+            self._unstored.update(user_key for user_key in missing if user_key not in rows)
+            self._clean.update(dict.fromkeys(missing))
+            self._held.update((user_key, rows.get(user_key, b"")) for user_key in missing)
+        return len(missing)
 
-    def number(self, user_key: str) -> int:
-        """The person's number, given now when it is new."""
-        number = self._numbers.setdefault(user_key, len(self._events))
-        if number == len(self._events):
-            self._events.append(b"")
-        return number
-
-    def known_number(self, user_key: str) -> int | None:
-        return self._numbers.get(user_key)
-
-    def append(self, user: int, ordinals: NDArray[np.int64], code: int, time_us: int, channel: int) -> None:
+    def append(self, user_key: str, ordinals: NDArray[np.int64], code: int, time_us: int, channel: int) -> None:
         """Adds one event for each item; the oldest go when there are more than the limit."""
         new = np.empty(len(ordinals), EVENT)
         new["ordinal"] = ordinals
         new["time_us"] = time_us
         new["event_type"] = code
         new["channel"] = channel
-        self._events[user] = (self._events[user] + new.tobytes())[-self._limit_bytes :]
+        self._put(user_key, (self.bytes_of(user_key) + new.tobytes())[-self.limit_bytes :])
 
-    def has_bought(self, user: int, ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def _put(self, user_key: str, events: bytes) -> None:
+        self._held[user_key] = events
+        self._clean.pop(user_key, None)
+        self._changed.pop(user_key, None)
+        self._changed[user_key] = None
+
+    def has_bought(self, user_keys: Sequence[str], ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the items the person's history holds a purchase of."""
-        events = np.frombuffer(self._events[user], EVENT)
+        events = np.frombuffer(self.joined_bytes_of(user_keys), EVENT)
         bought = set(events["ordinal"][events["event_type"] == EventCode.PURCHASE].tolist())
         return np.array([ordinal in bought for ordinal in ordinals.tolist()], np.bool_)
 
-    def has_bought_any(self, user: int) -> bool:
+    def has_bought_any(self, user_keys: Sequence[str]) -> bool:
         """Whether the person's history holds a purchase."""
-        return bool((np.frombuffer(self._events[user], EVENT)["event_type"] == EventCode.PURCHASE).any())
+        events = np.frombuffer(self.joined_bytes_of(user_keys), EVENT)
+        return bool((events["event_type"] == EventCode.PURCHASE).any())
 
-    def take_back(self, user: int, ordinals: NDArray[np.int64], not_after_us: int) -> list[tuple[int, int]]:
+    def take_back(self, user_key: str, ordinals: NDArray[np.int64], not_after_us: int) -> list[tuple[int, int]]:
         """Marks the newest purchase of each item as removed; (item, time of the purchase) of those found."""
-        events = np.frombuffer(self._events[user], EVENT).copy()
+        events = np.frombuffer(self.bytes_of(user_key), EVENT).copy()
         bought = (events["event_type"] == EventCode.PURCHASE) & (events["time_us"] <= not_after_us)
         taken: list[tuple[int, int]] = []
         for ordinal in ordinals.tolist():
@@ -66,28 +106,81 @@ class Histories:
             if len(places):
                 events["event_type"][places[-1]] = EventCode.REMOVE
                 taken.append((ordinal, int(events["time_us"][places[-1]])))
-        self._events[user] = events.tobytes()
+        if taken:
+            self._put(user_key, events.tobytes())
         return taken
 
-    def bytes_of(self, user: int) -> bytes:
-        """One person's events as they are held."""
-        return self._events[user]
+    def erase(self, user_key: str) -> None:
+        """The person was never here; the tier learns it at the next snapshot."""
+        self._put(user_key, b"")
 
-    def of(self, user: int) -> History:
-        return history_of(self._events[user])
+    def bytes_of(self, user_key: str) -> bytes:
+        """The events of one who is held."""
+        return live(self._held[user_key], self.cutoff_us)
 
-    def keys(self) -> list[str]:
-        """User keys by number."""
-        return list(self._numbers)
+    def joined_bytes_of(self, user_keys: Sequence[str]) -> bytes:
+        """The newest events of one person under several keys, all of whom are held."""
+        return joined([self.bytes_of(user_key) for user_key in user_keys], self.limit_bytes)
 
-    def columns(self) -> Columns:
-        # the strings are immutable: a copy of the list is a copy of the state
-        keys = [key.encode() for key in self._numbers]
-        return {**packed("users.keys", keys), **packed("users.events", self._events)}
+    def held_bytes(self, user_key: str) -> bytes | None:
+        """The same from any thread; None for one who rests in the tier, or was never seen."""
+        events = self._held.get(user_key)
+        return None if events is None else live(events, self.cutoff_us)
 
-    def restore(self, columns: Columns) -> None:
-        self._numbers = {key.decode(): number for number, key in enumerate(unpacked("users.keys", columns))}
-        self._events = unpacked("users.events", columns)
+    @property
+    def held_count(self) -> int:
+        return len(self._held)
+
+    def count(self) -> int:
+        """People with a history, wherever it is."""
+        return len(self._tier) + sum(bool(self._held[user_key]) for user_key in self._unstored)
+
+    def copy(self) -> HistoriesCopy:
+        # the strings are immutable: a copy of the dictionary is a copy of the state
+        changed = frozenset(self._changed | self._storing)
+        return HistoriesCopy(dict(self._held), changed, self.cutoff_us, self._tier)
+
+    def storing(self) -> None:
+        """A copy of this moment is on its way to the tier."""
+        self._storing |= self._changed
+        self._changed = {}
+
+    def stored(self, limit: int) -> None:
+        """The tier has that copy for good. Those met longest ago leave while more than `limit` are held."""
+        self._unstored.difference_update(self._storing)
+        self._clean.update(dict.fromkeys(key for key in self._storing if key not in self._changed))
+        self._storing = {}
+        for user_key in list(islice(self._clean, max(0, len(self._held) - limit))):
+            del self._clean[user_key], self._held[user_key]
+            self._unstored.discard(user_key)
+
+    def not_stored(self) -> None:
+        """That copy did not get there."""
+        self._changed = self._storing | self._changed
+        self._storing = {}
+
+
+def live(events: bytes, cutoff_us: int) -> bytes:
+    """The events that are newer than `cutoff_us`, as bytes."""
+    if cutoff_us <= 0 or not events:
+        return events
+    newer = (parsed := np.frombuffer(events, EVENT))["time_us"] > cutoff_us
+    return events if newer.all() else parsed[newer].tobytes()
+
+
+def joined(histories: Sequence[bytes], limit_bytes: int) -> bytes:
+    """Several histories as one, in the order of time; each keeps its own order, in which late events came."""
+    given = [events for events in histories if events]
+    if len(given) < 2:
+        return given[0] if given else b""
+    events = np.concatenate([np.frombuffer(part, EVENT) for part in given])
+    moments = np.concatenate([np.maximum.accumulate(np.frombuffer(part, EVENT)["time_us"]) for part in given])
+    return events[np.argsort(moments, kind="stable")].tobytes()[-limit_bytes:]
+
+
+def newest_us(events: bytes) -> int:
+    """When the newest of the events was; 0 of none."""
+    return int(np.frombuffer(events, EVENT)["time_us"].max(initial=0))
 
 
 def history_of(data: bytes, user_key: str = "") -> History:

@@ -53,14 +53,17 @@ class OnlineFeatures:
     now_us: int
 
 
-def read_online(state: State, selection: Selection, wanted: Wanted) -> OnlineFeatures:
-    """All that is wanted, as of the state's offset. FailedPreconditionError: a view of it is not live yet."""
+def read_online(state: State, selection: Selection, wanted: Wanted, events: bytes = b"") -> OnlineFeatures:
+    """All that is wanted, as of the state's offset, where `events` are the person's.
+
+    FailedPreconditionError: a view of it is not live yet.
+    """
     missing = [view for view in selection.views if view not in state.views]
     if missing:
         raise FailedPreconditionError(f"still being back-filled: {', '.join(missing)}", _BACK_FILL_RETRY_S)
     ordinals = _ordinals(state, wanted)
     user, items, channel = features_of(state, selection, wanted.user_key, ordinals, wanted.channel)
-    history = _history(state, wanted.user_key, wanted.max_events)
+    history = history_of(events).last(wanted.max_events)
     return OnlineFeatures(user, items, channel, history, ordinals, state.offset, state.now_us)
 
 
@@ -69,11 +72,6 @@ def _ordinals(state: State, wanted: Wanted) -> NDArray[np.uint32]:
         return wanted.ordinals
     found = (state.catalogue.ordinal(product_id) for product_id in wanted.product_ids)
     return np.array([UNKNOWN_ORDINAL if ordinal is None else ordinal for ordinal in found], np.uint32)
-
-
-def _history(state: State, user_key: str, max_events: int) -> History:
-    user = state.histories.known_number(user_key) if max_events else None
-    return History.empty() if user is None else history_of(state.histories.bytes_of(user)).last(max_events)
 
 
 def features_of(
@@ -96,7 +94,10 @@ def _of_user(state: State, columns: Columns, user_key: str) -> Values:
     values = np.empty(len(columns.names), np.float32)
     for part in columns.parts:
         view = state.views.get(part.source)
-        found = user_features(state, user_key) if view is None else view.of([user_key])[0]
+        if view is None:
+            found = user_features(state, user_key)
+        else:
+            found = view.of(state.identities.members_of(user_key)).sum(axis=0)
         values[part.places] = found[part.columns]
     return values
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.feature_store.facts import Fact, ProductFact, Tick, UserAct
+from headrace.feature_store.dated_facts import ALWAYS, NEVER
+from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
+from headrace.feature_store.identities import device_key_of
 from headrace.model.events import EVENT_CODES, EventCode
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.v1 import common_pb2, feature_store_pb2, log_pb2
@@ -28,7 +30,35 @@ def _user_act(record: LoggedRecord) -> UserAct:
     # a cancellation whose purchase was not found, and an impression, touch no item
     ordinals = list(dict.fromkeys(logged.item_ordinals)) if code or is_cancel else []
     return UserAct(
-        record.offset, event_type, code, logged.user_key, logged.event_time_us, event.channel, ordinals, is_cancel
+        record.offset,
+        event_type,
+        code,
+        logged.user_key,
+        logged.event_time_us,
+        event.channel,
+        ordinals,
+        is_cancel,
+        device_key_of(event.visitor_id) if event.user_id and event.visitor_id else "",
+    )
+
+
+def _dated_fact(record: LoggedRecord) -> DatedFact:
+    logged = log_pb2.LoggedDatedFact.FromString(record.payload)
+    fact = logged.fact
+    return DatedFact(
+        offset=record.offset,
+        entity=(fact.entity_kind, fact.entity_id),
+        ordinal=logged.item_ordinal if logged.HasField("item_ordinal") else None,
+        fact_id=fact.fact_id,
+        name=fact.name,
+        store_id=fact.store_id,
+        campaign_id=fact.campaign_id,
+        number=fact.number,
+        from_us=fact.valid_from.ToMicroseconds() if fact.HasField("valid_from") else ALWAYS,
+        until_us=fact.valid_until.ToMicroseconds() if fact.HasField("valid_until") else NEVER,
+        revision=fact.revision,
+        deleted=fact.deleted,
+        document=fact.SerializeToString(deterministic=True),
     )
 
 
@@ -54,7 +84,17 @@ def _product_fact(record: LoggedRecord) -> ProductFact:
     )
 
 
-_READ: dict[str, Callable[[LoggedRecord], Fact]] = {"user-event": _user_act, "product-change": _product_fact}
+def _identity_fact(record: LoggedRecord) -> IdentityFact:
+    change = log_pb2.IdentityChange.FromString(record.payload)
+    return IdentityFact(record.offset, change.device_key, change.user_key, change.joined)
+
+
+_READ: dict[str, Callable[[LoggedRecord], Fact]] = {
+    "user-event": _user_act,
+    "product-change": _product_fact,
+    "dated-fact": _dated_fact,
+    "identity-change": _identity_fact,
+}
 
 # all that `fact_of` does not make a Tick of
 KINDS_FOLDED = tuple(_READ)

@@ -8,18 +8,23 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-# 4: items are found by their products' ids
-STATE_VERSION = 4
+# 5: items are found by their products' ids
+STATE_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How long histories are, how fast co-visitation fades, which training rows are kept."""
+    """How long histories are, how fast co-visitation fades, which training rows, people and past facts are kept."""
 
     history_events: int = 200
     covisitation_half_life_days: float = 30.0
     row_candidates: int = 64
     row_sample_rate: float = 1.0
+    # 0: for ever
+    user_ttl_days: float = 0.0
+    fact_horizon_days: float = 90.0
+    # whether a log-in joins a device to a person
+    stitch: bool = True
 
     def fingerprint(self) -> str:
         """Changes when the rules, the features or the form of the state do."""

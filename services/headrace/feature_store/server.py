@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from headrace.feature_store.drift_messages import drift_request, drift_response
+from headrace.feature_store.fact_questions import FactQuestion
 from headrace.feature_store.historical_messages import historical_request, historical_response
 from headrace.feature_store.histories import EVENT
 from headrace.feature_store.online_messages import (
@@ -26,7 +27,7 @@ from headrace.model.items import ITEM_FEATURES, NEIGHBOURS
 from headrace.runtime.calls import remaining_s
 from headrace.runtime.errors import Faults
 from headrace.runtime.serving import Face
-from headrace.v1 import feature_store_pb2, feature_store_pb2_grpc
+from headrace.v1 import common_pb2, feature_store_pb2, feature_store_pb2_grpc
 
 NAME = "headrace.v1.FeatureStoreService"
 
@@ -54,6 +55,8 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             feature_schema=USER_SCHEMA,
             offset=state.offset,
             now_us=state.now_us,
+            person_key=state.members[0],
+            device_keys=state.members[1:],
         )
 
     async def GetOnlineFeatures(
@@ -98,6 +101,14 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         views = [view_message(view, self._store.view_progress(view.name)) for view in self._store.names.views.values()]
         return feature_store_pb2.ListFeatureViewsResponse(feature_views=views, feature_schema=FEATURE_SCHEMA)
 
+    async def GetFacts(
+        self, request: feature_store_pb2.GetFactsRequest, context: _Context
+    ) -> feature_store_pb2.GetFactsResponse:
+        held = await self._store.facts(_fact_question(request), remaining_s())
+        facts = [common_pb2.DatedFact.FromString(document) for document in held.documents]
+        facts.sort(key=lambda fact: fact.fact_id)
+        return feature_store_pb2.GetFactsResponse(facts=facts, offset=held.offset, now_us=held.now_us)
+
     async def GetFeatureStoreStatus(
         self, request: feature_store_pb2.GetFeatureStoreStatusRequest, context: _Context
     ) -> feature_store_pb2.GetFeatureStoreStatusResponse:
@@ -106,6 +117,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             offset=status.offset,
             now_us=status.now_us,
             users=status.users,
+            hot_users=status.hot_users,
             items=status.items,
             lag_p50_ms=status.lag_p50_ms,
             lag_p99_ms=status.lag_p99_ms,
@@ -122,6 +134,24 @@ def _check_user(request: feature_store_pb2.GetUserStateRequest) -> None:
     faults.check(request.max_events >= 0, "max_events", f"must be at least 0, got {request.max_events}")
     faults.check(request.min_offset >= 0, "min_offset", f"must be at least 0, got {request.min_offset}")
     faults.raise_if_any()
+
+
+def _fact_question(request: feature_store_pb2.GetFactsRequest) -> FactQuestion:
+    faults = Faults()
+    kinds = common_pb2.EntityKind
+    is_kind = request.entity_kind in kinds.values() and request.entity_kind != kinds.ENTITY_KIND_UNSPECIFIED
+    faults.check(is_kind, "entity_kind", f"must be one of {', '.join(kinds.keys()[1:])}, got {request.entity_kind}")
+    faults.check(bool(request.entity_id), "entity_id", "must not be empty")
+    faults.check(request.as_of_offset >= 0, "as_of_offset", f"must be at least 0, got {request.as_of_offset}")
+    faults.check(request.min_offset >= 0, "min_offset", f"must be at least 0, got {request.min_offset}")
+    faults.raise_if_any()
+    return FactQuestion(
+        entity=(request.entity_kind, request.entity_id),
+        store_id=request.store_id,
+        time_us=request.time.ToMicroseconds() if request.HasField("time") else None,
+        offset=request.as_of_offset or None,
+        min_offset=request.min_offset,
+    )
 
 
 def _items(watched: WatchedChunk, is_first: bool) -> feature_store_pb2.WatchItemFeaturesResponse:

@@ -2,6 +2,7 @@
 
 One thread owns the state. The fold, item chunks, copies and row ranges are jobs on it, one after the other, in
 slices of about 15 ms; so nothing is locked and nothing is torn. Reads of features take place between two records.
+The people whom some records need are brought into memory before them, by one question to their tier.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.feature_store.back_fill import BackFill
 from headrace.feature_store.drift_gauge import DriftGauge
+from headrace.feature_store.fact_questions import FactQuestion, HeldFacts, answered
+from headrace.feature_store.facts import Fact
 from headrace.feature_store.feature_names import FeatureNames, Selection
-from headrace.feature_store.fold import State
+from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
+from headrace.feature_store.history_reader import HistoryReader, MissingRows
 from headrace.feature_store.online_features import OnlineFeatures, Wanted, read_online
+from headrace.feature_store.outage import Outage
 from headrace.feature_store.point_in_time import Labels, PastFeatures, PointInTime
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_columns import RowColumns
@@ -29,24 +35,38 @@ from headrace.feature_store.row_store import Cut, Reading, RowStore
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.state_owner import StateOwner
+from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
 from headrace.model.history import History
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import DeadlineError, FailedPreconditionError, InvalidRequestError, UnavailableError
+from headrace.runtime.errors import (
+    CorruptDataError,
+    DeadlineError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.eventlog.patience import Patience, note_late_start
 from headrace.runtime.quantiles import RecentQuantiles
-from headrace.runtime.telemetry import counter, histogram, span
+from headrace.runtime.telemetry import counter, gauge, histogram, span
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _lag = histogram("headrace.feature_store.lag", "ms", "from a record's append to its being in the state")
 _folded = counter("headrace.feature_store.records", "{record}", "log records folded")
 _snapshot_time = histogram("headrace.feature_store.snapshot.duration", "ms", "time to copy and write a snapshot")
+_fetched = counter("headrace.feature_store.users.fetched", "{user}", "people brought into memory for the fold")
+_held = gauge("headrace.feature_store.users.held", "{user}", "people whose history is in memory")
 
 _WAIT_S = 0.5
 _RETRY_AFTER_S = 0.2
 _PART_BYTES = 2 << 20
+# records whose people are asked for at once
+_AT_ONCE = 64
 # lags noted a slice: enough for quantiles, little enough for a replay
 _LAGS = 64
 
@@ -59,6 +79,8 @@ class UserState:
     features: NDArray[np.float32]
     offset: int
     now_us: int
+    # the person's own key, then the devices'
+    members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +99,7 @@ class Status:
     offset: int
     now_us: int
     users: int
+    hot_users: int
     items: int
     lag_p50_ms: float
     lag_p99_ms: float
@@ -93,14 +116,18 @@ class FeatureStore:
         self,
         log: EventLog,
         state: State,
+        tier: UserTier,
         snapshots: Snapshots,
         rows: RowStore,
         settings: FeatureStoreSettings,
-        names: FeatureNames | None = None,
+        names: FeatureNames,
+        past: PointInTime,
     ) -> None:
         self.names = names or FeatureNames()
         self._log = log
         self._state = state
+        self._tier = tier
+        self._reader = HistoryReader(state.histories, tier)
         self._snapshots = snapshots
         self._rows = rows
         self._settings = settings
@@ -112,29 +139,32 @@ class FeatureStore:
         self._offset = self._snapshot_offset = state.offset
         self._moved = asyncio.Event()
         self._keeping = asyncio.Lock()
+        self._past = past
         self._has_new_views = False
-        missing = [view for view in self.names.declared if view.name not in state.views]
-        self._past = PointInTime(log, snapshots, settings.rules(), self.names.declared, settings.read_limit)
+        missing = [view for view in names.declared if view.name not in state.views]
         self._back_fill = BackFill(log, missing, settings.read_limit)
+        # what is in memory anyway needs no second place there
+        self._hot_users = settings.hot_users if tier.is_remote else 0
 
     async def follow(self) -> None:
-        """Folds the log, for ever; a log that can't be read for a while is asked again."""
-        is_readable = True
+        """Folds the log, for ever; a log or a tier that is away is asked again.
+
+        TrimmedError: the log has forgotten what comes next.
+        """
+        patience, outage = Patience(), Outage("fold")
         while True:
-            try:
-                if self._back_fill.is_near:
-                    await self._join_views()
-                records = await self._next_records()
-            except UnavailableError as error:
-                if is_readable:
-                    log.warning("log_unavailable", extra={"reason": str(error)})
-                is_readable = False
-                await asyncio.sleep(_RETRY_AFTER_S)
+            if self._back_fill.is_near:
+                await patience.attempt(self._join_views)
+            if not (records := await patience.attempt(self._next_records)):
                 continue
-            if not is_readable:
-                log.info("log_available")
-            is_readable = True
-            await self._fold(records)
+            note_late_start(self._offset, records)
+            try:
+                await self._fold(records)
+            except UnavailableError as error:
+                outage.begin(error)
+                await asyncio.sleep(_RETRY_AFTER_S)
+            else:
+                outage.end()
 
     async def back_fill(self) -> None:
         """Folds views that the state lacks up to where it is; `follow` then takes them in."""
@@ -165,18 +195,22 @@ class FeatureStore:
     def _fold_slice(self, records: list[LoggedRecord], start: int) -> int:
         """Folds records from `start` on until the time of a slice is over; where it ended."""
         end_s = time.perf_counter() + self._settings.fold_slice_s
-        for place in range(start, len(records)):
-            self._fold_record(records[place])
-            if time.perf_counter() > end_s or self._owner.is_wanted:
-                return place + 1
-        return len(records)
+        while start < len(records):
+            facts = [fact_of(record) for record in records[start : start + _AT_ONCE]]
+            _fetched.add(self._state.hold_users(facts))
+            for fact in facts:
+                self._fold_fact(fact, records[start].traceparent)
+                start += 1
+                if time.perf_counter() > end_s or self._owner.is_wanted:
+                    return start
+        return start
 
-    def _fold_record(self, record: LoggedRecord) -> None:
-        if not record.traceparent:
-            self._rows.add(self._state.apply(fact_of(record)))
+    def _fold_fact(self, fact: Fact, traceparent: str) -> None:
+        if not traceparent:
+            self._rows.add(self._state.apply(fact))
             return
-        with span("feature-store.fold", parent=record.traceparent, attributes={"offset": record.offset}):
-            self._rows.add(self._state.apply(fact_of(record)))
+        with span("feature-store.fold", parent=traceparent, attributes={"offset": fact.offset}):
+            self._rows.add(self._state.apply(fact))
 
     def _advanced(self, records: list[LoggedRecord]) -> None:
         self._offset = records[-1].offset
@@ -200,24 +234,45 @@ class FeatureStore:
             self._watchers.note(*await self._run(lambda: taken_changes(self._state)))
 
     async def keep_snapshots(self) -> None:
-        """Writes a snapshot now and then, for ever."""
+        """Writes a snapshot now and then, for ever; one that the tier can't take now is left to the next time."""
+        outage = Outage("snapshot")
         while True:
             await asyncio.sleep(self._settings.snapshot_every_s)
-            # a snapshot that was begun is finished, even when this task is stopped: `close` waits for it
-            await asyncio.shield(self.write_snapshot())
+            try:
+                # a snapshot that was begun is finished, even when this task is stopped: `close` waits for it
+                await asyncio.shield(self.write_snapshot())
+            except UnavailableError as error:
+                outage.begin(error)
+            else:
+                outage.end()
 
     async def write_snapshot(self) -> None:
-        """Makes the state durable as it is now; nothing happens when it is already."""
+        """Makes the state durable as it is now; nothing happens when it is already. UnavailableError: it can't."""
         async with self._keeping:
             if self._offset == self._snapshot_offset and not self._has_new_views:
                 return
             self._has_new_views = False
             begun = time.perf_counter()
-            copy, cut = await self._run(lambda: (self._state.copy(), self._rows.cut(self._state.offset)))
+            copy, cut = await self._run(lambda: (self._copy_to_store(), self._rows.cut(self._state.offset)))
             await self._write_rows(cut)
-            await asyncio.to_thread(self._snapshots.write, copy)
+            await self._store(copy)
             self._snapshot_offset = copy.offset
             _snapshot_time.record((time.perf_counter() - begun) * 1e3)
+
+    def _copy_to_store(self) -> StateCopy:
+        copy = self._state.copy()
+        self._state.histories.storing()
+        return copy
+
+    async def _store(self, copy: StateCopy) -> None:
+        histories = self._state.histories
+        try:
+            await asyncio.to_thread(self._snapshots.write, copy)
+        except UnavailableError:
+            await self._run(histories.not_stored)
+            raise
+        await self._run(lambda: histories.stored(self._hot_users))
+        _held.set(histories.held_count)
 
     async def _flush_rows(self) -> None:
         async with self._keeping:
@@ -230,30 +285,53 @@ class FeatureStore:
             await self._run(lambda: self._rows.written(cut, size_bytes))
 
     async def close(self) -> None:
-        """Writes a last snapshot. `follow` must have ended."""
-        await self.write_snapshot()
+        """Writes a last snapshot, if the tier can take it. `follow` must have ended."""
+        try:
+            await self.write_snapshot()
+        except (UnavailableError, CorruptDataError) as error:
+            log.warning("no_last_snapshot", extra={"snapshot_offset": self._snapshot_offset, "reason": str(error)})
         self._back_fill.close()
         self._past.close()
         self._owner.close()
+        self._reader.close()
 
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
-        """One person's newest events, at `min_offset` or later. DeadlineError when that takes too long."""
-        await self._reached(min_offset, timeout_s)
-        return await self._owner.read(lambda: self._user_state(user_key, max_events))
+        """One person's newest events, at `min_offset` or later.
 
-    def _user_state(self, user_key: str, max_events: int) -> UserState:
-        state = self._state
-        user = state.histories.known_number(user_key)
-        history = History.empty() if user is None else history_of(state.histories.bytes_of(user))
-        features = user_features(state, user_key)
-        return UserState(history.last(max_events) if max_events else history, features, state.offset, state.now_us)
+        DeadlineError when that takes too long, UnavailableError when they rest in a tier that can't be reached.
+        """
+        await self._reached(min_offset, timeout_s)
+
+        def state_of(members: tuple[str, ...], events: bytes) -> UserState:
+            history, features = history_of(events), user_features(self._state, user_key)
+            shown = history.last(max_events) if max_events else history
+            return UserState(shown, features, self._state.offset, self._state.now_us, members)
+
+        return await self._read_person(user_key, state_of)
 
     async def online_features(
         self, selection: Selection, wanted: Wanted, min_offset: int, timeout_s: float | None
     ) -> OnlineFeatures:
         """Features of one person, many items and a channel at one offset, `min_offset` or later."""
         await self._reached(min_offset, timeout_s)
-        return await self._owner.read(lambda: read_online(self._state, selection, wanted))
+        if not (wanted.user_key and wanted.max_events):
+            return await self._owner.read(lambda: read_online(self._state, selection, wanted))
+        return await self._read_person(
+            wanted.user_key, lambda members, events: read_online(self._state, selection, wanted, events)
+        )
+
+    async def _read_person(self, user_key: str, work: Callable[[tuple[str, ...], bytes], T]) -> T:
+        """What `work` says between two records of the person's keys and events; those may have to be fetched first."""
+        rows: dict[str, bytes] = {}
+
+        def attempt() -> T | MissingRows:
+            members = self._state.identities.members_of(user_key)
+            missing = self._reader.missing(members, rows)
+            return missing or work(members, self._reader.joined(members, rows))
+
+        while isinstance(found := await self._owner.read(attempt), MissingRows):
+            rows |= await self._reader.fetched(found)
+        return found
 
     async def historical_features(self, selection: Selection, labels: Labels) -> AsyncIterator[PastFeatures]:
         """Features as they were at the labels' moments; a row for every label, in parts, by moment."""
@@ -266,6 +344,11 @@ class FeatureStore:
         """How far a view's back-fill is, and of where; None when the view is live."""
         is_missing = any(counts.view.name == name for counts in self._back_fill.counts)
         return (self._back_fill.offset, self._offset) if is_missing and name not in self._state.views else None
+
+    async def facts(self, question: FactQuestion, timeout_s: float | None) -> HeldFacts:
+        """The dated facts that held then, as known then. DeadlineError when `min_offset` takes too long."""
+        await self._reached(question.min_offset, timeout_s)
+        return await self._run(lambda: answered(self._state, question))
 
     async def _reached(self, offset: int, timeout_s: float | None) -> None:
         end = None if timeout_s is None else time.monotonic() + timeout_s
@@ -324,15 +407,19 @@ class FeatureStore:
 
     async def status(self, with_digest: bool = False) -> Status:
         """How far the fold is; `with_digest`, with a digest of all that it holds, which takes a copy."""
+        users = await self._run(self._state.histories.count)
         if with_digest:
-            copy, counts = await self._run(lambda: (self._state.copy(), dict(self._state.events_by_type)))
-            offset, digest = copy.offset, await asyncio.to_thread(copy.digest)
+            # the tier stands still meanwhile
+            async with self._keeping:
+                copy, counts = await self._run(lambda: (self._state.copy(), dict(self._state.events_by_type)))
+                offset, digest = copy.offset, await asyncio.to_thread(copy.digest)
         else:
             offset, digest, counts = self._offset, "", dict(self._state.events_by_type)
         return Status(
             offset=offset,
             now_us=self._state.now_us,
-            users=len(self._state.histories),
+            users=users,
+            hot_users=self._state.histories.held_count if self._tier.is_remote else users,
             items=self._state.items.count,
             lag_p50_ms=self._lags.at(0.5),
             lag_p99_ms=self._lags.at(0.99),

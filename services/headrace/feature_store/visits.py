@@ -49,33 +49,45 @@ class Visits:
     """Open visits in the order of their last event, so that the first to end is the first."""
 
     def __init__(self) -> None:
-        self._open: dict[int, Visit] = {}
+        self._open: dict[str, Visit] = {}
 
-    def of(self, user: int) -> Visit | None:
-        return self._open.get(user)
+    def of(self, user_key: str) -> Visit | None:
+        return self._open.get(user_key)
 
-    def begin(self, user: int, visit: Visit) -> None:
-        self._open[user] = visit
+    def begin(self, visit: Visit) -> None:
+        self._open[visit.user_key] = visit
 
-    def touch(self, user: int, now_us: int) -> None:
+    def touch(self, user_key: str, now_us: int) -> None:
         """Notes an event of the user's visit: it now ends last."""
-        visit = self._open.pop(user)
+        visit = self._open.pop(user_key)
         visit.last_us = now_us
-        self._open[user] = visit
+        self._open[user_key] = visit
+
+    def hand_over(self, device_key: str, user_key: str, now_us: int) -> None:
+        """The visit on a device goes on as the person's who logged in there, unless that one is in a visit already."""
+        if device_key in self._open and user_key not in self._open:
+            visit = self._open.pop(device_key)
+            visit.user_key = user_key
+            self._open[user_key] = visit
+            self.touch(user_key, now_us)
+
+    def erase(self, user_key: str) -> None:
+        """Drops the person's visit, and with it the training group that it would have become."""
+        self._open.pop(user_key, None)
 
     def end(self, now_us: int, offset: int) -> Iterator[ClosedGroup]:
         """Ends the visits that had no event for 30 minutes; the record at `offset` showed it."""
         while self._open:
-            user, visit = next(iter(self._open.items()))
+            user_key, visit = next(iter(self._open.items()))
             if now_us - visit.last_us <= VISIT_GAP_US:
                 return
-            del self._open[user]
+            del self._open[user_key]
             if visit.group is not None:
-                yield visit.group.closed(offset, visit.user_key)
+                yield visit.group.closed(offset, user_key)
 
     def columns(self) -> Columns:
         groups = [visit.group for visit in self._open.values() if visit.group is not None]
-        headers = [json.dumps(_header(user, visit)).encode() for user, visit in self._open.items()]
+        headers = [json.dumps(_header(visit)).encode() for visit in self._open.values()]
         people = [group.person for group in groups]
         return {
             **packed("visits.headers", headers),
@@ -96,7 +108,7 @@ class Visits:
         for text in unpacked("visits.headers", columns):
             header: dict[str, Any] = json.loads(text)
             group = None if header["group"] is None else groups.next(header["group"], header["user_key"])
-            self._open[header["user"]] = Visit(
+            self._open[header["user_key"]] = Visit(
                 header["user_key"],
                 header["last_us"],
                 header["recent"],
@@ -143,10 +155,9 @@ def _stacked(parts: Sequence[NDArray[np.generic]], width: int) -> NDArray[np.gen
     return np.concatenate(parts) if parts else np.empty((0, width), np.float32)
 
 
-def _header(user: int, visit: Visit) -> dict[str, object]:
+def _header(visit: Visit) -> dict[str, object]:
     group = visit.group
     return {
-        "user": user,
         "user_key": visit.user_key,
         "last_us": visit.last_us,
         "recent": visit.recent,

@@ -20,9 +20,9 @@ from headrace.index.searching import Searcher, default_threads
 from headrace.index.server import IndexServicer, Pools, Standing
 from headrace.index.settings import IndexSettings
 from headrace.index.store import Store
-from headrace.runtime.errors import HeadraceError, UnavailableError
-from headrace.runtime.serving import Background, Parts, run_service
-from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.errors import UnavailableError
+from headrace.runtime.serving import Background, Parts, run_service, told
+from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import replicas_of
 from headrace.runtime.shards import Shard
 
@@ -79,12 +79,13 @@ async def _keep_snapshots(store: Store, settings: IndexSettings) -> None:
 
 
 def main() -> int:
-    try:
-        settings, common = load(IndexSettings), load(CommonSettings)
-        return run_service("index", lambda: compose(settings, common), settings, common)
-    except (SettingsError, HeadraceError) as error:
-        sys.stderr.write(f"index: {error}\n")
-        return 2
+    """Runs the service; 2 when it cannot be started as it is told to."""
+    return told("index", _run)
+
+
+def _run() -> int:
+    settings, common = load(IndexSettings), load(CommonSettings)
+    return run_service("index", lambda: compose(settings, common), settings, common)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 from headrace.index.rolling_hash import Mark, RollingHash
 from headrace.index.rows import U32, Rows
 from headrace.index.segment import Segment
-from headrace.runtime.atomic import check_sha256, sha256, sync_directory, write_atomically
+from headrace.runtime.atomic import check_sha256, make_directory, sha256, sync_directory, write_atomically
 from headrace.runtime.errors import CorruptDataError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class Snapshots:
     """The snapshots in a directory, the newest two of which are kept."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         self._directory = directory
 
     def write(self, last: int, active: str, spaces: Sequence[Snapshotted]) -> Manifest:

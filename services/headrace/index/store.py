@@ -22,6 +22,7 @@ from headrace.index.shard_file import check_shard
 from headrace.index.snapshot import Manifest, Snapshots, Snapshotted, SpaceBase, read_rows, skipped
 from headrace.index.space import Space
 from headrace.index.write_ahead_log import WriteAheadLog
+from headrace.runtime.atomic import make_directory
 from headrace.runtime.errors import (
     AlreadyExistsError,
     CorruptDataError,
@@ -94,7 +95,7 @@ class Store:
         wal_file_bytes: int = 64 << 20,
         shard: Shard = WHOLE,
     ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         self._lock = _locked(directory)
         check_shard(directory, shard)
         self.shard = shard

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from headrace.runtime.atomic import sync_directory
+from headrace.runtime.atomic import make_directory, sync_directory
 from headrace.runtime.errors import UnavailableError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class WriteAheadLog:
     """The log in a directory. One thread uses it."""
 
     def __init__(self, directory: Path, file_bytes: int = 64 << 20) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         self._directory = directory
         self._file_bytes = file_bytes
         self._file: BinaryIO | None = None
@@ -58,6 +58,8 @@ class WriteAheadLog:
             if good < path.stat().st_size:
                 self._cut(path, good, files[place + 1 :])
                 break
+            # a process killed inside its sync leaves records that only the page cache has; from here on they count
+            _sync(path)
         self._open_new()
 
     def append(self, payloads: Sequence[bytes]) -> None:
@@ -124,10 +126,17 @@ class WriteAheadLog:
         size = path.stat().st_size
         log.warning("log_cut", extra={"path": path.name, "kept_bytes": good, "cut_bytes": size - good})
         os.truncate(path, good)
+        # else what was cut may be back after a power loss, and the files that will have followed set aside for it
+        _sync(path)
         for other in following:
             log.error("log_file_set_aside", extra={"path": other.name})
             other.rename(other.with_suffix(".cut"))
         sync_directory(self._directory)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

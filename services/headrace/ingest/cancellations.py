@@ -1,8 +1,10 @@
 """Which purchase a cancellation takes back.
 
 It is the newest purchase of the same person that still holds every cancelled product in sufficient
-quantity (and has the same transaction, when one is named). The memory is a fold of the newest
-`window` log records, so a restarted process, or another replica, finds the same.
+quantity (and has the same transaction, when one is named). A cancellation that finds none is kept and
+marked: `cancel-exceeds` where there are purchases but none holds as many units, else `cancel-unmatched`.
+The memory is a fold of the newest `window` log records, so a restarted process, or another replica,
+finds the same.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 
+from headrace.ingest.rules import CANCEL_EXCEEDS, CANCEL_UNMATCHED
 from headrace.ingest.validation import CANCEL, PURCHASE
+from headrace.runtime.errors import TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.v1.common_pb2 import UserEvent
 from headrace.v1.log_pb2 import LoggedUserEvent
@@ -90,11 +94,19 @@ class Purchases:
         end = (await self._log.end())[0]
         self.offset = max(self.offset, end - self._window)
         while self.offset < end:
-            records = await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
+            records = await self._read()
             self._fold(records)
             newest = records[-1].offset if records else end
             self.offset = newest if len(records) == _READ_LIMIT else max(newest, end)
         self._memory.forget(self.offset - self._window)
+
+    async def _read(self) -> list[LoggedRecord]:
+        try:
+            return await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
+        except TrimmedError as error:
+            # no purchase can be cancelled that the log has forgotten
+            self.offset = error.oldest_offset - 1
+            return await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
 
     def draft(self) -> Draft:
         """A view to decide on events that are not in the log yet; it changes nothing."""
@@ -122,6 +134,8 @@ class Draft:
         self._memory = memory
         self._batch = _Memory()
         self._taken: Counter[tuple[_Key, str]] = Counter()
+        # the rule that marks each cancellation for which no purchase was found, by event id
+        self.marks: dict[str, str] = {}
 
     def decide(self, user_key: str, event_id: str, event: UserEvent) -> str:
         """The id of the purchase that an event cancels; empty for other events, and when there is none.
@@ -134,7 +148,7 @@ class Draft:
             return ""
         known = self._memory.decided.get(event_id) or self._batch.decided.get(event_id)
         if known is None:
-            known = self._batch.decided[event_id] = (0, self._match(user_key, event))
+            known = self._batch.decided[event_id] = (0, self._match(user_key, event_id, event))
         return known[1]
 
     def _note(self, user_key: str, event_id: str, event: UserEvent) -> None:
@@ -142,13 +156,17 @@ class Draft:
         if self._memory.line(key, event_id) is None and self._batch.line(key, event_id) is None:
             self._batch.add(user_key, event_id, event, offset=0)
 
-    def _match(self, user_key: str, event: UserEvent) -> str:
+    def _match(self, user_key: str, event_id: str, event: UserEvent) -> str:
         wanted = {(user_key, product_id): units for product_id, units in _units(event).items()}
+        self.marks[event_id] = CANCEL_UNMATCHED
         for line in self._newest(next(iter(wanted))):
             fits = not event.transaction_id or line.transaction_id == event.transaction_id
             if fits and all(self._left(key, line.purchase_id) >= units for key, units in wanted.items()):
                 self._taken.update({(key, line.purchase_id): units for key, units in wanted.items()})
+                del self.marks[event_id]
                 return line.purchase_id
+            if fits:
+                self.marks[event_id] = CANCEL_EXCEEDS
         return ""
 
     def _newest(self, key: _Key) -> Iterator[_Line]:

@@ -7,7 +7,7 @@ product's row with its offset. What was logged but has no row yet is caught up a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from headrace.ingest.identity import digest
@@ -15,11 +15,11 @@ from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.storage import IngestStore, StoredProduct
 from headrace.ingest.validation import product_violations
 from headrace.runtime.clock import now_us
-from headrace.runtime.errors import NotFoundError
+from headrace.runtime.errors import NotFoundError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, Record
 from headrace.runtime.telemetry import traceparent
 from headrace.v1.common_pb2 import Product
-from headrace.v1.log_pb2 import LoggedUserEvent, ProductChange
+from headrace.v1.log_pb2 import LoggedDatedFact, LoggedUserEvent, ProductChange
 
 _READ_LIMIT = 2_000
 
@@ -36,8 +36,12 @@ class _Change:
 class Catalogue:
     """All products ever seen. `open` must come first."""
 
-    def __init__(self, store: IngestStore, log: EventLog) -> None:
+    def __init__(
+        self, store: IngestStore, log: EventLog, *, listed: Callable[[Product], None] = lambda product: None
+    ) -> None:
+        """`listed` is told of every product as it stands at the start, and of each that is written here."""
         self._store = store
+        self._listed = listed
         self._log = log
         self._ordinals: dict[str, int] = {}
         self._writing = asyncio.Lock()
@@ -47,9 +51,24 @@ class Catalogue:
         return len(self._ordinals)
 
     async def open(self) -> None:
-        """Reads the ordinals and catches up with the log."""
+        """Reads the ordinals and catches up with the log.
+
+        TrimmedError: the log has forgotten what is needed for that, so the database must be restored from a copy.
+        """
         self._ordinals = await self._store.ordinals()
-        await self._catch_up()
+        if not self._ordinals:
+            await self._require_whole_log()
+        await self.catch_up()
+        ordinals = sorted(self._ordinals.values())
+        for start in range(0, len(ordinals), _READ_LIMIT):
+            for stored in (await self._store.products(ordinals[start : start + _READ_LIMIT])).values():
+                self._listed(Product.FromString(stored.product))
+
+    async def _require_whole_log(self) -> None:
+        # an ordinal that only forgotten records know would be given again, to another product
+        for first in await self._log.read(0, limit=1):
+            if first.offset > 1:
+                raise TrimmedError(0, first.offset)
 
     async def ordinals(self, product_ids: Collection[str]) -> Mapping[str, int]:
         """A mapping that holds the ordinals of these products (and others).
@@ -72,6 +91,7 @@ class Catalogue:
                 results[position] = Result(product.id, Outcome.REJECTED, violations=violations)
             else:
                 valid.append((position, product))
+                self._listed(product)
         async with self._writing:
             results |= await self._write_valid(valid)
         return [results[position] for position in range(len(products))]
@@ -130,10 +150,11 @@ class Catalogue:
             for change, place in pairs
         ]
 
-    async def _catch_up(self) -> None:
+    async def catch_up(self) -> None:
+        """Folds what was logged since the last time and may have no row yet."""
         end = (await self._log.end())[0]
-        # a lost database gets its ordinals back from the events too
-        kinds = ("product-change",) if self._ordinals else ("product-change", "user-event")
+        # a lost database gets its ordinals back from the events and the dated facts too
+        kinds = ("product-change",) if self._ordinals else ("product-change", "user-event", "dated-fact")
         offset = await self._store.folded_offset()
         while offset < end:
             records = await self._log.read(offset, limit=_READ_LIMIT, kinds=kinds)
@@ -150,6 +171,10 @@ class Catalogue:
                 change = ProductChange.FromString(record.payload)
                 ordinals[change.product.id] = change.ordinal
                 products.append(_stored(change, record))
+            elif record.kind == "dated-fact":
+                dated = LoggedDatedFact.FromString(record.payload)
+                if dated.HasField("item_ordinal"):
+                    ordinals[dated.fact.entity_id] = dated.item_ordinal
             else:
                 logged = LoggedUserEvent.FromString(record.payload)
                 named = [detail.product_id for detail in logged.event.product_details]

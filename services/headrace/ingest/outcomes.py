@@ -25,6 +25,8 @@ class Result:
     outcome: Outcome
     offset: int = 0
     violations: Sequence[Violation] = ()
+    # the rule that marked it, when it was taken nevertheless
+    mark: str = ""
 
     @property
     def reason(self) -> str:

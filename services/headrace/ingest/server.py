@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.ingest.catalogue import Catalogue
-from headrace.ingest.dead_letters import replay
+from headrace.ingest.dead_letters import Replayed, replay, replay_mended
+from headrace.ingest.fact_intake import FactIntake
+from headrace.ingest.identity_changes import change_identity
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome, Result
+from headrace.ingest.rules import EXCUSABLE, RULES, Does, Rule
 from headrace.ingest.storage import DeadLetter, IngestStore
 from headrace.ingest.streaming import answered_in_order
 from headrace.ingest.validation import Violation
@@ -43,17 +46,21 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         *,
         intake: EventIntake,
         catalogue: Catalogue,
+        facts: FactIntake,
         store: IngestStore,
         log: EventLog,
         stream_batch_events: int,
         max_unacknowledged: int,
+        settings: Mapping[str, object],
     ) -> None:
         self._intake = intake
         self._catalogue = catalogue
+        self._facts = facts
         self._store = store
         self._log = log
         self._stream_batch_events = stream_batch_events
         self._max_unacknowledged = max_unacknowledged
+        self._rules = [_cleaning_rule(rule, settings) for rule in RULES]
         self._products_written = 0
 
     async def WriteUserEvents(
@@ -90,6 +97,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._products_written += sum(result.outcome is Outcome.ACCEPTED for result in results)
         return pb.WriteProductsResponse(results=[_write_result(result) for result in results])
 
+    async def WriteFacts(self, request: pb.WriteFactsRequest, context: _Context) -> pb.WriteFactsResponse:
+        _check_batch("facts", len(request.facts))
+        results = await self._facts.write(request.facts)
+        return pb.WriteFactsResponse(results=[_write_result(result) for result in results])
+
     async def DeleteProduct(self, request: pb.DeleteProductRequest, context: _Context) -> pb.DeleteProductResponse:
         if not request.product_id:
             raise InvalidRequestError.of("product_id", "must be given")
@@ -98,6 +110,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     async def ForgetUser(self, request: pb.ForgetUserRequest, context: _Context) -> pb.ForgetUserResponse:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ForgetUser is not served yet")
         raise AssertionError("abort returned")
+
+    async def ChangeIdentity(self, request: pb.ChangeIdentityRequest, context: _Context) -> pb.ChangeIdentityResponse:
+        joined = _is_join(request.change)
+        offset = await change_identity(self._log, request.visitor_id, request.user_id, joined=joined)
+        return pb.ChangeIdentityResponse(offset=offset)
 
     async def GetIngestStatus(
         self, request: pb.GetIngestStatusRequest, context: _Context
@@ -113,6 +130,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             log_end_time=_timestamp(append_time_us),
             dead_letters=await self._store.count_dead_letters(),
             items=len(self._catalogue),
+            rules=self._rules,
+            rule_counts=[
+                pb.CleaningCount(rule=rule, channel=channel, events=number)
+                for (rule, channel), number in sorted(counts.by_rule.items())
+            ],
         )
 
     async def ListDeadLetters(
@@ -131,10 +153,20 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     async def ReplayDeadLetters(
         self, request: pb.ReplayDeadLettersRequest, context: _Context
     ) -> pb.ReplayDeadLettersResponse:
-        done = await replay(self._store, self._intake, ids=request.ids, reason=request.reason)
+        done = await self._replayed(request)
         return pb.ReplayDeadLettersResponse(
             replayed=done.replayed, accepted=done.accepted, still_rejected=done.replayed - done.accepted
         )
+
+    async def _replayed(self, request: pb.ReplayDeadLettersRequest) -> Replayed:
+        excused = _excused(request.excused_rules)
+        if not request.mended:
+            return await replay(self._store, self._intake, ids=request.ids, reason=request.reason, excused=excused)
+        _check_batch("mended", len(request.mended))
+        if request.ids or request.reason:
+            raise InvalidRequestError.of("mended", "must not be given beside ids or reason")
+        mended = {letter.id: letter.event for letter in request.mended}
+        return await replay_mended(self._store, self._intake, mended, excused=excused)
 
 
 def face(servicer: IngestServicer) -> Face:
@@ -146,6 +178,12 @@ def face(servicer: IngestServicer) -> Face:
 def _check_batch(field: str, size: int) -> None:
     if not 1 <= size <= _MAX_BATCH:
         raise InvalidRequestError.of(field, f"must be 1 .. {_MAX_BATCH}, got {size}")
+
+
+def _is_join(change: int) -> bool:
+    if change not in (pb.ChangeIdentityRequest.CHANGE_JOIN, pb.ChangeIdentityRequest.CHANGE_SPLIT):
+        raise InvalidRequestError.of("change", f"must be CHANGE_JOIN or CHANGE_SPLIT, got {change}")
+    return change == pb.ChangeIdentityRequest.CHANGE_JOIN
 
 
 def _page_size(given: int) -> int:
@@ -160,6 +198,25 @@ def _before_id(page_token: str) -> int | None:
     if not (page_token.isdecimal() and len(page_token) < 19):
         raise InvalidRequestError.of("page_token", f"must be one that ListDeadLetters gave, got {page_token[:40]!r}")
     return int(page_token)
+
+
+def _cleaning_rule(rule: Rule, settings: Mapping[str, object]) -> pb.CleaningRule:
+    return pb.CleaningRule(
+        name=rule.name,
+        action=pb.CleaningRule.ACTION_REFUSE if rule.does is Does.REFUSE else pb.CleaningRule.ACTION_MARK,
+        looks_at=rule.looks_at,
+        description=rule.description,
+        settings={name: str(settings[name]) for name in rule.settings},
+    )
+
+
+def _excused(rules: Sequence[str]) -> frozenset[str]:
+    unknown = sorted(set(rules) - EXCUSABLE)
+    if unknown:
+        raise InvalidRequestError.of(
+            "excused_rules", f"must be of {', '.join(sorted(EXCUSABLE))}, got {', '.join(unknown)[:80]!r}"
+        )
+    return frozenset(rules)
 
 
 def _write_result(result: Result) -> pb.WriteResult:

@@ -26,6 +26,25 @@ class IngestSettings(ServingSettings):
     bot_events_per_minute: int = Field(
         600, ge=1, description="product events of one visitor in one minute of event time; purchases do not count"
     )
+    bot_views: int = Field(
+        100, ge=0, description="views in a row, without a cart or a purchase, that are looked at for a pattern; 0: none"
+    )
+    bot_views_per_minute: int = Field(40, ge=1, description="so many views a minute, `bot_views` long, are no person's")
+    bot_refusal_minutes: float = Field(
+        60.0, ge=0, description="event time for which all but purchases of a visitor is refused once judged a bot"
+    )
+    repeat_window_ms: int = Field(
+        300, ge=0, description="the same act of a person again within this time is a double click; 0: no such rule"
+    )
+    outlier_score: float = Field(
+        6.0, ge=0, description="robust z-score above which a price or quantity is refused; 0: no such rule"
+    )
+    require_event_ids: bool = Field(
+        False, description="refuses events without an event_id; else it is derived from all other fields"
+    )
+    remembered_records: int = Field(
+        20_000, ge=0, description="newest log records from which the rules' memory is rebuilt at a start"
+    )
     cancel_window_records: int = Field(
         200_000, ge=0, description="newest log records among which a cancelled purchase is looked for"
     )

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from headrace.ingest.validation import Violation
+from headrace.runtime.atomic import make_directory
 from headrace.runtime.database import AnyText, hold, migrate, open_engine, upsert
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 
@@ -194,8 +195,8 @@ class IngestStore:
 def open_store(url: str, data_dir: Path) -> IngestStore:
     """The store at an SQLAlchemy URL; an empty one means a SQLite file in `data_dir`."""
     if not url:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    return IngestStore(open_engine(catalogue_url(url, data_dir)))
+        make_directory(data_dir)
+    return IngestStore(open_engine(catalogue_url(url, data_dir), "HEADRACE_INGEST_DATABASE_URL"))
 
 
 def catalogue_url(url: str, data_dir: Path) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from headrace.runtime.clock import MICROSECONDS
-from headrace.v1.common_pb2 import Availability, Channel, PriceInfo, Product, ProductDetail, UserEvent
+from headrace.v1.common_pb2 import Availability, Channel, PriceInfo, Product, UserEvent
 
 PURCHASE = "purchase-complete"
 CANCEL = "purchase-cancel"
@@ -50,13 +50,21 @@ class TimeBounds:
     latest_us: int
 
 
+# product, price and quantity of a product detail
+Line = tuple[str, float, int]
+
 # field path and description
 _Found = Iterator[tuple[str, str]]
 
 
-def event_violations(event: UserEvent, bounds: TimeBounds) -> list[Violation]:
-    """Everything that is wrong with an event; empty when it may be taken."""
-    if _is_plainly_sound(event, bounds):
+def lines_of(event: UserEvent) -> list[Line]:
+    """What an event is about."""
+    return [(detail.product_id, detail.price, detail.quantity) for detail in event.product_details]
+
+
+def event_violations(event: UserEvent, bounds: TimeBounds, lines: Sequence[Line] | None = None) -> list[Violation]:
+    """Everything that is wrong with an event; empty when it may be taken. `lines` are its own, where they are read."""
+    if _is_plainly_sound(event, bounds, lines_of(event) if lines is None else lines):
         return []
     return stated_event_violations(event, bounds)
 
@@ -70,7 +78,7 @@ def stated_event_violations(event: UserEvent, bounds: TimeBounds) -> list[Violat
     ]
 
 
-def _is_plainly_sound(event: UserEvent, bounds: TimeBounds) -> bool:
+def _is_plainly_sound(event: UserEvent, bounds: TimeBounds, lines: Sequence[Line]) -> bool:
     """Whether no rule can have been broken, said at a look; False says nothing.
 
     Nearly all events are of this kind, and the rules one by one took a third of the door's time for each.
@@ -89,18 +97,17 @@ def _is_plainly_sound(event: UserEvent, bounds: TimeBounds) -> bool:
         # all together as short as each may be; a character of these is one byte
         and len(ids) <= _ID_BYTES
         and ids.isascii()
-        and _are_plainly_sound(event.product_details)
+        and _are_plainly_sound(lines)
     )
 
 
-def _are_plainly_sound(details: Sequence[ProductDetail]) -> bool:
-    if not 1 <= len(details) <= _MAX_DETAILS:
+def _are_plainly_sound(lines: Sequence[Line]) -> bool:
+    if not 1 <= len(lines) <= _MAX_DETAILS:
         return False
-    for detail in details:
-        product_id = detail.product_id
+    for product_id, price, quantity in lines:
         if not product_id or len(product_id) > _ID_BYTES or not product_id.isascii():
             return False
-        if not (0 <= detail.price <= _MAX_PRICE and 0 <= detail.quantity <= _MAX_QUANTITY):
+        if not (0 <= price <= _MAX_PRICE and 0 <= quantity <= _MAX_QUANTITY):
             return False
     return True
 

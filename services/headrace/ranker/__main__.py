@@ -35,8 +35,8 @@ from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog.opening import open_event_log
-from headrace.runtime.serving import Background, Face, Parts, run_service
-from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.serving import Background, Face, Parts, run_service, told
+from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
 from headrace.v1 import ranker_pb2_grpc
 
@@ -120,12 +120,12 @@ def _add(servicer: RankerServicer, server: object) -> None:
 
 
 def main() -> int:
-    """Runs the service; 2 when the environment does not fit."""
-    try:
-        settings, common = load(RankerSettings), load(CommonSettings)
-    except SettingsError as error:
-        print(error, file=sys.stderr)  # noqa: T201  # there are no logs before the settings
-        return 2
+    """Runs the service; 2 when it cannot be started as it is told to."""
+    return told("ranker", _run)
+
+
+def _run() -> int:
+    settings, common = load(RankerSettings), load(CommonSettings)
     return run_service("ranker", lambda: compose(settings, common), settings, common)
 
 

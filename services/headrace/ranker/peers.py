@@ -130,7 +130,7 @@ class FeatureStorePeer:
             response = await self._stub.GetUserState(request, **call_options(timeout_s))
         except grpc.aio.AioRpcError as error:
             raise _translated(error) from error
-        return UserState(_history(response.history, user_key), response.offset, response.now_us)
+        return UserState(_history(response.history, response.person_key or user_key), response.offset, response.now_us)
 
     async def watch_items(self) -> AsyncIterator[ItemsUpdate]:
         """All items, then every change, until the peer is lost. UnavailableError."""

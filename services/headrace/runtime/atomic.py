@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -12,7 +13,7 @@ from headrace.runtime.errors import CorruptDataError
 
 def write_atomically(path: Path, data: bytes) -> str:
     """Writes `data` so that a crash leaves the old file or the new one; returns its SHA-256."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         _write_durably(temporary, data)
@@ -46,6 +47,17 @@ def check_sha256(data: bytes, expected: str, name: str) -> None:
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory, and those above it, whose names are on the disk when it returns."""
+    if not path.parent.is_dir():
+        make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    # also when it was there: whoever made it may have been killed before its sync. A directory that we may not
+    # even read has another maker
+    with contextlib.suppress(PermissionError):
+        sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

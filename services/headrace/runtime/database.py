@@ -57,20 +57,27 @@ class AnyNumbers(sa.types.TypeDecorator[Any]):
         return json.loads(value) if dialect.name == "postgresql" else value
 
 
-def open_engine(url: str) -> sa.Engine:
-    """An engine at an SQLAlchemy URL. SettingsError: it is neither SQLite's nor PostgreSQL's."""
+def open_engine(url: str, variable: str = "the database's URL") -> sa.Engine:
+    """An engine at an SQLAlchemy URL, which `variable` gave: errors name that.
+
+    SettingsError: it is neither SQLite's nor PostgreSQL's, or the extra for that is not installed.
+    """
     try:
         given = sa.make_url(url)
+        if given.get_backend_name() not in _DIALECTS:
+            raise SettingsError(f"{variable}: {given.drivername}://… is not supported, only {' and '.join(_DIALECTS)}")
+        if given.get_backend_name() == "sqlite":
+            engine = sa.create_engine(given)
+            _serialise(engine)
+            return engine
+        # a server that was started again has forgotten its connections
+        return sa.create_engine(given, pool_pre_ping=True)
+    except ImportError as error:
+        raise SettingsError(
+            f"{variable} needs the extra postgres: pip install 'headrace[postgres]' ({error})"
+        ) from error
     except sa.exc.ArgumentError as error:
-        raise SettingsError(f"{url!r} is no SQLAlchemy URL") from error
-    if given.get_backend_name() not in _DIALECTS:
-        raise SettingsError(f"{given.drivername}://… is not supported, only {' and '.join(_DIALECTS)}")
-    if given.get_backend_name() == "sqlite":
-        engine = sa.create_engine(given)
-        _serialise(engine)
-        return engine
-    # a server that was started again has forgotten its connections
-    return sa.create_engine(given, pool_pre_ping=True)
+        raise SettingsError(f"{variable}: {url!r} is no SQLAlchemy URL") from error
 
 
 def _serialise(engine: sa.Engine) -> None:

@@ -7,12 +7,14 @@
     ├── NotFoundError            the caller named something that is not there
     ├── AlreadyExistsError       the caller would overwrite something different
     ├── FailedPreconditionError  not in this state; may say when to try again
+    │   └── TrimmedError         the log has forgotten what the reader needs next
     ├── OverloadedError          try again after `retry_after_s`
     ├── UnavailableError         a part that is needed is not there; try again
     ├── DeadlineError            there was no time left
     └── CorruptDataError         stored bytes are not what was written
 
-`serving` has the one table that maps them to gRPC statuses.
+`rpc_status` has the one table that maps them to gRPC statuses. A SettingsError stands beside them: it is told
+to whoever starts a process, never to a caller.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ class HeadraceError(Exception):
     """Something went wrong that Headrace knows by name."""
 
     retry_after_s: float | None = None
+
+
+class SettingsError(Exception):
+    """The environment does not fit; the message names every variable that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,17 @@ class FailedPreconditionError(HeadraceError):
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TrimmedError(FailedPreconditionError):
+    """The event log has forgotten records that a reader has not read yet; `oldest_offset` is the first that is left."""
+
+    def __init__(self, after_offset: int, oldest_offset: int) -> None:
+        super().__init__(
+            f"the event log has forgotten the records {after_offset + 1} to {oldest_offset - 1}, which a reader that"
+            f" stands at {after_offset} needs: its state must be restored from a newer copy or begun anew"
+        )
+        self.oldest_offset = oldest_offset
 
 
 class OverloadedError(HeadraceError):

@@ -17,9 +17,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from headrace.runtime.door import Door, Gate
+from headrace.runtime.errors import HeadraceError
 from headrace.runtime.garbage import keep_small
 from headrace.runtime.logs import configure_logs
-from headrace.runtime.settings import CommonSettings, ServingSettings
+from headrace.runtime.settings import CommonSettings, ServingSettings, SettingsError
 from headrace.runtime.telemetry import telemetry
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,15 @@ async def _set_health(checks: health.aio.HealthServicer, names: Sequence[str], s
 async def _fail_health(checks: health.aio.HealthServicer, names: Sequence[str], background: Background) -> None:
     await background.failed.wait()
     await _set_health(checks, names, _NOT_SERVING)
+
+
+def told(service: str, run: Callable[[], int]) -> int:
+    """What `run` answers; 2 and one line on standard error when the service cannot be started as it is told to."""
+    try:
+        return run()
+    except (SettingsError, HeadraceError) as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        return 2
 
 
 def run_service(

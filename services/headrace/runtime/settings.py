@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from headrace.runtime.errors import SettingsError as SettingsError
+from headrace.runtime.eventlog.kafka_url import FORM as KAFKA_FORM
+from headrace.runtime.eventlog.kafka_url import SCHEME as KAFKA
+from headrace.runtime.eventlog.kafka_url import kafka_url
+
 PREFIX = "HEADRACE_"
-EVENT_LOG_SCHEMES = ("postgresql://", "postgres://")
+EVENT_LOG_SCHEMES = ("postgresql://", "postgres://", KAFKA)
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
-
-
-class SettingsError(Exception):
-    """The environment does not fit; the message names every variable that is wrong."""
 
 
 class _Given(BaseSettings):
@@ -38,7 +39,12 @@ class CommonSettings(_Given):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     data_dir: Path = Field(Path(".headrace"), description="where embedded backends keep their files")
-    event_log_url: str = Field("", description="event log: postgresql://…; empty: a SQLite file in the data folder")
+    event_log_url: str = Field("", description=f"event log: postgresql://… or {KAFKA_FORM}; empty: a SQLite file")
+    event_log_retention_days: float = Field(
+        0.0,
+        ge=0,
+        description="days that records and their event ids are kept, longer than any reader is away; 0: for ever",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     otlp_endpoint: str = Field("", description="OTLP/gRPC receiver, such as http://collector:4317; empty: none")
     trace_ratio: float = Field(1.0, ge=0, le=1, description="share of new traces that are kept")
@@ -50,6 +56,8 @@ class CommonSettings(_Given):
     def _is_known_log(cls, url: str) -> str:
         if url and not url.startswith(EVENT_LOG_SCHEMES):
             raise ValueError(f"must be empty or begin with {' or '.join(EVENT_LOG_SCHEMES)}")
+        if url.startswith(KAFKA):
+            kafka_url(url)
         return url
 
 

@@ -112,6 +112,11 @@ def counter(name: str, unit: str, description: str) -> metrics.Counter:
     return _meter.create_counter(name, unit, description)
 
 
+def gauge(name: str, unit: str, description: str) -> metrics._Gauge:
+    """A value as it is now. Names are listed in docs/telemetry.md."""
+    return _meter.create_gauge(name, unit, description)
+
+
 def histogram(name: str, unit: str, description: str) -> metrics.Histogram:
     """A distribution of measured values. Names are listed in docs/telemetry.md."""
     return _meter.create_histogram(name, unit, description)

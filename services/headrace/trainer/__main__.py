@@ -21,11 +21,10 @@ import torch
 from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.channels import open_channel
-from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.logs import configure_logs
-from headrace.runtime.serving import Background, Parts, run_service
-from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.serving import Background, Parts, run_service, told
+from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.checkpoint import Checkpoints
@@ -56,6 +55,7 @@ async def compose(
     torch.set_num_threads(1)
     # first of all: nothing is to be opened when it cannot be had
     encoder = pretrained_encoder(settings)
+    event_log = open_event_log(common)
     folder = common.data_dir / "trainer"
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
     registry = open_registry(registry_url(settings.registry_url, folder))
@@ -64,7 +64,6 @@ async def compose(
         registry,
         settings.keep_releases,
     )
-    event_log = open_event_log(common)
     index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
     feature_store = open_channel(settings.feature_store_address)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
@@ -111,8 +110,13 @@ async def follow(settings: TrainerSettings, common: CommonSettings, peers: Distr
 
 
 def main() -> int:
+    """Runs the service; 2 when it cannot be started as it is told to, 1 when the others of its learner are lost."""
+    return told("trainer", _run)
+
+
+def _run() -> int:
+    settings, common = load(TrainerSettings), load(CommonSettings)
     try:
-        settings, common = load(TrainerSettings), load(CommonSettings)
         os.nice(settings.niceness)
         peers = joined(os.environ)
         if isinstance(peers, Distributed) and peers.rank > 0:
@@ -123,9 +127,6 @@ def main() -> int:
     except PeerError as error:
         log.error("peers_lost", extra={"reason": str(error)})
         return 1
-    except (SettingsError, HeadraceError) as error:
-        sys.stderr.write(f"trainer: {error}\n")
-        return 2
 
 
 if __name__ == "__main__":

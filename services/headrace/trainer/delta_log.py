@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.runtime.atomic import make_directory
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError
 from headrace.runtime.sqlite import create_tables, make_durable
@@ -109,7 +110,7 @@ class DeltaLog:
     """
 
     def __init__(self, path: Path, lineage: str, dimension: int, form: str = "") -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         self._lock = threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         make_durable(self._db)

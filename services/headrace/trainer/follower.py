@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from headrace.runtime.eventlog import EventLog
+from headrace.runtime.eventlog.patience import Patience
 from headrace.trainer.acts import STOP
 from headrace.trainer.distributed import Distributed
 from headrace.trainer.lineage import Lineage
@@ -33,8 +34,9 @@ class Follower:
     async def run(self) -> None:
         """Learns along until rank 0 stops. PeerError: it vanished, or came out otherwise."""
         log.info("following", extra={"rank": self._peers.rank, "size": self._peers.size})
+        patience = Patience()
         while (act := await self._work(self._peers.hear)).kind != STOP:
-            records = await read_slice(self._log, act.after, act.until)
+            records = await patience.insist(partial(read_slice, self._log, act.after, act.until))
             await self._work(partial(self._lineage.follow, act, records))
         await self._work(self._peers.leave)
         self._worker.shutdown()

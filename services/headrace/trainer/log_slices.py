@@ -9,7 +9,7 @@ _READ = 5_000
 
 
 async def read_slice(log: EventLog, after: int, until: int) -> Slice:
-    """The records with `after` < offset <= `until`, those that the log still has."""
+    """The records with `after` < offset <= `until`. TrimmedError: the log has forgotten some of them."""
     records: list[LoggedRecord] = []
     reached = after
     while reached < until:

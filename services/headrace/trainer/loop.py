@@ -19,6 +19,7 @@ import torch
 from headrace.model.serving_model import ModelError
 from headrace.runtime.clock import now_us
 from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.eventlog.patience import Patience, note_late_start
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.comparability import Comparability
@@ -80,6 +81,7 @@ class LearningLoop:
     ) -> None:
         self._settings = settings
         self._log = event_log
+        self._patience = Patience()
         self._lineage = lineage
         self._delta_log = delta_log
         self._releases = releases
@@ -114,12 +116,15 @@ class LearningLoop:
         self._wanted_rotation = reason
 
     async def run(self) -> None:
-        """Learns for ever, after finding again what was learned before."""
+        """Learns for ever, after finding again what was learned before; a log that is away is asked again.
+
+        TrimmedError: the log has forgotten what is to be learned next.
+        """
         await self._recover()
         self._recovered.set()
         while True:
-            records = await self._next_records()
-            if records:
+            if records := await self._patience.attempt(self._next_records):
+                note_late_start(self._lineage.standing.offset, records)
                 await self._learn(records)
             await self._work(self._lineage.beat)
             await self._rotate_when_asked()
@@ -145,7 +150,7 @@ class LearningLoop:
             await self._rotate(OTHER_FORM)
 
     async def _relearn(self, entry: Entry) -> bool:
-        records = await read_slice(self._log, entry.after, entry.until)
+        records = await self._patience.insist(lambda: read_slice(self._log, entry.after, entry.until))
         return await self._work(lambda: self._lineage.relearn(entry, records))
 
     async def _next_records(self) -> Sequence[LoggedRecord]:

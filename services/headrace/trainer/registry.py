@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Engine, String, delete, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from headrace.runtime.database import AnyNumbers, migrate, open_engine
-from headrace.runtime.errors import NotFoundError
+from headrace.runtime.errors import NotFoundError, UnavailableError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 STABLE = "stable"
+_VARIABLE = "HEADRACE_TRAINER_REGISTRY_URL"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +182,12 @@ def registry_url(url: str, folder: Path) -> str:
 
 def open_registry(url: str) -> Registry:
     """The registry at an SQLAlchemy URL of SQLite or PostgreSQL, its tables brought up to date."""
-    engine = open_engine(url)
-    with engine.begin() as connection:
-        migrate(connection, MIGRATIONS)
+    engine = open_engine(url, _VARIABLE)
+    try:
+        with engine.begin() as connection:
+            migrate(connection, MIGRATIONS)
+    except OperationalError as error:
+        raise UnavailableError(f"{_VARIABLE}: the registry's database: {error.orig}") from error
     return Registry(engine)
 
 

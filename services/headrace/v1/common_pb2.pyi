@@ -79,6 +79,44 @@ AVAILABILITY_PREORDER: Availability.ValueType  # 3
 AVAILABILITY_BACKORDER: Availability.ValueType  # 4
 Global___Availability: _TypeAlias = Availability  # noqa: Y015
 
+class _EntityKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EntityKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntityKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENTITY_KIND_UNSPECIFIED: _EntityKind.ValueType  # 0
+    ENTITY_KIND_PRODUCT: _EntityKind.ValueType  # 1
+    """A Product, by its id."""
+    ENTITY_KIND_USER: _EntityKind.ValueType  # 2
+    """A person, by user_id."""
+    ENTITY_KIND_VISITOR: _EntityKind.ValueType  # 3
+    """A device, by visitor_id."""
+    ENTITY_KIND_CATEGORY: _EntityKind.ValueType  # 4
+    """A whole path, "Shoes > Boots": the products whose first category is just that."""
+    ENTITY_KIND_BRAND: _EntityKind.ValueType  # 5
+    """The products whose first brand it is."""
+    ENTITY_KIND_STORE: _EntityKind.ValueType  # 6
+    ENTITY_KIND_CAMPAIGN: _EntityKind.ValueType  # 7
+
+class EntityKind(_EntityKind, metaclass=_EntityKindEnumTypeWrapper):
+    """What a dated fact is about."""
+
+ENTITY_KIND_UNSPECIFIED: EntityKind.ValueType  # 0
+ENTITY_KIND_PRODUCT: EntityKind.ValueType  # 1
+"""A Product, by its id."""
+ENTITY_KIND_USER: EntityKind.ValueType  # 2
+"""A person, by user_id."""
+ENTITY_KIND_VISITOR: EntityKind.ValueType  # 3
+"""A device, by visitor_id."""
+ENTITY_KIND_CATEGORY: EntityKind.ValueType  # 4
+"""A whole path, "Shoes > Boots": the products whose first category is just that."""
+ENTITY_KIND_BRAND: EntityKind.ValueType  # 5
+"""The products whose first brand it is."""
+ENTITY_KIND_STORE: EntityKind.ValueType  # 6
+ENTITY_KIND_CAMPAIGN: EntityKind.ValueType  # 7
+Global___EntityKind: _TypeAlias = EntityKind  # noqa: Y015
+
 @_typing.final
 class ProductDetail(_message.Message):
     """One product of an event."""
@@ -346,6 +384,92 @@ class Product(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__available_quantity) -> _WhichOneofReturnType__available_quantity | None: ...
 
 Global___Product: _TypeAlias = Product  # noqa: Y015
+
+@_typing.final
+class DatedFact(_message.Message):
+    """What is true of something from one moment to another: a promotion, a coupon, a person's part in a campaign.
+
+    Names with a meaning to features: "promotion" and "promotion.<sort>" (the product is promoted), "discount"
+    (`number` is the share of the price that is taken off), "coupon" (may be used on the product, by everybody or
+    by those in `campaign_id`), "campaign" (the person is in `campaign_id`). Others are kept and can be asked for.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_ID_FIELD_NUMBER: _builtins.int
+    ENTITY_KIND_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    CAMPAIGN_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    fact_id: _builtins.str
+    """Names the fact among those of its entity; at most 128 bytes. A later record with it replaces what was said
+    before: another end, another value. Empty: derived by SHA-256 from all other fields but `valid_until`,
+    `revision` and `deleted`, so that an end can be set to a fact without an id.
+    """
+    entity_kind: Global___EntityKind.ValueType
+    """Required."""
+    entity_id: _builtins.str
+    """Required, at most 128 bytes (a category 500)."""
+    store_id: _builtins.str
+    """True in this store alone; empty: everywhere. At most 128 bytes."""
+    name: _builtins.str
+    """Required: small letters, digits, "-", "_" and dots between words; at most 64 bytes."""
+    text: _builtins.str
+    """At most 256 bytes."""
+    number: _builtins.float
+    """Finite. Required for "discount", 0 .. 1."""
+    campaign_id: _builtins.str
+    """Required for "campaign"; at most 128 bytes."""
+    source: _builtins.str
+    """Who says so; at most 128 bytes."""
+    revision: _builtins.int
+    """Of the records of one fact the highest revision stands, of equal ones the last. A record that is sent again
+    word for word is a repeat and changes nothing: to say anew what was corrected in between, raise the revision.
+    """
+    deleted: _builtins.bool
+    """True: the fact was a mistake and never held."""
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp:
+        """True from this moment on; absent: always has been."""
+
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp:
+        """True up to, not including, this moment; after `valid_from`. Absent: until further notice."""
+
+    def __init__(
+        self,
+        *,
+        fact_id: _builtins.str = ...,
+        entity_kind: Global___EntityKind.ValueType = ...,
+        entity_id: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        text: _builtins.str = ...,
+        number: _builtins.float | None = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
+        campaign_id: _builtins.str = ...,
+        source: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        deleted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "number", b"number", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_number", b"_number", "campaign_id", b"campaign_id", "deleted", b"deleted", "entity_id", b"entity_id", "entity_kind", b"entity_kind", "fact_id", b"fact_id", "name", b"name", "number", b"number", "revision", b"revision", "source", b"source", "store_id", b"store_id", "text", b"text", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
+    _WhichOneofArgType__number: _TypeAlias = _typing.Literal["_number", b"_number"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__number) -> _WhichOneofReturnType__number | None: ...
+
+Global___DatedFact: _TypeAlias = DatedFact  # noqa: Y015
 
 @_typing.final
 class ProductFilter(_message.Message):

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/v1/feature_store.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"O\n\x13GetUserStateRequest\x12\x10\n\x08user_key\x18\x01 \x01(\t\x12\x12\n\nmax_events\x18\x02 \x01(\x05\x12\x12\n\nmin_offset\x18\x03 \x01(\x03\"\x8b\x01\n\x14GetUserStateResponse\x12)\n\x07history\x18\x01 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0e\n\x06now_us\x18\x05 \x01(\x03\"]\n\x0bUserHistory\x12\x15\n\ritem_ordinals\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65vent_types\x18\x02 \x01(\x0c\x12\x10\n\x08times_us\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x0c\"\x1a\n\x18WatchItemFeaturesRequest\"\xce\x02\n\x19WatchItemFeaturesResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12\x14\n\x0csnapshot_end\x18\x02 \x01(\x08\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x06 \x01(\t\x12\x17\n\x0fneighbour_count\x18\x07 \x01(\r\x12\x1a\n\x12neighbour_ordinals\x18\x08 \x01(\x0c\x12\x19\n\x11neighbour_weights\x18\t \x01(\x0c\x12,\n\tdocuments\x18\n \x03(\x0b\x32\x19.headrace.v1.ItemDocument\x12\x0e\n\x06offset\x18\x0b \x01(\x03\x12\x0e\n\x06now_us\x18\x0c \x01(\x03\"W\n\x0cItemDocument\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\"Z\n\x16GetTrainingRowsRequest\x12\x14\n\x0c\x61\x66ter_offset\x18\x01 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x02 \x01(\x03\x12\x14\n\x0cup_to_folded\x18\x03 \x01(\x08\"\xdd\x02\n\x17GetTrainingRowsResponse\x12\x15\n\rgroup_offsets\x18\x01 \x01(\x0c\x12\x13\n\x0bgroup_sizes\x18\x02 \x01(\x0c\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x0e\n\x06labels\x18\x05 \x01(\x0c\x12\x17\n\x0fhistory_lengths\x18\x06 \x01(\x0c\x12+\n\thistories\x18\x07 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x16\n\x0egroup_times_us\x18\x08 \x01(\x0c\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x17\n\x0f\x63omplete_offset\x18\x0b \x01(\x03\x12\x11\n\tuser_keys\x18\x0c \x03(\t\x12\x0f\n\x07weights\x18\r \x01(\x0c\"\xb9\x01\n\x18GetOnlineFeaturesRequest\x12\x10\n\x08user_key\x18\x01 \x01(\t\x12\x15\n\ritem_ordinals\x18\x02 \x01(\x0c\x12\x13\n\x0bproduct_ids\x18\x03 \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12%\n\x07\x63hannel\x18\x05 \x01(\x0e\x32\x14.headrace.v1.Channel\x12\x12\n\nmax_events\x18\x06 \x01(\x05\x12\x12\n\nmin_offset\x18\x07 \x01(\x03\"\xc9\x02\n\x19GetOnlineFeaturesResponse\x12\x15\n\ruser_features\x18\x01 \x01(\x0c\x12\x1a\n\x12user_feature_names\x18\x02 \x03(\t\x12*\n\ritem_features\x18\x03 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x1a\n\x12item_feature_names\x18\x04 \x03(\t\x12\x18\n\x10\x63hannel_features\x18\x05 \x01(\x0c\x12\x1d\n\x15\x63hannel_feature_names\x18\x06 \x03(\t\x12)\n\x07history\x18\x07 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x15\n\ritem_ordinals\x18\x08 \x01(\x0c\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\t \x01(\t\x12\x0e\n\x06offset\x18\n \x01(\x03\x12\x0e\n\x06now_us\x18\x0b \x01(\x03\"\xa4\x01\n\x1cGetHistoricalFeaturesRequest\x12\x11\n\tuser_keys\x18\x01 \x03(\t\x12\x15\n\ritem_ordinals\x18\x02 \x01(\x0c\x12\x0f\n\x07offsets\x18\x03 \x01(\x0c\x12\x10\n\x08times_us\x18\x04 \x01(\x0c\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12%\n\x07\x63hannel\x18\x06 \x01(\x0e\x32\x14.headrace.v1.Channel\"\xc6\x02\n\x1dGetHistoricalFeaturesResponse\x12\x0e\n\x06labels\x18\x01 \x01(\x0c\x12*\n\ruser_features\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12*\n\ritem_features\x18\x03 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12-\n\x10\x63hannel_features\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x1a\n\x12user_feature_names\x18\x05 \x03(\t\x12\x1a\n\x12item_feature_names\x18\x06 \x03(\t\x12\x1d\n\x15\x63hannel_feature_names\x18\x07 \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x08 \x01(\t\x12\x0f\n\x07offsets\x18\t \x01(\x0c\x12\x0e\n\x06now_us\x18\n \x01(\x0c\"\x84\x01\n\x16GetFeatureDriftRequest\x12\x14\n\x0c\x61\x66ter_offset\x18\x01 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x02 \x01(\x03\x12\x1e\n\x16reference_after_offset\x18\x03 \x01(\x03\x12\x1e\n\x16reference_until_offset\x18\x04 \x01(\x03\"s\n\x0c\x46\x65\x61tureDrift\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x11\n\tstability\x18\x02 \x01(\x01\x12\x16\n\x0ereference_mean\x18\x03 \x01(\x01\x12\x13\n\x0brecent_mean\x18\x04 \x01(\x01\x12\x12\n\nnot_finite\x18\x05 \x01(\x03\"\xdf\x01\n\x17GetFeatureDriftResponse\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.headrace.v1.FeatureDrift\x12\x16\n\x0ereference_rows\x18\x02 \x01(\x03\x12\x13\n\x0brecent_rows\x18\x03 \x01(\x03\x12\x1e\n\x16reference_after_offset\x18\x04 \x01(\x03\x12\x1e\n\x16reference_until_offset\x18\x05 \x01(\x03\x12\x14\n\x0c\x61\x66ter_offset\x18\x06 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x07 \x01(\x03\"\x19\n\x17ListFeatureViewsRequest\"\x86\x02\n\x0b\x46\x65\x61tureView\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\x17\n\x0f\x64\x65\x66inition_hash\x18\x06 \x01(\t\x12\x0f\n\x07windows\x18\x07 \x03(\t\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x1d.headrace.v1.FeatureViewState\x12\x18\n\x10\x62\x61\x63k_fill_offset\x18\t \x01(\x03\x12\x1c\n\x14\x62\x61\x63k_fill_end_offset\x18\n \x01(\x03\x12\x11\n\tis_online\x18\x0b \x01(\x08\"c\n\x18ListFeatureViewsResponse\x12/\n\rfeature_views\x18\x01 \x03(\x0b\x32\x18.headrace.v1.FeatureView\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x02 \x01(\t\"3\n\x1cGetFeatureStoreStatusRequest\x12\x13\n\x0bwith_digest\x18\x01 \x01(\x08\"\xd6\x02\n\x1dGetFeatureStoreStatusResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0e\n\x06now_us\x18\x02 \x01(\x03\x12\r\n\x05users\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\x12\x12\n\nlag_p50_ms\x18\x05 \x01(\x01\x12\x12\n\nlag_p99_ms\x18\x06 \x01(\x01\x12\x15\n\revents_folded\x18\x07 \x01(\x03\x12\x17\n\x0fsnapshot_offset\x18\x08 \x01(\x03\x12T\n\x0e\x65vents_by_type\x18\t \x03(\x0b\x32<.headrace.v1.GetFeatureStoreStatusResponse.EventsByTypeEntry\x12\x14\n\x0cstate_digest\x18\n \x01(\t\x1a\x33\n\x11\x45ventsByTypeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\x9e\x01\n\rEventTypeCode\x12\x1f\n\x1b\x45VENT_TYPE_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_TYPE_CODE_VIEW\x10\x01\x12\x18\n\x14\x45VENT_TYPE_CODE_CART\x10\x02\x12\x1a\n\x16\x45VENT_TYPE_CODE_REMOVE\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_CODE_PURCHASE\x10\x04*x\n\x10\x46\x65\x61tureViewState\x12\"\n\x1e\x46\x45\x41TURE_VIEW_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x45\x41TURE_VIEW_STATE_LIVE\x10\x01\x12#\n\x1f\x46\x45\x41TURE_VIEW_STATE_BACK_FILLING\x10\x02\x32\xb5\x06\n\x13\x46\x65\x61tureStoreService\x12S\n\x0cGetUserState\x12 .headrace.v1.GetUserStateRequest\x1a!.headrace.v1.GetUserStateResponse\x12\x64\n\x11WatchItemFeatures\x12%.headrace.v1.WatchItemFeaturesRequest\x1a&.headrace.v1.WatchItemFeaturesResponse0\x01\x12^\n\x0fGetTrainingRows\x12#.headrace.v1.GetTrainingRowsRequest\x1a$.headrace.v1.GetTrainingRowsResponse0\x01\x12\x62\n\x11GetOnlineFeatures\x12%.headrace.v1.GetOnlineFeaturesRequest\x1a&.headrace.v1.GetOnlineFeaturesResponse\x12p\n\x15GetHistoricalFeatures\x12).headrace.v1.GetHistoricalFeaturesRequest\x1a*.headrace.v1.GetHistoricalFeaturesResponse0\x01\x12\\\n\x0fGetFeatureDrift\x12#.headrace.v1.GetFeatureDriftRequest\x1a$.headrace.v1.GetFeatureDriftResponse\x12_\n\x10ListFeatureViews\x12$.headrace.v1.ListFeatureViewsRequest\x1a%.headrace.v1.ListFeatureViewsResponse\x12n\n\x15GetFeatureStoreStatus\x12).headrace.v1.GetFeatureStoreStatusRequest\x1a*.headrace.v1.GetFeatureStoreStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fheadrace/v1/feature_store.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"O\n\x13GetUserStateRequest\x12\x10\n\x08user_key\x18\x01 \x01(\t\x12\x12\n\nmax_events\x18\x02 \x01(\x05\x12\x12\n\nmin_offset\x18\x03 \x01(\x03\"\xb4\x01\n\x14GetUserStateResponse\x12)\n\x07history\x18\x01 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x01(\x0c\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\x0e\n\x06now_us\x18\x05 \x01(\x03\x12\x12\n\nperson_key\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65vice_keys\x18\x07 \x03(\t\"]\n\x0bUserHistory\x12\x15\n\ritem_ordinals\x18\x01 \x01(\x0c\x12\x13\n\x0b\x65vent_types\x18\x02 \x01(\x0c\x12\x10\n\x08times_us\x18\x03 \x01(\x0c\x12\x10\n\x08\x63hannels\x18\x04 \x01(\x0c\"\x1a\n\x18WatchItemFeaturesRequest\"\xce\x02\n\x19WatchItemFeaturesResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x08\x12\x14\n\x0csnapshot_end\x18\x02 \x01(\x08\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x06 \x01(\t\x12\x17\n\x0fneighbour_count\x18\x07 \x01(\r\x12\x1a\n\x12neighbour_ordinals\x18\x08 \x01(\x0c\x12\x19\n\x11neighbour_weights\x18\t \x01(\x0c\x12,\n\tdocuments\x18\n \x03(\x0b\x32\x19.headrace.v1.ItemDocument\x12\x0e\n\x06offset\x18\x0b \x01(\x03\x12\x0e\n\x06now_us\x18\x0c \x01(\x03\"W\n\x0cItemDocument\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\"Z\n\x16GetTrainingRowsRequest\x12\x14\n\x0c\x61\x66ter_offset\x18\x01 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x02 \x01(\x03\x12\x14\n\x0cup_to_folded\x18\x03 \x01(\x08\"\xdd\x02\n\x17GetTrainingRowsResponse\x12\x15\n\rgroup_offsets\x18\x01 \x01(\x0c\x12\x13\n\x0bgroup_sizes\x18\x02 \x01(\x0c\x12\x15\n\ritem_ordinals\x18\x03 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x0e\n\x06labels\x18\x05 \x01(\x0c\x12\x17\n\x0fhistory_lengths\x18\x06 \x01(\x0c\x12+\n\thistories\x18\x07 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x16\n\x0egroup_times_us\x18\x08 \x01(\x0c\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x17\n\x0f\x63omplete_offset\x18\x0b \x01(\x03\x12\x11\n\tuser_keys\x18\x0c \x03(\t\x12\x0f\n\x07weights\x18\r \x01(\x0c\"\xb9\x01\n\x18GetOnlineFeaturesRequest\x12\x10\n\x08user_key\x18\x01 \x01(\t\x12\x15\n\ritem_ordinals\x18\x02 \x01(\x0c\x12\x13\n\x0bproduct_ids\x18\x03 \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\t\x12%\n\x07\x63hannel\x18\x05 \x01(\x0e\x32\x14.headrace.v1.Channel\x12\x12\n\nmax_events\x18\x06 \x01(\x05\x12\x12\n\nmin_offset\x18\x07 \x01(\x03\"\xc9\x02\n\x19GetOnlineFeaturesResponse\x12\x15\n\ruser_features\x18\x01 \x01(\x0c\x12\x1a\n\x12user_feature_names\x18\x02 \x03(\t\x12*\n\ritem_features\x18\x03 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x1a\n\x12item_feature_names\x18\x04 \x03(\t\x12\x18\n\x10\x63hannel_features\x18\x05 \x01(\x0c\x12\x1d\n\x15\x63hannel_feature_names\x18\x06 \x03(\t\x12)\n\x07history\x18\x07 \x01(\x0b\x32\x18.headrace.v1.UserHistory\x12\x15\n\ritem_ordinals\x18\x08 \x01(\x0c\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\t \x01(\t\x12\x0e\n\x06offset\x18\n \x01(\x03\x12\x0e\n\x06now_us\x18\x0b \x01(\x03\"\xa4\x01\n\x1cGetHistoricalFeaturesRequest\x12\x11\n\tuser_keys\x18\x01 \x03(\t\x12\x15\n\ritem_ordinals\x18\x02 \x01(\x0c\x12\x0f\n\x07offsets\x18\x03 \x01(\x0c\x12\x10\n\x08times_us\x18\x04 \x01(\x0c\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12%\n\x07\x63hannel\x18\x06 \x01(\x0e\x32\x14.headrace.v1.Channel\"\xc6\x02\n\x1dGetHistoricalFeaturesResponse\x12\x0e\n\x06labels\x18\x01 \x01(\x0c\x12*\n\ruser_features\x18\x02 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12*\n\ritem_features\x18\x03 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12-\n\x10\x63hannel_features\x18\x04 \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x1a\n\x12user_feature_names\x18\x05 \x03(\t\x12\x1a\n\x12item_feature_names\x18\x06 \x03(\t\x12\x1d\n\x15\x63hannel_feature_names\x18\x07 \x03(\t\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x08 \x01(\t\x12\x0f\n\x07offsets\x18\t \x01(\x0c\x12\x0e\n\x06now_us\x18\n \x01(\x0c\"\x84\x01\n\x16GetFeatureDriftRequest\x12\x14\n\x0c\x61\x66ter_offset\x18\x01 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x02 \x01(\x03\x12\x1e\n\x16reference_after_offset\x18\x03 \x01(\x03\x12\x1e\n\x16reference_until_offset\x18\x04 \x01(\x03\"s\n\x0c\x46\x65\x61tureDrift\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x11\n\tstability\x18\x02 \x01(\x01\x12\x16\n\x0ereference_mean\x18\x03 \x01(\x01\x12\x13\n\x0brecent_mean\x18\x04 \x01(\x01\x12\x12\n\nnot_finite\x18\x05 \x01(\x03\"\xdf\x01\n\x17GetFeatureDriftResponse\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.headrace.v1.FeatureDrift\x12\x16\n\x0ereference_rows\x18\x02 \x01(\x03\x12\x13\n\x0brecent_rows\x18\x03 \x01(\x03\x12\x1e\n\x16reference_after_offset\x18\x04 \x01(\x03\x12\x1e\n\x16reference_until_offset\x18\x05 \x01(\x03\x12\x14\n\x0c\x61\x66ter_offset\x18\x06 \x01(\x03\x12\x14\n\x0cuntil_offset\x18\x07 \x01(\x03\"\x19\n\x17ListFeatureViewsRequest\"\x86\x02\n\x0b\x46\x65\x61tureView\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x03 \x03(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\x17\n\x0f\x64\x65\x66inition_hash\x18\x06 \x01(\t\x12\x0f\n\x07windows\x18\x07 \x03(\t\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x1d.headrace.v1.FeatureViewState\x12\x18\n\x10\x62\x61\x63k_fill_offset\x18\t \x01(\x03\x12\x1c\n\x14\x62\x61\x63k_fill_end_offset\x18\n \x01(\x03\x12\x11\n\tis_online\x18\x0b \x01(\x08\"c\n\x18ListFeatureViewsResponse\x12/\n\rfeature_views\x18\x01 \x03(\x0b\x32\x18.headrace.v1.FeatureView\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\x02 \x01(\t\"\xb8\x01\n\x0fGetFactsRequest\x12,\n\x0b\x65ntity_kind\x18\x01 \x01(\x0e\x32\x17.headrace.v1.EntityKind\x12\x11\n\tentity_id\x18\x02 \x01(\t\x12\x10\n\x08store_id\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61s_of_offset\x18\x05 \x01(\x03\x12\x12\n\nmin_offset\x18\x06 \x01(\x03\"Y\n\x10GetFactsResponse\x12%\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x16.headrace.v1.DatedFact\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0e\n\x06now_us\x18\x03 \x01(\x03\"3\n\x1cGetFeatureStoreStatusRequest\x12\x13\n\x0bwith_digest\x18\x01 \x01(\x08\"\xe9\x02\n\x1dGetFeatureStoreStatusResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0e\n\x06now_us\x18\x02 \x01(\x03\x12\r\n\x05users\x18\x03 \x01(\x03\x12\r\n\x05items\x18\x04 \x01(\x03\x12\x12\n\nlag_p50_ms\x18\x05 \x01(\x01\x12\x12\n\nlag_p99_ms\x18\x06 \x01(\x01\x12\x15\n\revents_folded\x18\x07 \x01(\x03\x12\x17\n\x0fsnapshot_offset\x18\x08 \x01(\x03\x12T\n\x0e\x65vents_by_type\x18\t \x03(\x0b\x32<.headrace.v1.GetFeatureStoreStatusResponse.EventsByTypeEntry\x12\x14\n\x0cstate_digest\x18\n \x01(\t\x12\x11\n\thot_users\x18\x0b \x01(\x03\x1a\x33\n\x11\x45ventsByTypeEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*\x9e\x01\n\rEventTypeCode\x12\x1f\n\x1b\x45VENT_TYPE_CODE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45VENT_TYPE_CODE_VIEW\x10\x01\x12\x18\n\x14\x45VENT_TYPE_CODE_CART\x10\x02\x12\x1a\n\x16\x45VENT_TYPE_CODE_REMOVE\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_CODE_PURCHASE\x10\x04*x\n\x10\x46\x65\x61tureViewState\x12\"\n\x1e\x46\x45\x41TURE_VIEW_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46\x45\x41TURE_VIEW_STATE_LIVE\x10\x01\x12#\n\x1f\x46\x45\x41TURE_VIEW_STATE_BACK_FILLING\x10\x02\x32\xfe\x06\n\x13\x46\x65\x61tureStoreService\x12S\n\x0cGetUserState\x12 .headrace.v1.GetUserStateRequest\x1a!.headrace.v1.GetUserStateResponse\x12\x64\n\x11WatchItemFeatures\x12%.headrace.v1.WatchItemFeaturesRequest\x1a&.headrace.v1.WatchItemFeaturesResponse0\x01\x12^\n\x0fGetTrainingRows\x12#.headrace.v1.GetTrainingRowsRequest\x1a$.headrace.v1.GetTrainingRowsResponse0\x01\x12\x62\n\x11GetOnlineFeatures\x12%.headrace.v1.GetOnlineFeaturesRequest\x1a&.headrace.v1.GetOnlineFeaturesResponse\x12p\n\x15GetHistoricalFeatures\x12).headrace.v1.GetHistoricalFeaturesRequest\x1a*.headrace.v1.GetHistoricalFeaturesResponse0\x01\x12\\\n\x0fGetFeatureDrift\x12#.headrace.v1.GetFeatureDriftRequest\x1a$.headrace.v1.GetFeatureDriftResponse\x12_\n\x10ListFeatureViews\x12$.headrace.v1.ListFeatureViewsRequest\x1a%.headrace.v1.ListFeatureViewsResponse\x12G\n\x08GetFacts\x12\x1c.headrace.v1.GetFactsRequest\x1a\x1d.headrace.v1.GetFactsResponse\x12n\n\x15GetFeatureStoreStatus\x12).headrace.v1.GetFeatureStoreStatusRequest\x1a*.headrace.v1.GetFeatureStoreStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,52 +35,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._loaded_options = None
   _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_options = b'8\001'
-  _globals['_EVENTTYPECODE']._serialized_start=3576
-  _globals['_EVENTTYPECODE']._serialized_end=3734
-  _globals['_FEATUREVIEWSTATE']._serialized_start=3736
-  _globals['_FEATUREVIEWSTATE']._serialized_end=3856
-  _globals['_GETUSERSTATEREQUEST']._serialized_start=74
-  _globals['_GETUSERSTATEREQUEST']._serialized_end=153
-  _globals['_GETUSERSTATERESPONSE']._serialized_start=156
-  _globals['_GETUSERSTATERESPONSE']._serialized_end=295
-  _globals['_USERHISTORY']._serialized_start=297
-  _globals['_USERHISTORY']._serialized_end=390
-  _globals['_WATCHITEMFEATURESREQUEST']._serialized_start=392
-  _globals['_WATCHITEMFEATURESREQUEST']._serialized_end=418
-  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_start=421
-  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_end=755
-  _globals['_ITEMDOCUMENT']._serialized_start=757
-  _globals['_ITEMDOCUMENT']._serialized_end=844
-  _globals['_GETTRAININGROWSREQUEST']._serialized_start=846
-  _globals['_GETTRAININGROWSREQUEST']._serialized_end=936
-  _globals['_GETTRAININGROWSRESPONSE']._serialized_start=939
-  _globals['_GETTRAININGROWSRESPONSE']._serialized_end=1288
-  _globals['_GETONLINEFEATURESREQUEST']._serialized_start=1291
-  _globals['_GETONLINEFEATURESREQUEST']._serialized_end=1476
-  _globals['_GETONLINEFEATURESRESPONSE']._serialized_start=1479
-  _globals['_GETONLINEFEATURESRESPONSE']._serialized_end=1808
-  _globals['_GETHISTORICALFEATURESREQUEST']._serialized_start=1811
-  _globals['_GETHISTORICALFEATURESREQUEST']._serialized_end=1975
-  _globals['_GETHISTORICALFEATURESRESPONSE']._serialized_start=1978
-  _globals['_GETHISTORICALFEATURESRESPONSE']._serialized_end=2304
-  _globals['_GETFEATUREDRIFTREQUEST']._serialized_start=2307
-  _globals['_GETFEATUREDRIFTREQUEST']._serialized_end=2439
-  _globals['_FEATUREDRIFT']._serialized_start=2441
-  _globals['_FEATUREDRIFT']._serialized_end=2556
-  _globals['_GETFEATUREDRIFTRESPONSE']._serialized_start=2559
-  _globals['_GETFEATUREDRIFTRESPONSE']._serialized_end=2782
-  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_start=2784
-  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_end=2809
-  _globals['_FEATUREVIEW']._serialized_start=2812
-  _globals['_FEATUREVIEW']._serialized_end=3074
-  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_start=3076
-  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_end=3175
-  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_start=3177
-  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_end=3228
-  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_start=3231
-  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_end=3573
-  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_start=3522
-  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_end=3573
-  _globals['_FEATURESTORESERVICE']._serialized_start=3859
-  _globals['_FEATURESTORESERVICE']._serialized_end=4680
+  _globals['_EVENTTYPECODE']._serialized_start=3947
+  _globals['_EVENTTYPECODE']._serialized_end=4105
+  _globals['_FEATUREVIEWSTATE']._serialized_start=4107
+  _globals['_FEATUREVIEWSTATE']._serialized_end=4227
+  _globals['_GETUSERSTATEREQUEST']._serialized_start=107
+  _globals['_GETUSERSTATEREQUEST']._serialized_end=186
+  _globals['_GETUSERSTATERESPONSE']._serialized_start=189
+  _globals['_GETUSERSTATERESPONSE']._serialized_end=369
+  _globals['_USERHISTORY']._serialized_start=371
+  _globals['_USERHISTORY']._serialized_end=464
+  _globals['_WATCHITEMFEATURESREQUEST']._serialized_start=466
+  _globals['_WATCHITEMFEATURESREQUEST']._serialized_end=492
+  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_start=495
+  _globals['_WATCHITEMFEATURESRESPONSE']._serialized_end=829
+  _globals['_ITEMDOCUMENT']._serialized_start=831
+  _globals['_ITEMDOCUMENT']._serialized_end=918
+  _globals['_GETTRAININGROWSREQUEST']._serialized_start=920
+  _globals['_GETTRAININGROWSREQUEST']._serialized_end=1010
+  _globals['_GETTRAININGROWSRESPONSE']._serialized_start=1013
+  _globals['_GETTRAININGROWSRESPONSE']._serialized_end=1362
+  _globals['_GETONLINEFEATURESREQUEST']._serialized_start=1365
+  _globals['_GETONLINEFEATURESREQUEST']._serialized_end=1550
+  _globals['_GETONLINEFEATURESRESPONSE']._serialized_start=1553
+  _globals['_GETONLINEFEATURESRESPONSE']._serialized_end=1882
+  _globals['_GETHISTORICALFEATURESREQUEST']._serialized_start=1885
+  _globals['_GETHISTORICALFEATURESREQUEST']._serialized_end=2049
+  _globals['_GETHISTORICALFEATURESRESPONSE']._serialized_start=2052
+  _globals['_GETHISTORICALFEATURESRESPONSE']._serialized_end=2378
+  _globals['_GETFEATUREDRIFTREQUEST']._serialized_start=2381
+  _globals['_GETFEATUREDRIFTREQUEST']._serialized_end=2513
+  _globals['_FEATUREDRIFT']._serialized_start=2515
+  _globals['_FEATUREDRIFT']._serialized_end=2630
+  _globals['_GETFEATUREDRIFTRESPONSE']._serialized_start=2633
+  _globals['_GETFEATUREDRIFTRESPONSE']._serialized_end=2856
+  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_start=2858
+  _globals['_LISTFEATUREVIEWSREQUEST']._serialized_end=2883
+  _globals['_FEATUREVIEW']._serialized_start=2886
+  _globals['_FEATUREVIEW']._serialized_end=3148
+  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_start=3150
+  _globals['_LISTFEATUREVIEWSRESPONSE']._serialized_end=3249
+  _globals['_GETFACTSREQUEST']._serialized_start=3252
+  _globals['_GETFACTSREQUEST']._serialized_end=3436
+  _globals['_GETFACTSRESPONSE']._serialized_start=3438
+  _globals['_GETFACTSRESPONSE']._serialized_end=3527
+  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_start=3529
+  _globals['_GETFEATURESTORESTATUSREQUEST']._serialized_end=3580
+  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_start=3583
+  _globals['_GETFEATURESTORESTATUSRESPONSE']._serialized_end=3944
+  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_start=3893
+  _globals['_GETFEATURESTORESTATUSRESPONSE_EVENTSBYTYPEENTRY']._serialized_end=3944
+  _globals['_FEATURESTORESERVICE']._serialized_start=4230
+  _globals['_FEATURESTORESERVICE']._serialized_end=5124
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ so far, so a replay gives the same numbers as the day itself.
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from headrace.v1 import common_pb2 as _common_pb2
@@ -104,6 +105,8 @@ class GetUserStateResponse(_message.Message):
     FEATURE_SCHEMA_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     NOW_US_FIELD_NUMBER: _builtins.int
+    PERSON_KEY_FIELD_NUMBER: _builtins.int
+    DEVICE_KEYS_FIELD_NUMBER: _builtins.int
     features: _builtins.bytes
     """By name, as listed by ListFeatureViews; float32 little-endian."""
     feature_schema: _builtins.str
@@ -112,8 +115,14 @@ class GetUserStateResponse(_message.Message):
     """The state holds every record up to here."""
     now_us: _builtins.int
     """The log's time, Unix microseconds."""
+    person_key: _builtins.str
+    """The person whose state this is: who logged in last on the device that was asked for, or user_key itself."""
     @_builtins.property
     def history(self) -> Global___UserHistory: ...
+    @_builtins.property
+    def device_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Devices whose doings are part of it, in the order in which they were joined."""
+
     def __init__(
         self,
         *,
@@ -122,10 +131,12 @@ class GetUserStateResponse(_message.Message):
         feature_schema: _builtins.str = ...,
         offset: _builtins.int = ...,
         now_us: _builtins.int = ...,
+        person_key: _builtins.str = ...,
+        device_keys: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_schema", b"feature_schema", "features", b"features", "history", b"history", "now_us", b"now_us", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_keys", b"device_keys", "feature_schema", b"feature_schema", "features", b"features", "history", b"history", "now_us", b"now_us", "offset", b"offset", "person_key", b"person_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,6 +805,78 @@ class ListFeatureViewsResponse(_message.Message):
 Global___ListFeatureViewsResponse: _TypeAlias = ListFeatureViewsResponse  # noqa: Y015
 
 @_typing.final
+class GetFactsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITY_KIND_FIELD_NUMBER: _builtins.int
+    ENTITY_ID_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    AS_OF_OFFSET_FIELD_NUMBER: _builtins.int
+    MIN_OFFSET_FIELD_NUMBER: _builtins.int
+    entity_kind: _common_pb2.EntityKind.ValueType
+    """Required."""
+    entity_id: _builtins.str
+    """Required."""
+    store_id: _builtins.str
+    """Facts of this store and those that hold everywhere; empty: of all stores."""
+    as_of_offset: _builtins.int
+    """As known when the log ended here; 0: all that is folded."""
+    min_offset: _builtins.int
+    """Waits (within the deadline) until the fold reached this offset: read your writes."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Absent: the log's time."""
+
+    def __init__(
+        self,
+        *,
+        entity_kind: _common_pb2.EntityKind.ValueType = ...,
+        entity_id: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        as_of_offset: _builtins.int = ...,
+        min_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_offset", b"as_of_offset", "entity_id", b"entity_id", "entity_kind", b"entity_kind", "min_offset", b"min_offset", "store_id", b"store_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFactsRequest: _TypeAlias = GetFactsRequest  # noqa: Y015
+
+@_typing.final
+class GetFactsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    NOW_US_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """The state holds every record up to here."""
+    now_us: _builtins.int
+    """The log's time, Unix microseconds."""
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.DatedFact]:
+        """By fact_id."""
+
+    def __init__(
+        self,
+        *,
+        facts: _abc.Iterable[_common_pb2.DatedFact] | None = ...,
+        offset: _builtins.int = ...,
+        now_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "now_us", b"now_us", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFactsResponse: _TypeAlias = GetFactsResponse  # noqa: Y015
+
+@_typing.final
 class GetFeatureStoreStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -847,10 +930,12 @@ class GetFeatureStoreStatusResponse(_message.Message):
     SNAPSHOT_OFFSET_FIELD_NUMBER: _builtins.int
     EVENTS_BY_TYPE_FIELD_NUMBER: _builtins.int
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
+    HOT_USERS_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Everything up to here is in the state."""
     now_us: _builtins.int
     users: _builtins.int
+    """People with a history."""
     items: _builtins.int
     lag_p50_ms: _builtins.float
     """Milliseconds from a record's append to its being in the state: recent quantiles."""
@@ -860,6 +945,8 @@ class GetFeatureStoreStatusResponse(_message.Message):
     """The offset of the newest durable snapshot."""
     state_digest: _builtins.str
     """With with_digest: SHA-256 over every count and history: two folds of one log are equal."""
+    hot_users: _builtins.int
+    """Of the users, those whose history is in memory; the others' rest in a Redis."""
     @_builtins.property
     def events_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Events counted since the beginning of the log, by event type."""
@@ -877,10 +964,11 @@ class GetFeatureStoreStatusResponse(_message.Message):
         snapshot_offset: _builtins.int = ...,
         events_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         state_digest: _builtins.str = ...,
+        hot_users: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_by_type", b"events_by_type", "events_folded", b"events_folded", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

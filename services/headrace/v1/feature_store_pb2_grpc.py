@@ -69,6 +69,11 @@ class FeatureStoreServiceStub:
                 request_serializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsResponse.FromString,
                 _registered_method=True)
+        self.GetFacts = channel.unary_unary(
+                '/headrace.v1.FeatureStoreService/GetFacts',
+                request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsResponse.FromString,
+                _registered_method=True)
         self.GetFeatureStoreStatus = channel.unary_unary(
                 '/headrace.v1.FeatureStoreService/GetFeatureStoreStatus',
                 request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFeatureStoreStatusRequest.SerializeToString,
@@ -81,7 +86,8 @@ class FeatureStoreServiceServicer:
 
     def GetUserState(self, request, context):
         """One person's state now. A user never seen has an empty one (not an error).
-        INVALID_ARGUMENT: empty user_key.
+        INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+        reached now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +147,15 @@ class FeatureStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFacts(self, request, context):
+        """The dated facts that held for something at a moment, as they were known at an offset.
+        INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+        facts which held then are forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetFeatureStoreStatus(self, request, context):
         """How far the fold is.
         """
@@ -185,6 +200,11 @@ def add_FeatureStoreServiceServicer_to_server(servicer, server):
                     servicer.ListFeatureViews,
                     request_deserializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsResponse.SerializeToString,
+            ),
+            'GetFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFacts,
+                    request_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFactsResponse.SerializeToString,
             ),
             'GetFeatureStoreStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFeatureStoreStatus,
@@ -381,6 +401,33 @@ class FeatureStoreService:
             '/headrace.v1.FeatureStoreService/ListFeatureViews',
             headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.SerializeToString,
             headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.FeatureStoreService/GetFacts',
+            headrace_dot_v1_dot_feature__store__pb2.GetFactsRequest.SerializeToString,
+            headrace_dot_v1_dot_feature__store__pb2.GetFactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

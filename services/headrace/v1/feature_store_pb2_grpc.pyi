@@ -37,7 +37,8 @@ class FeatureStoreServiceStub:
     def __new__(cls, channel: _aio.Channel) -> FeatureStoreServiceAsyncStub: ...
     GetUserState: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetUserStateRequest, _feature_store_pb2.GetUserStateResponse]
     """One person's state now. A user never seen has an empty one (not an error).
-    INVALID_ARGUMENT: empty user_key.
+    INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+    reached now.
     """
     WatchItemFeatures: _grpc.UnaryStreamMultiCallable[_feature_store_pb2.WatchItemFeaturesRequest, _feature_store_pb2.WatchItemFeaturesResponse]
     """All items as they stand, then every change: the ranker keeps items in memory.
@@ -67,6 +68,11 @@ class FeatureStoreServiceStub:
     """How the features of training rows have moved: population stability against a reference period."""
     ListFeatureViews: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.ListFeatureViewsRequest, _feature_store_pb2.ListFeatureViewsResponse]
     """What is computed, from what, over which windows."""
+    GetFacts: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFactsRequest, _feature_store_pb2.GetFactsResponse]
+    """The dated facts that held for something at a moment, as they were known at an offset.
+    INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+    facts which held then are forgotten.
+    """
     GetFeatureStoreStatus: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureStoreStatusRequest, _feature_store_pb2.GetFeatureStoreStatusResponse]
     """How far the fold is."""
 
@@ -75,7 +81,8 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetUserState: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetUserStateRequest, _feature_store_pb2.GetUserStateResponse]  # type: ignore[assignment]
     """One person's state now. A user never seen has an empty one (not an error).
-    INVALID_ARGUMENT: empty user_key.
+    INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+    reached now.
     """
     WatchItemFeatures: _aio.UnaryStreamMultiCallable[_feature_store_pb2.WatchItemFeaturesRequest, _feature_store_pb2.WatchItemFeaturesResponse]  # type: ignore[assignment]
     """All items as they stand, then every change: the ranker keeps items in memory.
@@ -105,6 +112,11 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     """How the features of training rows have moved: population stability against a reference period."""
     ListFeatureViews: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.ListFeatureViewsRequest, _feature_store_pb2.ListFeatureViewsResponse]  # type: ignore[assignment]
     """What is computed, from what, over which windows."""
+    GetFacts: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFactsRequest, _feature_store_pb2.GetFactsResponse]  # type: ignore[assignment]
+    """The dated facts that held for something at a moment, as they were known at an offset.
+    INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+    facts which held then are forgotten.
+    """
     GetFeatureStoreStatus: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureStoreStatusRequest, _feature_store_pb2.GetFeatureStoreStatusResponse]  # type: ignore[assignment]
     """How far the fold is."""
 
@@ -116,7 +128,8 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_store_pb2.GetUserStateResponse, _abc.Awaitable[_feature_store_pb2.GetUserStateResponse]]:
         """One person's state now. A user never seen has an empty one (not an error).
-        INVALID_ARGUMENT: empty user_key.
+        INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
+        reached now.
         """
 
     @_abc_1.abstractmethod
@@ -182,6 +195,17 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_store_pb2.ListFeatureViewsResponse, _abc.Awaitable[_feature_store_pb2.ListFeatureViewsResponse]]:
         """What is computed, from what, over which windows."""
+
+    @_abc_1.abstractmethod
+    def GetFacts(
+        self,
+        request: _feature_store_pb2.GetFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_store_pb2.GetFactsResponse, _abc.Awaitable[_feature_store_pb2.GetFactsResponse]]:
+        """The dated facts that held for something at a moment, as they were known at an offset.
+        INVALID_ARGUMENT: no entity, an offset that is not folded yet. FAILED_PRECONDITION: so long ago that
+        facts which held then are forgotten.
+        """
 
     @_abc_1.abstractmethod
     def GetFeatureStoreStatus(

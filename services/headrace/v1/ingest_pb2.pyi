@@ -103,7 +103,9 @@ class WriteResult(_message.Message):
     offset: _builtins.int
     """Position in the log."""
     reason: _builtins.str
-    """The rule that refused it: missing, unknown-type, time, price, quantity, too-long, bot …"""
+    """The rule that refused it: missing, unknown-type, time, price, quantity, too-long, bot,
+    bot-pattern, repeat or outlier; of several, the first.
+    """
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FieldViolation]:
         """Every fault, when rejected."""
@@ -213,6 +215,48 @@ class WriteProductsResponse(_message.Message):
 Global___WriteProductsResponse: _TypeAlias = WriteProductsResponse  # noqa: Y015
 
 @_typing.final
+class WriteFactsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.DatedFact]: ...
+    def __init__(
+        self,
+        *,
+        facts: _abc.Iterable[_common_pb2.DatedFact] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFactsRequest: _TypeAlias = WriteFactsRequest  # noqa: Y015
+
+@_typing.final
+class WriteFactsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___WriteResult]:
+        """One a fact, in the order of the request; `id` is the fact's, given or derived."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___WriteResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WriteFactsResponse: _TypeAlias = WriteFactsResponse  # noqa: Y015
+
+@_typing.final
 class DeleteProductRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -292,6 +336,67 @@ class ForgetUserResponse(_message.Message):
 Global___ForgetUserResponse: _TypeAlias = ForgetUserResponse  # noqa: Y015
 
 @_typing.final
+class ChangeIdentityRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Change:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ChangeIdentityRequest._Change.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        CHANGE_UNSPECIFIED: ChangeIdentityRequest._Change.ValueType  # 0
+        CHANGE_JOIN: ChangeIdentityRequest._Change.ValueType  # 1
+        CHANGE_SPLIT: ChangeIdentityRequest._Change.ValueType  # 2
+
+    class Change(_Change, metaclass=_ChangeEnumTypeWrapper): ...
+    CHANGE_UNSPECIFIED: ChangeIdentityRequest.Change.ValueType  # 0
+    CHANGE_JOIN: ChangeIdentityRequest.Change.ValueType  # 1
+    CHANGE_SPLIT: ChangeIdentityRequest.Change.ValueType  # 2
+
+    VISITOR_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    visitor_id: _builtins.str
+    """All three are required; ids of at most 128 bytes."""
+    user_id: _builtins.str
+    change: Global___ChangeIdentityRequest.Change.ValueType
+    def __init__(
+        self,
+        *,
+        visitor_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        change: Global___ChangeIdentityRequest.Change.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "user_id", b"user_id", "visitor_id", b"visitor_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeIdentityRequest: _TypeAlias = ChangeIdentityRequest  # noqa: Y015
+
+@_typing.final
+class ChangeIdentityResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: _builtins.int
+    offset: _builtins.int
+    """Who reads at this offset or later sees the change."""
+    def __init__(
+        self,
+        *,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangeIdentityResponse: _TypeAlias = ChangeIdentityResponse  # noqa: Y015
+
+@_typing.final
 class GetIngestStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -338,6 +443,8 @@ class GetIngestStatusResponse(_message.Message):
     LOG_END_TIME_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    RULE_COUNTS_FIELD_NUMBER: _builtins.int
     accepted: _builtins.int
     """Since this process started."""
     duplicates: _builtins.int
@@ -351,6 +458,14 @@ class GetIngestStatusResponse(_message.Message):
     def rejected_by_reason(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
     def log_end_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleaningRule]:
+        """What the rules of cleaning are here, in the order in which they are asked."""
+
+    @_builtins.property
+    def rule_counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleaningCount]:
+        """What they did since this process started. An event that broke two rules is in both counts."""
+
     def __init__(
         self,
         *,
@@ -362,14 +477,116 @@ class GetIngestStatusResponse(_message.Message):
         log_end_time: _timestamp_pb2.Timestamp | None = ...,
         dead_letters: _builtins.int = ...,
         items: _builtins.int = ...,
+        rules: _abc.Iterable[Global___CleaningRule] | None = ...,
+        rule_counts: _abc.Iterable[Global___CleaningCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["log_end_time", b"log_end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "dead_letters", b"dead_letters", "duplicates", b"duplicates", "items", b"items", "log_end_offset", b"log_end_offset", "log_end_time", b"log_end_time", "products_written", b"products_written", "rejected_by_reason", b"rejected_by_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "dead_letters", b"dead_letters", "duplicates", b"duplicates", "items", b"items", "log_end_offset", b"log_end_offset", "log_end_time", b"log_end_time", "products_written", b"products_written", "rejected_by_reason", b"rejected_by_reason", "rule_counts", b"rule_counts", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetIngestStatusResponse: _TypeAlias = GetIngestStatusResponse  # noqa: Y015
+
+@_typing.final
+class CleaningRule(_message.Message):
+    """A rule that every event is held against."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Action:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[CleaningRule._Action.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ACTION_UNSPECIFIED: CleaningRule._Action.ValueType  # 0
+        ACTION_REFUSE: CleaningRule._Action.ValueType  # 1
+        ACTION_MARK: CleaningRule._Action.ValueType  # 2
+        """Takes the event, and counts it."""
+
+    class Action(_Action, metaclass=_ActionEnumTypeWrapper): ...
+    ACTION_UNSPECIFIED: CleaningRule.Action.ValueType  # 0
+    ACTION_REFUSE: CleaningRule.Action.ValueType  # 1
+    ACTION_MARK: CleaningRule.Action.ValueType  # 2
+    """Takes the event, and counts it."""
+
+    @_typing.final
+    class SettingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    LOOKS_AT_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Also the `reason` of a refusal."""
+    action: Global___CleaningRule.Action.ValueType
+    looks_at: _builtins.str
+    """Which events and fields."""
+    description: _builtins.str
+    @_builtins.property
+    def settings(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Those that it goes by, with their values here."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        action: Global___CleaningRule.Action.ValueType = ...,
+        looks_at: _builtins.str = ...,
+        description: _builtins.str = ...,
+        settings: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "description", b"description", "looks_at", b"looks_at", "name", b"name", "settings", b"settings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleaningRule: _TypeAlias = CleaningRule  # noqa: Y015
+
+@_typing.final
+class CleaningCount(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    channel: _common_pb2.Channel.ValueType
+    events: _builtins.int
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        channel: _common_pb2.Channel.ValueType = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "events", b"events", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleaningCount: _TypeAlias = CleaningCount  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):
@@ -461,24 +678,63 @@ class ReplayDeadLettersRequest(_message.Message):
 
     IDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    EXCUSED_RULES_FIELD_NUMBER: _builtins.int
+    MENDED_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Which ones; none named means all (of `reason`, when given)."""
+
+    @_builtins.property
+    def excused_rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Rules that refuse nothing this time, because a person has looked: bot, bot-pattern, repeat
+        or outlier. The others state what an event is.
+        """
+
+    @_builtins.property
+    def mended(self) -> _containers.RepeatedCompositeFieldContainer[Global___MendedDeadLetter]:
+        """Sent instead of what was refused; then these are replayed and no others (at most 2,000, no
+        `ids` or `reason` beside them). One that is refused again takes the place of the old letter.
+        """
 
     def __init__(
         self,
         *,
         ids: _abc.Iterable[_builtins.int] | None = ...,
         reason: _builtins.str = ...,
+        excused_rules: _abc.Iterable[_builtins.str] | None = ...,
+        mended: _abc.Iterable[Global___MendedDeadLetter] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["excused_rules", b"excused_rules", "ids", b"ids", "mended", b"mended", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayDeadLettersRequest: _TypeAlias = ReplayDeadLettersRequest  # noqa: Y015
+
+@_typing.final
+class MendedDeadLetter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    @_builtins.property
+    def event(self) -> _common_pb2.UserEvent: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        event: _common_pb2.UserEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MendedDeadLetter: _TypeAlias = MendedDeadLetter  # noqa: Y015
 
 @_typing.final
 class ReplayDeadLettersResponse(_message.Message):

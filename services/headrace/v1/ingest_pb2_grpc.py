@@ -50,6 +50,11 @@ class IngestServiceStub:
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsResponse.FromString,
                 _registered_method=True)
+        self.WriteFacts = channel.unary_unary(
+                '/headrace.v1.IngestService/WriteFacts',
+                request_serializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsResponse.FromString,
+                _registered_method=True)
         self.DeleteProduct = channel.unary_unary(
                 '/headrace.v1.IngestService/DeleteProduct',
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.DeleteProductRequest.SerializeToString,
@@ -59,6 +64,11 @@ class IngestServiceStub:
                 '/headrace.v1.IngestService/ForgetUser',
                 request_serializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserResponse.FromString,
+                _registered_method=True)
+        self.ChangeIdentity = channel.unary_unary(
+                '/headrace.v1.IngestService/ChangeIdentity',
+                request_serializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityResponse.FromString,
                 _registered_method=True)
         self.GetIngestStatus = channel.unary_unary(
                 '/headrace.v1.IngestService/GetIngestStatus',
@@ -105,6 +115,14 @@ class IngestServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteFacts(self, request, context):
+        """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+        RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteProduct(self, request, context):
         """Takes a product out of every answer; its history stays. NOT_FOUND: never seen.
         """
@@ -114,6 +132,14 @@ class IngestServiceServicer:
 
     def ForgetUser(self, request, context):
         """Erases a person everywhere. UNIMPLEMENTED at present.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeIdentity(self, request, context):
+        """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+        split they do not any more. Nothing is lost by either: what was done under each stays its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +160,8 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplayDeadLetters(self, request, context):
-        """Sends refused events through the door again; those that pass leave the list.
+        """Sends refused events through the door again, as they were or mended; those that pass leave
+        the list. INVALID_ARGUMENT: a rule that may not be excused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +185,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_ingest__pb2.WriteProductsResponse.SerializeToString,
             ),
+            'WriteFacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteFacts,
+                    request_deserializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_ingest__pb2.WriteFactsResponse.SerializeToString,
+            ),
             'DeleteProduct': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteProduct,
                     request_deserializer=headrace_dot_v1_dot_ingest__pb2.DeleteProductRequest.FromString,
@@ -167,6 +199,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ForgetUser,
                     request_deserializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_ingest__pb2.ForgetUserResponse.SerializeToString,
+            ),
+            'ChangeIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeIdentity,
+                    request_deserializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_ingest__pb2.ChangeIdentityResponse.SerializeToString,
             ),
             'GetIngestStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIngestStatus,
@@ -277,6 +314,33 @@ class IngestService:
             _registered_method=True)
 
     @staticmethod
+    def WriteFacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.IngestService/WriteFacts',
+            headrace_dot_v1_dot_ingest__pb2.WriteFactsRequest.SerializeToString,
+            headrace_dot_v1_dot_ingest__pb2.WriteFactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteProduct(request,
             target,
             options=(),
@@ -320,6 +384,33 @@ class IngestService:
             '/headrace.v1.IngestService/ForgetUser',
             headrace_dot_v1_dot_ingest__pb2.ForgetUserRequest.SerializeToString,
             headrace_dot_v1_dot_ingest__pb2.ForgetUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.IngestService/ChangeIdentity',
+            headrace_dot_v1_dot_ingest__pb2.ChangeIdentityRequest.SerializeToString,
+            headrace_dot_v1_dot_ingest__pb2.ChangeIdentityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,16 +44,26 @@ class IngestServiceStub:
     """
     WriteProducts: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.WriteProductsRequest, _ingest_pb2.WriteProductsResponse]
     """Creates or replaces products (at most 2,000), a result each."""
+    WriteFacts: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.WriteFactsRequest, _ingest_pb2.WriteFactsResponse]
+    """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+    RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+    """
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]
     """Erases a person everywhere. UNIMPLEMENTED at present."""
+    ChangeIdentity: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ChangeIdentityRequest, _ingest_pb2.ChangeIdentityResponse]
+    """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+    split they do not any more. Nothing is lost by either: what was done under each stays its own.
+    """
     GetIngestStatus: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]
     """Counts of this process, and where the log stands."""
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]
     """What was refused, newest first."""
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ReplayDeadLettersRequest, _ingest_pb2.ReplayDeadLettersResponse]
-    """Sends refused events through the door again; those that pass leave the list."""
+    """Sends refused events through the door again, as they were or mended; those that pass leave
+    the list. INVALID_ARGUMENT: a rule that may not be excused.
+    """
 
 @_typing.type_check_only
 class IngestServiceAsyncStub(IngestServiceStub):
@@ -71,16 +81,26 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """
     WriteProducts: _aio.UnaryUnaryMultiCallable[_ingest_pb2.WriteProductsRequest, _ingest_pb2.WriteProductsResponse]  # type: ignore[assignment]
     """Creates or replaces products (at most 2,000), a result each."""
+    WriteFacts: _aio.UnaryUnaryMultiCallable[_ingest_pb2.WriteFactsRequest, _ingest_pb2.WriteFactsResponse]  # type: ignore[assignment]
+    """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+    RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+    """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]  # type: ignore[assignment]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]  # type: ignore[assignment]
     """Erases a person everywhere. UNIMPLEMENTED at present."""
+    ChangeIdentity: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ChangeIdentityRequest, _ingest_pb2.ChangeIdentityResponse]  # type: ignore[assignment]
+    """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+    split they do not any more. Nothing is lost by either: what was done under each stays its own.
+    """
     GetIngestStatus: _aio.UnaryUnaryMultiCallable[_ingest_pb2.GetIngestStatusRequest, _ingest_pb2.GetIngestStatusResponse]  # type: ignore[assignment]
     """Counts of this process, and where the log stands."""
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ListDeadLettersRequest, _ingest_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """What was refused, newest first."""
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ReplayDeadLettersRequest, _ingest_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
-    """Sends refused events through the door again; those that pass leave the list."""
+    """Sends refused events through the door again, as they were or mended; those that pass leave
+    the list. INVALID_ARGUMENT: a rule that may not be excused.
+    """
 
 class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
     """Everything acknowledged here is durable (fsync) and is applied exactly once."""
@@ -115,6 +135,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         """Creates or replaces products (at most 2,000), a result each."""
 
     @_abc_1.abstractmethod
+    def WriteFacts(
+        self,
+        request: _ingest_pb2.WriteFactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.WriteFactsResponse, _abc.Awaitable[_ingest_pb2.WriteFactsResponse]]:
+        """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+        RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
+        """
+
+    @_abc_1.abstractmethod
     def DeleteProduct(
         self,
         request: _ingest_pb2.DeleteProductRequest,
@@ -129,6 +159,16 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ForgetUserResponse, _abc.Awaitable[_ingest_pb2.ForgetUserResponse]]:
         """Erases a person everywhere. UNIMPLEMENTED at present."""
+
+    @_abc_1.abstractmethod
+    def ChangeIdentity(
+        self,
+        request: _ingest_pb2.ChangeIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ingest_pb2.ChangeIdentityResponse, _abc.Awaitable[_ingest_pb2.ChangeIdentityResponse]]:
+        """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
+        split they do not any more. Nothing is lost by either: what was done under each stays its own.
+        """
 
     @_abc_1.abstractmethod
     def GetIngestStatus(
@@ -152,6 +192,8 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.ReplayDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_ingest_pb2.ReplayDeadLettersResponse]]:
-        """Sends refused events through the door again; those that pass leave the list."""
+        """Sends refused events through the door again, as they were or mended; those that pass leave
+        the list. INVALID_ARGUMENT: a rule that may not be excused.
+        """
 
 def add_IngestServiceServicer_to_server(servicer: IngestServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

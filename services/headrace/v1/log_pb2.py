@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15headrace/v1/log.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"\xac\x01\n\x0fLoggedUserEvent\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.headrace.v1.UserEvent\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x15\n\ritem_ordinals\x18\x03 \x03(\r\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x16\n\x0eingest_time_us\x18\x05 \x01(\x03\x12\x1a\n\x12\x63\x61ncelled_event_id\x18\x06 \x01(\t\"p\n\rProductChange\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"\xfe\x01\n\nImpression\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\r\n\x05track\x18\x04 \x01(\t\x12\x16\n\x0eserving_config\x18\x05 \x01(\t\x12\x15\n\ritem_ordinals\x18\x06 \x01(\x0c\x12\x0e\n\x06scores\x18\x07 \x01(\x0c\x12\x14\n\x0cpropensities\x18\x08 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\t \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x0f\n\x07time_us\x18\x0b \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15headrace/v1/log.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"\xac\x01\n\x0fLoggedUserEvent\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.headrace.v1.UserEvent\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x15\n\ritem_ordinals\x18\x03 \x03(\r\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x16\n\x0eingest_time_us\x18\x05 \x01(\x03\x12\x1a\n\x12\x63\x61ncelled_event_id\x18\x06 \x01(\t\"^\n\x0eIdentityChange\x12\x12\n\ndevice_key\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0e\n\x06joined\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"p\n\rProductChange\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"{\n\x0fLoggedDatedFact\x12$\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x16.headrace.v1.DatedFact\x12\x19\n\x0citem_ordinal\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0eingest_time_us\x18\x03 \x01(\x03\x42\x0f\n\r_item_ordinal\"\xfe\x01\n\nImpression\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\r\n\x05track\x18\x04 \x01(\t\x12\x16\n\x0eserving_config\x18\x05 \x01(\t\x12\x15\n\ritem_ordinals\x18\x06 \x01(\x0c\x12\x0e\n\x06scores\x18\x07 \x01(\x0c\x12\x14\n\x0cpropensities\x18\x08 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\t \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x0f\n\x07time_us\x18\x0b \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGGEDUSEREVENT']._serialized_start=65
   _globals['_LOGGEDUSEREVENT']._serialized_end=237
-  _globals['_PRODUCTCHANGE']._serialized_start=239
-  _globals['_PRODUCTCHANGE']._serialized_end=351
-  _globals['_IMPRESSION']._serialized_start=354
-  _globals['_IMPRESSION']._serialized_end=608
+  _globals['_IDENTITYCHANGE']._serialized_start=239
+  _globals['_IDENTITYCHANGE']._serialized_end=333
+  _globals['_PRODUCTCHANGE']._serialized_start=335
+  _globals['_PRODUCTCHANGE']._serialized_end=447
+  _globals['_LOGGEDDATEDFACT']._serialized_start=449
+  _globals['_LOGGEDDATEDFACT']._serialized_end=572
+  _globals['_IMPRESSION']._serialized_start=575
+  _globals['_IMPRESSION']._serialized_end=829
 # @@protoc_insertion_point(module_scope)

@@ -68,6 +68,41 @@ class LoggedUserEvent(_message.Message):
 Global___LoggedUserEvent: _TypeAlias = LoggedUserEvent  # noqa: Y015
 
 @_typing.final
+class IdentityChange(_message.Message):
+    """Somebody joined a device to a person, or took the two apart. Log-ins join by themselves: an event that
+    names a visitor and a user is one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVICE_KEY_FIELD_NUMBER: _builtins.int
+    USER_KEY_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    CHANGE_TIME_US_FIELD_NUMBER: _builtins.int
+    device_key: _builtins.str
+    """"v:" + visitor_id."""
+    user_key: _builtins.str
+    """"u:" + user_id."""
+    joined: _builtins.bool
+    change_time_us: _builtins.int
+    """Unix microseconds."""
+    def __init__(
+        self,
+        *,
+        device_key: _builtins.str = ...,
+        user_key: _builtins.str = ...,
+        joined: _builtins.bool = ...,
+        change_time_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time_us", b"change_time_us", "device_key", b"device_key", "joined", b"joined", "user_key", b"user_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdentityChange: _TypeAlias = IdentityChange  # noqa: Y015
+
+@_typing.final
 class ProductChange(_message.Message):
     """A product as it stands from now on."""
 
@@ -100,6 +135,40 @@ class ProductChange(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ProductChange: _TypeAlias = ProductChange  # noqa: Y015
+
+@_typing.final
+class LoggedDatedFact(_message.Message):
+    """A dated fact as it stands from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FACT_FIELD_NUMBER: _builtins.int
+    ITEM_ORDINAL_FIELD_NUMBER: _builtins.int
+    INGEST_TIME_US_FIELD_NUMBER: _builtins.int
+    item_ordinal: _builtins.int
+    """Of a product: its dense ordinal."""
+    ingest_time_us: _builtins.int
+    """When the door took it, Unix microseconds."""
+    @_builtins.property
+    def fact(self) -> _common_pb2.DatedFact:
+        """With its fact_id."""
+
+    def __init__(
+        self,
+        *,
+        fact: _common_pb2.DatedFact | None = ...,
+        item_ordinal: _builtins.int | None = ...,
+        ingest_time_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_item_ordinal", b"_item_ordinal", "fact", b"fact", "item_ordinal", b"item_ordinal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_item_ordinal", b"_item_ordinal", "fact", b"fact", "ingest_time_us", b"ingest_time_us", "item_ordinal", b"item_ordinal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__item_ordinal: _TypeAlias = _typing.Literal["item_ordinal"]  # noqa: Y015
+    _WhichOneofArgType__item_ordinal: _TypeAlias = _typing.Literal["_item_ordinal", b"_item_ordinal"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__item_ordinal) -> _WhichOneofReturnType__item_ordinal | None: ...
+
+Global___LoggedDatedFact: _TypeAlias = LoggedDatedFact  # noqa: Y015
 
 @_typing.final
 class Impression(_message.Message):

@@ -12,12 +12,14 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.kafka_mock import KafkaMock
 from headrace.cli.doctor.clock import clock
 from headrace.cli.doctor.finding import Level
 from headrace.cli.main import app
 from headrace.cli.suite_file import ServiceEntry, write_entries
 from headrace.ingest.storage import open_store
 from headrace.runtime.eventlog import Record
+from headrace.runtime.eventlog.kafka_url import kafka_url
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.settings import CommonSettings
 
@@ -143,3 +145,19 @@ def test_services_that_do_not_answer_are_named(tmp_path: Path) -> None:
 )
 def test_clocks_that_disagree_are_found(ahead_s: float, level: Level) -> None:
     assert clock("its clock", time.time() + ahead_s).level is level
+
+
+def test_a_topic_is_looked_at_and_not_made(tmp_path: Path, shared_kafka: KafkaMock) -> None:
+    one, three = shared_kafka.new_topic(), shared_kafka.new_topic(partitions=3)
+    missing = one.partition("?")[0].rpartition("/")[0] + "/nowhere"
+    found = {
+        url: doctor(tmp_path, HEADRACE_EVENT_LOG_URL=url)[1]["event log"]
+        for url in (one, three, missing, missing, "kafka://127.0.0.1:1/shop")
+    }
+    assert found[one][:2] == ("ok", f"{kafka_url(one)}: one partition, 1 in-sync replicas")
+    assert found[three][0] == "failure"
+    assert "has 3 partitions" in found[three][1]
+    assert found[missing][0] == "ok"
+    assert "is not begun yet" in found[missing][1]
+    assert found["kafka://127.0.0.1:1/shop"][0] == "failure"
+    assert "no broker answers" in found["kafka://127.0.0.1:1/shop"][1]

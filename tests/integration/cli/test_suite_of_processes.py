@@ -72,7 +72,7 @@ async def test_a_day_of_the_shop_goes_through_and_again_it_adds_nothing(suite: S
     assert first["accepted"] > 2_000
     assert first["is_simulated"] is True
     assert first["duplicates"] > 0
-    assert set(first["rejected"]) <= {"price", "quantity", "time", "unknown-type", "missing", "too-long", "bot"}
+    assert set(first["rejected"]) <= {"price", "quantity", "time", "unknown-type", "missing", "too-long", "bot-pattern"}
     assert (again["accepted"], again["products_written"]) == (0, 0)
     assert again["duplicates"] == first["accepted"] + first["duplicates"]
     assert again["rejected"] == first["rejected"]

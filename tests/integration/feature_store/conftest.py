@@ -12,8 +12,8 @@ from headrace.feature_store.__main__ import compose
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.channels import open_channel
-from headrace.runtime.eventlog import Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog import EventLog, Record
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import running
 from headrace.runtime.settings import CommonSettings
 from headrace.v1 import common_pb2, feature_store_pb2_grpc, log_pb2
@@ -63,8 +63,8 @@ def product() -> Callable[..., Record]:
 
 
 @pytest.fixture
-async def event_log(tmp_path: Path) -> AsyncIterator[SqliteEventLog]:
-    log = SqliteEventLog(tmp_path / "events.db")
+async def event_log(tmp_path: Path) -> AsyncIterator[EventLog]:
+    log = open_event_log(CommonSettings(data_dir=tmp_path))
     yield log
     await log.close()
 

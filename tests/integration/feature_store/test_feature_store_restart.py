@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from headrace.runtime.eventlog import Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.feature_store.__main__ import compose
+from headrace.feature_store.settings import FeatureStoreSettings
+from headrace.runtime.eventlog import EventLog, Record
+from headrace.runtime.settings import CommonSettings
 from headrace.v1 import feature_store_pb2 as pb
 
 Make = Callable[..., Record]
@@ -39,7 +43,7 @@ async def _rows(stub, until: int) -> list[tuple[bytes, ...]]:
 
 
 async def test_a_killed_store_folds_the_tail_to_the_same_state(
-    serve, event_log: SqliteEventLog, event: Make, product: Make, tmp_path: Path
+    serve, event_log: EventLog, event: Make, product: Make, tmp_path: Path
 ) -> None:
     folder, killed = tmp_path / "feature-store", tmp_path / "as-it-was-killed"
     await event_log.append(_records(event, product, 0, 60))
@@ -68,7 +72,7 @@ async def test_a_killed_store_folds_the_tail_to_the_same_state(
 
 
 async def test_a_store_that_was_asked_to_stop_starts_from_its_last_snapshot(
-    serve, event_log: SqliteEventLog, event: Make, product: Make
+    serve, event_log: EventLog, event: Make, product: Make
 ) -> None:
     await event_log.append(_records(event, product, 0, 30))
     end = (await event_log.end())[0]
@@ -81,7 +85,7 @@ async def test_a_store_that_was_asked_to_stop_starts_from_its_last_snapshot(
 
 
 async def test_rows_beyond_the_memory_go_to_files_and_are_served_from_there(
-    serve, event_log: SqliteEventLog, event: Make, product: Make, tmp_path: Path
+    serve, event_log: EventLog, event: Make, product: Make, tmp_path: Path
 ) -> None:
     async with serve(row_chunk_bytes=1 << 16, read_limit=20, snapshot_every_s=1000) as stub:
         await event_log.append(_records(event, product, 0, 120))
@@ -95,3 +99,28 @@ async def test_rows_beyond_the_memory_go_to_files_and_are_served_from_there(
         from_memory = await _rows(stub, end)
     assert files
     assert from_files == from_memory
+
+
+async def test_a_store_whose_next_record_was_forgotten_stops_instead_of_passing_over_it(
+    serve, event_log: EventLog, event: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await event_log.append([event(1, 1.0, [0]), event(2, 2.0, [0])])
+    async with serve() as stub:
+        await _status(stub, 2)
+    await event_log.append([event(3, 3.0, [0]), event(4, 4.0, [0])])
+    await event_log.trim((await event_log.end())[1] + 1)
+    settings, common = FeatureStoreSettings(port=0), CommonSettings(data_dir=tmp_path)
+    async with compose(settings, common) as parts:
+        await asyncio.wait_for(parts.background.failed.wait(), 20)
+    (died,) = [one for one in caplog.records if one.message == "background_task_died"]
+    assert "forgotten the records 3 to 3, which a reader that stands at 2 needs" in str(died.exc_info)
+
+
+async def test_a_new_store_over_a_log_that_has_forgotten_its_beginning_says_so(
+    serve, event_log: EventLog, event: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    await event_log.append([event(1, 1.0, [0]), event(2, 2.0, [0])])
+    await event_log.trim((await event_log.end())[1] + 1)
+    async with serve() as stub:
+        assert (await _status(stub, 2)).events_folded == 1
+    assert [one.oldest_offset for one in caplog.records if one.message == "log_begins_late"] == [2]

@@ -11,14 +11,13 @@ from grpc_status import rpc_status
 
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from headrace.model.items import ITEM_FEATURES, Items
-from headrace.runtime.eventlog import Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog import EventLog, Record
 from headrace.v1 import feature_store_pb2 as pb
 
 Make = Callable[..., Record]
 
 
-async def _append(log: SqliteEventLog, *records: Record) -> int:
+async def _append(log: EventLog, *records: Record) -> int:
     return (await log.append(records))[-1].offset
 
 
@@ -28,7 +27,7 @@ async def _status(stub, offset: int) -> pb.GetFeatureStoreStatusResponse:
     return await stub.GetFeatureStoreStatus(pb.GetFeatureStoreStatusRequest(with_digest=True))
 
 
-async def test_an_appended_event_is_in_the_state(serve, event_log: SqliteEventLog, event: Make) -> None:
+async def test_an_appended_event_is_in_the_state(serve, event_log: EventLog, event: Make) -> None:
     async with serve() as stub:
         offset = await _append(event_log, event(1, 0, [3, 4], "detail-page-view"), event(2, 1, [3]))
         state = await stub.GetUserState(pb.GetUserStateRequest(user_key="u:ann", min_offset=offset), timeout=10)
@@ -39,7 +38,7 @@ async def test_an_appended_event_is_in_the_state(serve, event_log: SqliteEventLo
     assert state.offset >= offset
 
 
-async def test_max_events_keeps_the_newest(serve, event_log: SqliteEventLog, event: Make) -> None:
+async def test_max_events_keeps_the_newest(serve, event_log: EventLog, event: Make) -> None:
     async with serve() as stub:
         offset = await _append(event_log, event(1, 0, [3]), event(2, 1, [4]), event(3, 2, [5]))
         request = pb.GetUserStateRequest(user_key="u:ann", min_offset=offset, max_events=2)
@@ -47,14 +46,14 @@ async def test_max_events_keeps_the_newest(serve, event_log: SqliteEventLog, eve
     assert np.frombuffer(state.history.item_ordinals, "<u4").tolist() == [4, 5]
 
 
-async def test_a_person_never_seen_has_an_empty_state(serve, event_log: SqliteEventLog) -> None:
+async def test_a_person_never_seen_has_an_empty_state(serve, event_log: EventLog) -> None:
     async with serve() as stub:
         state = await stub.GetUserState(pb.GetUserStateRequest(user_key="u:new"))
     assert state.history == pb.UserHistory()
     assert not np.frombuffer(state.features, "<f4").any()
 
 
-async def test_every_fault_of_a_request_is_named(serve, event_log: SqliteEventLog) -> None:
+async def test_every_fault_of_a_request_is_named(serve, event_log: EventLog) -> None:
     async with serve() as stub:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.GetUserState(pb.GetUserStateRequest(max_events=-1, min_offset=-1))
@@ -63,7 +62,7 @@ async def test_every_fault_of_a_request_is_named(serve, event_log: SqliteEventLo
         assert field in raised.value.details()
 
 
-async def test_an_offset_that_never_comes_ends_with_the_deadline(serve, event_log: SqliteEventLog) -> None:
+async def test_an_offset_that_never_comes_ends_with_the_deadline(serve, event_log: EventLog) -> None:
     async with serve() as stub:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stub.GetUserState(pb.GetUserStateRequest(user_key="u:ann", min_offset=99), timeout=0.1)
@@ -71,7 +70,7 @@ async def test_an_offset_that_never_comes_ends_with_the_deadline(serve, event_lo
 
 
 async def test_a_watcher_rebuilds_the_items_from_snapshot_and_deltas(
-    serve, event_log: SqliteEventLog, event: Make, product: Make
+    serve, event_log: EventLog, event: Make, product: Make
 ) -> None:
     async with serve() as stub:
         offset = await _append(event_log, product(0), product(1), event(1, 1, [0, 1]))
@@ -110,7 +109,7 @@ def _apply(items: Items, message: pb.WatchItemFeaturesResponse) -> Items:
     return items
 
 
-async def test_counts_that_leave_a_window_are_sent(serve, event_log: SqliteEventLog, event: Make) -> None:
+async def test_counts_that_leave_a_window_are_sent(serve, event_log: EventLog, event: Make) -> None:
     async with serve() as stub:
         await _status(stub, await _append(event_log, event(1, 0, [0], "detail-page-view")))
         call = stub.WatchItemFeatures(pb.WatchItemFeaturesRequest())
@@ -123,9 +122,7 @@ async def test_counts_that_leave_a_window_are_sent(serve, event_log: SqliteEvent
         call.cancel()
 
 
-async def test_a_large_snapshot_comes_in_parts_under_two_megabytes(
-    serve, event_log: SqliteEventLog, product: Make
-) -> None:
+async def test_a_large_snapshot_comes_in_parts_under_two_megabytes(serve, event_log: EventLog, product: Make) -> None:
     async with serve() as stub:
         await _status(stub, await _append(event_log, *(product(ordinal) for ordinal in range(4_500))))
         parts = []
@@ -141,7 +138,7 @@ async def test_a_large_snapshot_comes_in_parts_under_two_megabytes(
     assert [part.snapshot_end for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
-async def test_an_empty_store_sends_an_empty_snapshot(serve, event_log: SqliteEventLog) -> None:
+async def test_an_empty_store_sends_an_empty_snapshot(serve, event_log: EventLog) -> None:
     async with serve() as stub:
         call = stub.WatchItemFeatures(pb.WatchItemFeaturesRequest())
         message = await call.read()
@@ -149,9 +146,7 @@ async def test_an_empty_store_sends_an_empty_snapshot(serve, event_log: SqliteEv
     assert (message.snapshot, message.snapshot_end, message.item_ordinals) == (True, True, b"")
 
 
-async def test_training_rows_come_with_history_labels_and_weights(
-    serve, event_log: SqliteEventLog, event: Make
-) -> None:
+async def test_training_rows_come_with_history_labels_and_weights(serve, event_log: EventLog, event: Make) -> None:
     async with serve() as stub:
         offset = await _append(
             event_log, event(1, 0, [0]), event(2, 60, [0, 1]), event(3, 120, [2], user="u:bob"), event(4, 300, [2])
@@ -174,7 +169,7 @@ async def test_training_rows_come_with_history_labels_and_weights(
 
 
 async def test_rows_beyond_the_fold_are_refused_with_a_time_to_come_back(
-    serve, event_log: SqliteEventLog, event: Make
+    serve, event_log: EventLog, event: Make
 ) -> None:
     async with serve() as stub:
         await _status(stub, await _append(event_log, event(1, 0, [0])))
@@ -187,9 +182,7 @@ async def test_rows_beyond_the_fold_are_refused_with_a_time_to_come_back(
 
 
 @pytest.mark.parametrize(("after", "until", "field"), [(-1, 5, "after_offset"), (5, 5, "until_offset")])
-async def test_a_bad_range_is_the_callers_fault(
-    serve, event_log: SqliteEventLog, after: int, until: int, field: str
-) -> None:
+async def test_a_bad_range_is_the_callers_fault(serve, event_log: EventLog, after: int, until: int, field: str) -> None:
     async with serve() as stub:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await _all(stub, pb.GetTrainingRowsRequest(after_offset=after, until_offset=until))
@@ -201,7 +194,7 @@ async def _all(stub, request: pb.GetTrainingRowsRequest) -> list[pb.GetTrainingR
     return [message async for message in stub.GetTrainingRows(request)]
 
 
-async def test_views_name_every_feature(serve, event_log: SqliteEventLog) -> None:
+async def test_views_name_every_feature(serve, event_log: EventLog) -> None:
     async with serve() as stub:
         answer = await stub.ListFeatureViews(pb.ListFeatureViewsRequest())
     by_name = {view.name: view for view in answer.feature_views}
@@ -210,7 +203,7 @@ async def test_views_name_every_feature(serve, event_log: SqliteEventLog) -> Non
     assert answer.feature_schema == FEATURE_SCHEMA
 
 
-async def test_the_status_counts_events_by_type(serve, event_log: SqliteEventLog, event: Make) -> None:
+async def test_the_status_counts_events_by_type(serve, event_log: EventLog, event: Make) -> None:
     cancel = event(3, 2, [0], "purchase-cancel", cancelled="e1")
     async with serve() as stub:
         offset = await _append(event_log, event(1, 0, [0]), event(2, 1, [], "search"), cancel)
@@ -220,7 +213,7 @@ async def test_the_status_counts_events_by_type(serve, event_log: SqliteEventLog
     assert status.lag_p99_ms >= status.lag_p50_ms > 0
 
 
-async def test_a_traced_record_is_folded_like_any_other(serve, event_log: SqliteEventLog, event: Make) -> None:
+async def test_a_traced_record_is_folded_like_any_other(serve, event_log: EventLog, event: Make) -> None:
     parent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
     async with serve() as stub:
         status = await _status(stub, await _append(event_log, event(1, 0, [0], traceparent=parent)))

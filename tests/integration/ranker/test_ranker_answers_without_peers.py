@@ -7,7 +7,8 @@ import asyncio
 import grpc
 import pytest
 
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.settings import CommonSettings
 from headrace.v1 import common_pb2, log_pb2, ranker_pb2
 
 VIEW = 1
@@ -141,7 +142,7 @@ async def test_what_was_shown_is_in_the_log_with_the_features_used(full_shop):
     await full_shop.store.act("v:ann", 3, VIEW)
     response = await full_shop.recommend(page_size=4)
     await full_shop.until(lambda status: status.impressions_logged >= 1)
-    log = SqliteEventLog(full_shop.data_dir / "events.db")
+    log = open_event_log(CommonSettings(data_dir=full_shop.data_dir))
     records = await log.read(0, kinds=["impression"])
     await log.close()
     shown = log_pb2.Impression.FromString(records[-1].payload)

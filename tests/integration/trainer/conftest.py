@@ -17,7 +17,7 @@ from headrace.index.__main__ import compose as compose_index
 from headrace.index.settings import IndexSettings
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog import Record
-from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import RunningServer, running
 from headrace.runtime.settings import CommonSettings
 from headrace.trainer.__main__ import compose
@@ -53,7 +53,7 @@ class Suite:
         return TrainerSettings(**small | changed)
 
     async def write(self, records: list[Record]) -> None:
-        log = SqliteEventLog(self.common.data_dir / "events.db")
+        log = open_event_log(self.common)
         await log.append(records)
         await log.close()
 

@@ -58,6 +58,7 @@ def test_without_a_suite_every_command_says_how_to_start_one(arguments: tuple[st
         (("product", "write"), "name an ID or a --file, not both"),
         (("product", "write", "p1", "--file", "x.json"), "name an ID or a --file, not both"),
         (("product", "write", "--file", "not-there.json"), "--file: cannot be read"),
+        (("import", "events", "f.csv", "--mapping", "not-there.toml"), "not-there.toml: cannot be read"),
         (("train",), "say --from-scratch"),
         (("up", "--only", "kitchen"), "must be among ingest, feature-store"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from headrace.cli.status import Status, facts_of
+from headrace.v1.common_pb2 import CHANNEL_APP, CHANNEL_WEB
 from headrace.v1.index_pb2 import Divergence, GetIndexStatsResponse, SpaceStats
+from headrace.v1.ingest_pb2 import CleaningCount, GetIngestStatusResponse
 
 
 def test_what_holds_the_vectors_is_told_with_its_reason() -> None:
@@ -27,3 +29,14 @@ def test_a_shard_and_replicas_that_differ_are_told() -> None:
         "index shard": "1 of 2",
         "DIVERGED main-1": "from b:1 by sequence 8,192, from c:1 by sequence 4,096",
     }
+
+
+def test_what_each_rule_met_is_told_by_channel() -> None:
+    counts = [
+        CleaningCount(rule="outlier", channel=CHANNEL_WEB, events=1_200),
+        CleaningCount(rule="outlier", channel=CHANNEL_APP, events=3),
+        CleaningCount(rule="cancel-unmatched", events=1),
+    ]
+    told = facts_of(Status(ingest=GetIngestStatusResponse(rule_counts=counts)))
+    assert told["rule outlier"] == "web 1,200, app 3"
+    assert told["rule cancel-unmatched"] == "unspecified 1"

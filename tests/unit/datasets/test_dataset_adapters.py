@@ -132,6 +132,8 @@ def test_invoice_lines_become_purchases_and_cancellations(data: Path) -> None:
     assert first.labels["country"] == "United Kingdom"
     assert (anonymous.user_id, anonymous.visitor_id) == ("", "invoice-536370")
     assert (cancelled.event_type, cancelled.product_details[0].quantity) == ("purchase-cancel", 6)
+    # a credit note is no order
+    assert (cancelled.transaction_id, cancelled.session_id) == ("", "C536379")
     assert (adjusted.event_type, adjusted.product_details[0].quantity) == ("purchase-complete", -10)
     assert debt.product_details[0].price == -11062.06
 
@@ -157,7 +159,7 @@ def test_a_window_takes_its_start_and_leaves_its_end(data: Path) -> None:
 
     inside = events_of(shop, datetime(2010, 12, 1, 9, tzinfo=UTC), datetime(2010, 12, 3, 9, tzinfo=UTC))
 
-    assert [event.transaction_id for event in inside] == ["536370", "C536379"]
+    assert [event.session_id for event in inside] == ["536370", "C536379"]
     assert shop.span.start == datetime(2010, 12, 1, 8, 26, tzinfo=UTC)
     assert events_of(shop, end=shop.span.end) == events_of(shop)
 

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from headrace.feature_store.facts import ProductFact, Tick, UserAct
 from headrace.feature_store.fold import State
+from headrace.feature_store.histories import history_of
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.snapshot import Snapshots
 from headrace.model.candidates import CANDIDATE_FEATURES
 from headrace.model.events import EventCode
+from headrace.model.history import History
 from headrace.model.items import COLUMN, DAY_US, MARKED_FEATURES, NEVER, NO_NEIGHBOUR
 
 Act = Callable[..., UserAct]
@@ -25,10 +27,14 @@ def _column(state: State, ordinal: int, name: str) -> float:
     return float(state.items.features_NF[ordinal, COLUMN[name]])
 
 
+def _history(state: State, user_key: str = "u:ann") -> History:
+    return history_of(state.histories.bytes_of(user_key))
+
+
 def test_a_purchase_is_in_the_history_and_in_every_window(act: Act) -> None:
     state = State()
     state.apply(act(1, 0, [3, 5]))
-    history = state.histories.of(0)
+    history = _history(state)
     assert history.ordinals.tolist() == [3, 5]
     assert history.event_types.tolist() == [EventCode.PURCHASE] * 2
     assert [_column(state, 5, f"purchases_{window}") for window in ("5m", "1h", "1d", "7d")] == [1, 1, 1, 1]
@@ -64,7 +70,7 @@ def test_a_cancellation_takes_counts_back_and_marks_the_history(act: Act) -> Non
     state = State()
     state.apply(act(1, 0, [1, 2]))
     state.apply(act(2, 5, [1], "purchase-cancel"))
-    assert state.histories.of(0).event_types.tolist() == [EventCode.REMOVE, EventCode.PURCHASE]
+    assert _history(state).event_types.tolist() == [EventCode.REMOVE, EventCode.PURCHASE]
     assert _column(state, 1, "purchases_7d") == 0
     assert _column(state, 2, "purchases_7d") == 1
     assert _column(state, 1, "log_purchases_7d") == np.float32(NEVER)
@@ -175,14 +181,14 @@ def test_a_history_keeps_its_newest_events(act: Act) -> None:
     state = State(Rules(history_events=3))
     state.apply(act(1, 0, [1, 2]))
     state.apply(act(2, 1, [3, 4]))
-    assert state.histories.of(0).ordinals.tolist() == [2, 3, 4]
+    assert _history(state).ordinals.tolist() == [2, 3, 4]
 
 
 def test_impressions_and_searches_touch_no_history(act: Act) -> None:
     state = State()
     state.apply(act(1, 0, [], "search"))
     state.apply(Tick(2))
-    assert (len(state.histories), state.offset, state.events_by_type) == (0, 2, {"search": 1})
+    assert (state.histories.count(), state.offset, state.events_by_type) == (0, 2, {"search": 1})
 
 
 def test_a_document_fills_columns_and_a_deletion_marks_them(product: Callable[..., ProductFact]) -> None:

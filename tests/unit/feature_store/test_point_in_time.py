@@ -43,7 +43,7 @@ def _labels(seed: int, moments: Sequence[int], by_time: bool) -> Labels:
 
 def _past(facts: Sequence[Fact], labels: Labels) -> dict[int, tuple[bytes, ...]]:
     """The bytes of every label's row."""
-    fold = PastFold(State(NO_ROWS, VIEWS), SELECTION, labels)
+    fold = PastFold(State(NO_ROWS, views=VIEWS), SELECTION, labels)
     pieces = (facts[start : start + 50] for start in range(0, len(facts) + 50, 50))
     parts = [part for piece in pieces if fold.is_unfinished and (part := fold.fold(piece)) is not None]
     rows = {}
@@ -151,7 +151,7 @@ def _served(state: State, user_key: str) -> Callable[[np.ndarray], np.ndarray]:
         state.items.neighbour_ordinals_NK[:count].copy(),
         state.items.neighbour_weights_NK[:count].copy(),
     )
-    user = state.histories.known_number(user_key)
-    person = Person.of(history_of(b"" if user is None else state.histories.bytes_of(user), user_key), items)
+    state.histories.hold((user_key,))
+    person = Person.of(history_of(state.histories.bytes_of(user_key), user_key), items)
     now_us = state.now_us
     return lambda ordinals: features_for(person, ordinals, items.features_NF[ordinals], now_us)

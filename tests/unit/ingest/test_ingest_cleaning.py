@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.ingest.cleaning import REASONS, Rules, VisitorRates
-from headrace.ingest.identity import event_id, user_key
-from headrace.ingest.validation import time_us
+from headrace.ingest.arrivals import arrival
+from headrace.ingest.bots import VisitorRates
+from headrace.ingest.cleaning import Limits, Rules
 from headrace.v1.common_pb2 import ProductDetail, UserEvent
 
 SECONDS = 1_500_000_000 // 60 * 60
@@ -24,16 +24,12 @@ def event(number: int, event_type: str = "detail-page-view", *, visitor: str = "
 
 def reasons(rules: Rules, *events: UserEvent, now_us: int = NOW_US) -> list[str]:
     bounds = rules.bounds(now_us)
-    judged = [rules.violations(e, event_id(e), user_key(e), time_us(e.event_time), bounds) for e in events]
+    judged = [rules.violations(arrival(e), bounds) for e in events]
     return [found[0].reason if found else "" for found in judged]
 
 
 def rules_of(limit: int = 600, **memory: int) -> Rules:
-    return Rules(earliest_us=0, max_future_skew_us=60_000_000, rates=VisitorRates(limit, **memory))
-
-
-def test_every_reason_is_declared_once() -> None:
-    assert REASONS == ("missing", "unknown-type", "time", "price", "quantity", "too-long", "bot")
+    return Rules(Limits(), rates=VisitorRates(limit, **memory))
 
 
 def test_a_clock_may_run_ahead_by_the_skew_and_no_more() -> None:
@@ -60,11 +56,12 @@ def test_the_next_minute_and_another_visitor_begin_anew() -> None:
 
 def test_a_bot_is_named_by_what_identifies_it() -> None:
     rules = rules_of(1)
-    known = event(2)
-    known.user_id = "u"
-    (found,) = [rules.violations(e, event_id(e), "k", NOW_US, rules.bounds(NOW_US)) for e in (event(1), event(2))][1]
+    known, other = event(2), event(3)
+    known.user_id = other.user_id = "u"
+    bounds = rules.bounds(NOW_US)
+    (found,) = [rules.violations(arrival(e), bounds) for e in (event(1), event(2))][1]
     assert (found.field, found.description) == ("visitor_id", "must send at most 1 product events a minute, sent more")
-    assert rules.violations(known, "other", "k", NOW_US, rules.bounds(NOW_US))[0].field == "user_id"
+    assert [rules.violations(arrival(e), bounds) for e in (known, other)][1][0].field == "user_id"
 
 
 def test_a_wholesale_basket_is_no_bot() -> None:

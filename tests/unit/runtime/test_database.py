@@ -23,7 +23,7 @@ def _things(engine: sa.Engine) -> list[tuple[str, int]]:
 
 @pytest.fixture
 def engine(sql_url: str):
-    engine = open_engine(sql_url)
+    engine = open_engine(sql_url, "THE_URL")
     _table.metadata.create_all(engine)
     yield engine
     engine.dispose()
@@ -56,4 +56,4 @@ def test_any_text_comes_back_as_it_was_and_is_found_again(engine: sa.Engine) -> 
 @pytest.mark.parametrize("url", ["mysql://host/shop", "catalogue.db"])
 def test_another_database_is_refused_by_name(url: str) -> None:
     with pytest.raises(SettingsError, match=r"mysql://… is not supported|'catalogue.db' is no SQLAlchemy URL"):
-        open_engine(url)
+        open_engine(url, "THE_URL")

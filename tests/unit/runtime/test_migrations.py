@@ -81,7 +81,7 @@ def migrated(sql_url: str):
     engines: list[sa.Engine] = []
 
     def to(state: State, version: str) -> sa.Engine:
-        engines.append(open_engine(sql_url))
+        engines.append(open_engine(sql_url, "THE_URL"))
         with engines[-1].begin() as db:
             migrate(db, state.migrations, version)
         return engines[-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 from headrace.cli.doctor.clock import clock
 from headrace.cli.doctor.finding import Finding, failure, ok, warning
+from headrace.runtime.eventlog.kafka_url import KafkaUrl, kafka_url
 from headrace.runtime.settings import CommonSettings, SettingsError, load
 
 _MIGRATED = "the service brings it up to date when it starts"
@@ -27,6 +28,8 @@ def _event_log(common: CommonSettings) -> Iterator[Finding]:
         yield from _embedded_log(common.data_dir / "events.db")
     elif common.event_log_url.startswith("postgres"):
         yield from _postgres("event log", common.event_log_url)
+    else:
+        yield _kafka("event log", kafka_url(common.event_log_url))
 
 
 def _embedded_log(path: Path) -> Iterator[Finding]:
@@ -63,6 +66,26 @@ def _postgres(part: str, url: str) -> Iterator[Finding]:
     except psycopg.Error as error:
         first = str(error).strip().splitlines()[0]
         yield failure(part, f"PostgreSQL does not answer: {first}", "check the URL, the server and the password")
+
+
+def _kafka(part: str, url: KafkaUrl) -> Finding:
+    try:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+    except ModuleNotFoundError:
+        return failure(part, "the package confluent-kafka is not installed", "pip install 'headrace[kafka]'")
+    options: dict[str, str | int | float | bool] = {"bootstrap.servers": url.brokers, "log_level": 0, **url.options}
+    try:
+        # of all topics: one that is asked for by name might be made
+        found = AdminClient(options).list_topics(timeout=5)
+    except KafkaException as error:
+        return failure(part, f"no broker answers: {error.args[0].str()}", "check the URL and the brokers")
+    topic = found.topics.get(url.topic)
+    if topic is None:
+        return ok(part, f"{len(found.brokers)} brokers answer, {url} is not begun yet")
+    if len(topic.partitions) != 1:
+        return failure(part, f"{url} has {len(topic.partitions)} partitions", "name a topic of one partition")
+    return ok(part, f"{url}: one partition, {len(topic.partitions[0].isrs)} in-sync replicas")
 
 
 # psycopg's rows are tuples of anything

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.runtime.errors import FailedPreconditionError
+from headrace.runtime.errors import FailedPreconditionError, TrimmedError
 
 PARTITIONS = 64
 
@@ -74,7 +74,8 @@ class EventLog(Protocol):
     ) -> list[LoggedRecord]:
         """Up to `limit` records with offset > `after_offset`, in order.
 
-        Of all kinds and partitions, unless some are named.
+        Of all kinds and partitions, unless some are named. TrimmedError: what follows on `after_offset` was
+        trimmed away; 0 begins with the oldest record that there is.
         """
         ...
 
@@ -82,12 +83,19 @@ class EventLog(Protocol):
         """Whether there is anything after `after_offset`, waiting up to `timeout_s` for it."""
         ...
 
+    async def offsets_of(self, event_ids: Collection[str]) -> Mapping[str, int]:
+        """Where the records with these event ids are; those that the log does not hold are left out."""
+        ...
+
     async def end(self) -> tuple[int, int]:
         """Offset and append time (Unix µs) of the newest record; (0, 0) when empty."""
         ...
 
     async def trim(self, before_us: int) -> int:
-        """Forgets records appended before a time (and so their event ids); returns how many."""
+        """Forgets records appended before a time (and so their event ids), but for the newest; returns how many.
+
+        In bounded steps, between which others append.
+        """
         ...
 
     async def restore(self, records: Sequence[LoggedRecord]) -> None:
@@ -107,6 +115,12 @@ def check_follows(records: Sequence[LoggedRecord], end: int) -> None:
         if record.offset <= end:
             raise FailedPreconditionError(f"record {record.offset} cannot be restored into a log that ends at {end}")
         end = record.offset
+
+
+def check_not_trimmed(after_offset: int, oldest_offset: int) -> None:
+    """TrimmedError when records are missing between a reader and the oldest that there is; 0 begins with that one."""
+    if 0 < after_offset < oldest_offset - 1:
+        raise TrimmedError(after_offset, oldest_offset)
 
 
 def partition_of(key: str) -> int:

@@ -28,7 +28,7 @@ from typing import Any
 
 from headrace.runtime.clock import now_us
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
-from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, partition_of
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, check_not_trimmed, partition_of
 from headrace.runtime.eventlog.postgres_bell import CHANNEL, Bell
 from headrace.runtime.eventlog.postgres_connection import Connection, Database
 
@@ -50,6 +50,7 @@ _FORGET = """
 WITH gone AS (DELETE FROM event_log_records WHERE "offset" > %s AND "offset" <= %s RETURNING event_id)
 DELETE FROM event_log_ids USING gone WHERE event_log_ids.event_id = gone.event_id
 """
+_OLDEST = b'SELECT "offset" FROM event_log_records ORDER BY "offset" LIMIT 1'
 _TRIM_LIMIT = 10_000
 
 # a notice can be lost with its connection; a look at the end costs one small query
@@ -92,7 +93,15 @@ class PostgresEventLog:
                 values.append(list(wanted))  # type: ignore[arg-type]
         query = f'SELECT {_COLUMNS} FROM event_log_records WHERE {" AND ".join(where)} ORDER BY "offset" LIMIT %s'
         rows = await self._reader.run(partial(_rows, query=query.encode(), values=(*values, limit)))
-        return [_logged(row) for row in rows]
+        found = [_logged(row) for row in rows]
+        # what follows at once is the whole truth; otherwise something may have been there
+        if kinds or partitions or (found and found[0].offset > after_offset + 1):
+            check_not_trimmed(after_offset, await self._oldest())
+        return found
+
+    async def _oldest(self) -> int:
+        rows = await self._reader.run(partial(_rows, query=_OLDEST, values=()))
+        return int(rows[0][0]) if rows else 0
 
     async def wait(self, after_offset: int, timeout_s: float) -> bool:
         until = asyncio.get_running_loop().time() + timeout_s
@@ -105,6 +114,11 @@ class PostgresEventLog:
             if left_s <= 0:
                 return False
             await self._bell.wait(rung, min(left_s, _LOOK_AGAIN_S))
+
+    async def offsets_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        ids = [event_id.encode() for event_id in event_ids]
+        rows = await self._reader.run(partial(_rows, query=_KNOWN.encode(), values=(ids,)))
+        return {event_id.decode(): offset for event_id, offset in rows}
 
     async def end(self) -> tuple[int, int]:
         query = b'SELECT "offset", append_time_us FROM event_log_head'

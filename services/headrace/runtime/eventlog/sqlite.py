@@ -16,13 +16,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.runtime.atomic import make_directory
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
-from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, partition_of
+from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, check_not_trimmed, partition_of
 from headrace.runtime.sqlite import create_tables, make_durable
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ _COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, p
 _POLL_S = 0.005
 # SQLite takes 32,766 variables a statement
 _IN_LIMIT = 1_000
+_TRIM_LIMIT = 10_000
 
 
 class SqliteEventLog:
@@ -54,7 +57,7 @@ class SqliteEventLog:
     """
 
     def __init__(self, path: Path, *, max_waiting: int = 50_000) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         self._path = path
         self._writer = _Connection(path, "eventlog-writer")
         self._reader = _Connection(path, "eventlog-reader")
@@ -82,7 +85,11 @@ class SqliteEventLog:
                 values.append(json.dumps(list(wanted)))  # type: ignore[arg-type]
         query = f'SELECT {_COLUMNS} FROM records WHERE {" AND ".join(where)} ORDER BY "offset" LIMIT ?'
         rows = await self._reader.run(lambda db: db.execute(query, (*values, limit)).fetchall())
-        return [LoggedRecord(*row) for row in rows]
+        found = [LoggedRecord(*row) for row in rows]
+        # what follows at once is the whole truth; otherwise something may have been there
+        if kinds or partitions or (found and found[0].offset > after_offset + 1):
+            check_not_trimmed(after_offset, await self._reader.run(_oldest))
+        return found
 
     async def wait(self, after_offset: int, timeout_s: float) -> bool:
         loop = asyncio.get_running_loop()
@@ -104,11 +111,17 @@ class SqliteEventLog:
             self._watcher = _connect(self._path)
         return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
+    async def offsets_of(self, event_ids: Collection[str]) -> dict[str, int]:
+        return await self._reader.run(lambda db: _offsets_of(db, list(event_ids)))
+
     async def end(self) -> tuple[int, int]:
         return await self._reader.run(_end)
 
     async def trim(self, before_us: int) -> int:
-        return await self._writer.run(lambda db: _trim(db, before_us))
+        trimmed = 0
+        while count := await self._writer.run(lambda db: _trim_some(db, before_us)):
+            trimmed += count
+        return trimmed
 
     async def restore(self, records: Sequence[LoggedRecord]) -> None:
         await self._writer.run(partial(_restore, records=records))
@@ -220,7 +233,14 @@ def _end(db: sqlite3.Connection) -> tuple[int, int]:
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-def _trim(db: sqlite3.Connection, before_us: int) -> int:
-    # the newest record stays, so that offsets go on from it
-    query = 'DELETE FROM records WHERE append_time_us < ? AND "offset" < (SELECT max("offset") FROM records)'
-    return db.execute(query, (before_us,)).rowcount
+def _oldest(db: sqlite3.Connection) -> int:
+    row = db.execute('SELECT "offset" FROM records ORDER BY "offset" LIMIT 1').fetchone()
+    return int(row[0]) if row else 0
+
+
+def _trim_some(db: sqlite3.Connection, before_us: int) -> int:
+    # what is left has no gaps, also where the clock went back; the newest stays, so that offsets go on from it
+    oldest = db.execute('SELECT "offset", append_time_us FROM records ORDER BY "offset" LIMIT ?', (_TRIM_LIMIT,))
+    old = [offset for offset, _ in takewhile(lambda row: row[1] < before_us, oldest)]
+    query = 'DELETE FROM records WHERE "offset" <= ? AND "offset" < (SELECT max("offset") FROM records)'
+    return db.execute(query, (old[-1],)).rowcount if old else 0

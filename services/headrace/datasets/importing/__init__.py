@@ -1,0 +1,1 @@
+"""Anybody's files as events, products and dated facts, by a mapping file."""

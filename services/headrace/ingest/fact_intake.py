@@ -1,0 +1,85 @@
+"""The way of a dated fact from the door into the log: judged, named, joined to its product, appended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.ingest.catalogue import Catalogue
+from headrace.ingest.fact_validation import fact_violations
+from headrace.ingest.identity import digest
+from headrace.ingest.outcomes import Outcome, Result
+from headrace.ingest.validation import Violation
+from headrace.runtime.clock import now_us
+from headrace.runtime.eventlog import Appended, EventLog, Record
+from headrace.runtime.telemetry import counter, traceparent
+from headrace.v1.common_pb2 import DatedFact, EntityKind
+from headrace.v1.log_pb2 import LoggedDatedFact
+
+KIND = "dated-fact"
+
+_facts = counter("headrace.ingest.facts", "{fact}", "dated facts brought to the door, by outcome and reason")
+# whoever searches the log for all that is a person's finds their facts by the key of their events
+_PREFIXES = {EntityKind.ENTITY_KIND_USER: "u:", EntityKind.ENTITY_KIND_VISITOR: "v:"}
+
+
+class FactIntake:
+    """Takes batches of dated facts. A record's id is its whole content, so that any repeat is one."""
+
+    def __init__(self, *, log: EventLog, catalogue: Catalogue) -> None:
+        self._log = log
+        self._catalogue = catalogue
+
+    async def write(self, facts: Sequence[DatedFact]) -> list[Result]:
+        """A result a fact, in order, when every accepted one is durable.
+
+        OverloadedError when the log is behind: then no fact of the batch was taken.
+        """
+        violations = [fact_violations(fact) for fact in facts]
+        taken = [_named(fact) for fact, found in zip(facts, violations, strict=True) if not found]
+        places = iter(await self._log.append(await self._records(taken)))
+        names = iter(taken)
+        results = [
+            _refused(fact, found) if found else _placed(next(names).fact_id, next(places))
+            for fact, found in zip(facts, violations, strict=True)
+        ]
+        for result in results:
+            _facts.add(1, {"outcome": result.outcome.value, "reason": result.reason})
+        return results
+
+    async def _records(self, facts: Sequence[DatedFact]) -> list[Record]:
+        products = [fact.entity_id for fact in facts if fact.entity_kind == EntityKind.ENTITY_KIND_PRODUCT]
+        ordinals = await self._catalogue.ordinals(products)
+        time_us, trace = now_us(), traceparent()
+        return [_record(fact, ordinals.get(fact.entity_id), time_us, trace) for fact in facts]
+
+
+def _named(fact: DatedFact) -> DatedFact:
+    named = DatedFact()
+    named.CopyFrom(fact)
+    named.fact_id = fact.fact_id or _derived_id(fact)
+    return named
+
+
+def _derived_id(fact: DatedFact) -> str:
+    """32 hex digits of SHA-256 over what does not change when a fact is ended, corrected or deleted."""
+    lasting = DatedFact()
+    lasting.CopyFrom(fact)
+    for field in ("valid_until", "revision", "deleted"):
+        lasting.ClearField(field)
+    return digest(lasting.SerializeToString(deterministic=True))
+
+
+def _record(fact: DatedFact, ordinal: int | None, time_us: int, trace: str) -> Record:
+    is_product = fact.entity_kind == EntityKind.ENTITY_KIND_PRODUCT
+    logged = LoggedDatedFact(fact=fact, item_ordinal=ordinal if is_product else None, ingest_time_us=time_us)
+    content = digest(fact.SerializeToString(deterministic=True))
+    key = _PREFIXES.get(fact.entity_kind, "") + fact.entity_id
+    return Record(KIND, key, f"{KIND}:{content}", time_us, logged.SerializeToString(), trace)
+
+
+def _refused(fact: DatedFact, violations: Sequence[Violation]) -> Result:
+    return Result(fact.fact_id, Outcome.REJECTED, violations=violations)
+
+
+def _placed(fact_id: str, place: Appended) -> Result:
+    return Result(fact_id, Outcome.DUPLICATE if place.duplicate else Outcome.ACCEPTED, place.offset)

@@ -1,0 +1,26 @@
+"""What the rules with a memory knew before a restart, from the newest records of the log."""
+
+from __future__ import annotations
+
+from headrace.ingest.arrivals import arrival
+from headrace.ingest.cleaning import Rules
+from headrace.runtime.errors import TrimmedError
+from headrace.runtime.eventlog import EventLog
+from headrace.v1.log_pb2 import LoggedUserEvent
+
+_READ_LIMIT = 2_000
+
+
+async def remember_newest(rules: Rules, log: EventLog, count: int) -> None:
+    """Tells the rules of the user events among the newest `count` records, in the order of the log."""
+    end = (await log.end())[0]
+    offset = max(0, end - count)
+    while offset < end:
+        try:
+            records = await log.read(offset, limit=_READ_LIMIT, kinds=("user-event",))
+        except TrimmedError as error:
+            offset = error.oldest_offset - 1
+            continue
+        for record in records:
+            rules.remember(arrival(LoggedUserEvent.FromString(record.payload).event))
+        offset = records[-1].offset if len(records) == _READ_LIMIT else end
