@@ -193,17 +193,25 @@ class FeatureStore:
             await asyncio.shield(self._flush_rows())
 
     def _fold_slice(self, records: list[LoggedRecord], start: int) -> int:
-        """Folds records from `start` on until the time of a slice is over; where it ended."""
-        end_s = time.perf_counter() + self._settings.fold_slice_s
-        while start < len(records):
-            facts = [fact_of(record) for record in records[start : start + _AT_ONCE]]
-            _fetched.add(self._state.hold_users(facts))
-            for fact in facts:
-                self._fold_fact(fact, records[start].traceparent)
-                start += 1
-                if time.perf_counter() > end_s or self._owner.is_wanted:
-                    return start
-        return start
+        """Folds records from `start` on until the time of a slice is over; where it ended.
+
+        UnavailableError: the first one needs a person whose tier can't be reached; nothing has changed then.
+        """
+        end_s, place = time.perf_counter() + self._settings.fold_slice_s, start
+        try:
+            while place < len(records):
+                facts = [fact_of(record) for record in records[place : place + _AT_ONCE]]
+                _fetched.add(self._state.hold_users(facts))
+                for fact in facts:
+                    self._fold_fact(fact, records[place].traceparent)
+                    place += 1
+                    if time.perf_counter() > end_s or self._owner.is_wanted:
+                        return place
+        except UnavailableError:
+            # those before it are folded, and must be told so: else they would be folded again
+            if place == start:
+                raise
+        return place
 
     def _fold_fact(self, fact: Fact, traceparent: str) -> None:
         if not traceparent:

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.feature_store.facts import Fact, ProductFact, UserAct
+from headrace.feature_store.facts import Fact, IdentityFact, ProductFact, UserAct
+from headrace.feature_store.feature_names import FeatureNames, Keys
 from headrace.feature_store.fold import State
 from headrace.feature_store.in_process_tier import InProcessTier
+from headrace.feature_store.online_features import features_of
 from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.windowed_view import WindowedView
+from headrace.runtime.errors import Faults
 
 VIEW, BUY = "detail-page-view", "purchase-complete"
 DECLARED = (
@@ -140,3 +143,23 @@ def test_a_forgotten_person_is_one_never_seen(shop_facts: Callable[..., list[Fac
         counts.apply(fact)
     np.testing.assert_array_equal(again.of(USERS), counts.of(USERS))
     assert counts.of(["u:1"]).any()
+
+
+def test_a_person_and_their_devices_are_read_together(act: Callable[..., UserAct]) -> None:
+    """And apart again, exactly, once they are taken apart; erasing a key takes what was counted under it."""
+    view = WindowedView("acts", "user", (VIEW, BUY), ("1d",))
+    selection = FeatureNames((view,)).select(("acts", "user_views_1d"), Keys(True, False, False), Faults())
+    assert selection is not None
+    state, none = State(views=(view,)), np.empty(0, np.uint32)
+
+    def read(user_key: str) -> list[float]:
+        return features_of(state, selection, user_key, none, 0)[0].tolist()
+
+    state.apply(act(1, 0, [1], VIEW, user="v:phone"))
+    state.apply(act(2, 1, [2], VIEW, user="u:ann")._replace(device_key="v:phone"))
+    assert read("u:ann") == read("v:phone") == [2, 2]
+    state.apply(IdentityFact(3, "v:phone", "u:ann", is_joined=False))
+    assert read("u:ann") == read("v:phone") == [1, 1]
+    state.erase(["u:ann"])
+    assert read("u:ann") == [0, 0]
+    assert read("v:phone") == [1, 1]
