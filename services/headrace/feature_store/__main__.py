@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from headrace.feature_store.erasing import NAME, Erasing
 from headrace.feature_store.feature_names import FeatureNames
 from headrace.feature_store.fold import State
 from headrace.feature_store.outage import Outage
@@ -27,8 +28,11 @@ from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.view_registry import register, views_of_module
 from headrace.feature_store.windowed_view import WindowedView
+from headrace.runtime.atomic import remove_unfinished
+from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.errors import FailedPreconditionError, UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 
@@ -43,19 +47,24 @@ async def compose(
 ) -> AsyncIterator[Parts]:
     """The feature store over the event log, with declared `views`; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
+    remove_unfinished(folder)
     tier, snapshots, state = await _restored(folder / "snapshots", settings, views)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
     if snapshots.was_refused and not state.offset:
         await _require_beginning(common, folder / "snapshots")
     log = open_event_log(common)
     past = PointInTime(log, Snapshots(folder / "snapshots"), settings.rules(), views, settings.read_limit)
-    store = FeatureStore(log, state, tier, snapshots, rows, settings, FeatureNames(views), past)
+    privacy = open_privacy(common)
+    confirmations = Confirmations(folder / "erasures.json", NAME, privacy)
+    erasing = Erasing(log, snapshots, confirmations, privacy)
+    store = FeatureStore(log, state, tier, snapshots, rows, settings, FeatureNames(views), past, erasing)
     background = Background()
     background.start(store.follow(), "follow the log")
     background.start(store.back_fill(), "back-fill views")
     background.start(store.drift.watch(settings.drift_every_s), "watch drift")
     background.start(store.publish(), "publish items")
     background.start(store.keep_snapshots(), "keep snapshots")
+    background.start(store.keep_erasures(), "keep erasures")
     try:
         yield Parts([FeatureStoreServer(store).face()], background)
     finally:

@@ -34,6 +34,7 @@ class BackFill:
         self.offset = 0
         self.is_near = False
         self._is_finished = not views
+        self._forgotten: list[str] = []
         # no owner of the state: serving goes on meanwhile
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="feature-store-back-fill")
 
@@ -67,6 +68,10 @@ class BackFill:
         for counts in self.counts:
             counts.apply_many(facts)
 
+    def forget(self, user_keys: Sequence[str]) -> None:
+        """Nobody is told apart by these keys in the views, once they are finished."""
+        self._forgotten += user_keys
+
     async def finish(self, offset: int) -> list[ViewCounts]:
         """The views as of `offset`, where the state stands still meanwhile; none when that was told before."""
         if self._is_finished:
@@ -74,6 +79,8 @@ class BackFill:
         while await self._fold_some(offset):
             pass
         for counts in self.counts:
+            for user_key in self._forgotten:
+                counts.forget(user_key)
             # records that change no view are not read
             counts.offset = offset
         self._is_finished = True

@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.feature_store.entities import Codes
-from headrace.feature_store.facts import DatedFact, Entity
+from headrace.feature_store.facts import USER, VISITOR, DatedFact, Entity
 
 NEVER = np.iinfo(np.int64).max
 ALWAYS = np.iinfo(np.int64).min
@@ -50,6 +50,8 @@ ROW = np.dtype(
 )
 
 Rows = NDArray[np.void]
+# the keys of people and devices among the entities
+_PEOPLE = {USER: "u:", VISITOR: "v:"}
 
 
 class DatedFacts:
@@ -134,6 +136,20 @@ class DatedFacts:
         del self._held[entity]
         self._of_kind[entity[0]].discard(entity[1])
         self._products.pop(ordinal, None)
+
+    def user_keys(self) -> Iterable[str]:
+        """People and devices that there are facts about."""
+        for kind, prefix in _PEOPLE.items():
+            yield from (prefix + name for name in self._of_kind.get(kind, ()))
+
+    def erase(self, user_keys: Iterable[str]) -> None:
+        """There never were facts about these people."""
+        gone = set(user_keys)
+        for kind, prefix in _PEOPLE.items():
+            for name in [name for name in self._of_kind.get(kind, ()) if prefix + name in gone]:
+                self._forget((kind, name), NO_ORDINAL)
+        self._due = [due for due in self._due if due[1] in self._held]
+        heapq.heapify(self._due)
 
     def documents(self, entity: Entity, time_us: int, offset: int, store_id: str = "") -> list[bytes]:
         """What held at a moment, as known at an offset; of all stores unless one is named."""

@@ -117,6 +117,9 @@ class Entities:
             self._items_R[row] = _NONE
             heapq.heappush(self._free, row)
 
+    def user_keys(self) -> Iterable[str]:
+        return self._user_rows
+
     def erase_user(self, user_key: str) -> None:
         """Nobody is told apart by the row any more; it is free once its counts have left their windows."""
         row = self._user_rows.pop(user_key, None)

@@ -300,10 +300,16 @@ class State:
                 counts += self.windows.of(row)
         return counts
 
+    def user_keys(self) -> set[str]:
+        """Everybody whom something here names; others may rest in the tier."""
+        held = (self.histories.held_keys(), self.entities.user_keys(), self._visits.user_keys())
+        return set().union(*held, self.identities.keys(), self.dated_facts.user_keys())
+
     def erase(self, user_keys: Iterable[str]) -> None:
         """Takes keys out: their histories, their names at counts, their visits, and what they are joined to."""
         user_keys = list(user_keys)
         self.identities.erase(user_keys)
+        self.dated_facts.erase(user_keys)
         for user_key in user_keys:
             self.histories.hold((user_key,))
             self.histories.erase(user_key)

@@ -70,6 +70,9 @@ class Histories:
             self._held.update((user_key, rows.get(user_key, b"")) for user_key in missing)
         return len(missing)
 
+    def held_keys(self) -> Iterable[str]:
+        return self._held
+
     def append(self, user_key: str, ordinals: NDArray[np.int64], code: int, time_us: int, channel: int) -> None:
         """Adds one event for each item; the oldest go when there are more than the limit."""
         new = np.empty(len(ordinals), EVENT)

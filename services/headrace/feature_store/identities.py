@@ -8,7 +8,8 @@ read, so that taking a device away leaves both profiles exactly as they would be
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from itertools import chain
 
 import numpy as np
 
@@ -66,6 +67,10 @@ class Identities:
         self._apart.add((device, person))
         if self._person_of.get(device) == person:
             self._part(device)
+
+    def keys(self) -> Iterable[str]:
+        """Everybody who is or was joined, logged in, or taken apart."""
+        yield from chain(self._person_of, self._devices_of, self._seen_on, *self._seen_on.values(), *self._apart)
 
     def erase(self, keys: Collection[str]) -> None:
         """The keys were never here."""

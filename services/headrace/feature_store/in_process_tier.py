@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.feature_store.histories import newest_us
 from headrace.runtime.errors import CorruptDataError
+from headrace.runtime.eventlog import partition_of
 
 
 class InProcessTier:
@@ -57,6 +58,12 @@ class InProcessTier:
 
     def rows(self) -> Iterator[tuple[str, bytes]]:
         return iter(list(self._rows.items()))
+
+    def names(self, partitions: Collection[int]) -> Iterator[str]:
+        return (user_key for user_key in list(self._rows) if partition_of(user_key) in partitions)
+
+    def traces_of(self, user_key: str) -> int:
+        return 0
 
     def __len__(self) -> int:
         return len(self._rows)

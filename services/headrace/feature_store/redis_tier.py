@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -200,6 +200,26 @@ class RedisTier:
     def _standings(self) -> list[tuple[Tag, bytes | None]]:
         tags = [Tag(partition) for partition in range(PARTITIONS)]
         return list(zip(tags, self._values([tag.standing for tag in tags]), strict=True))
+
+    def names(self, partitions: Collection[int]) -> Iterator[str]:
+        for partition in partitions:
+            with self._reached():
+                # the client's types allow for its asynchronous twin
+                found = cast("list[bytes]", self._client.zrange(Tag(partition).newest, 0, -1))
+            yield from (user_key.decode() for user_key in found)
+
+    def traces_of(self, user_key: str) -> int:
+        tag = Tag(partition_of(user_key))
+        with self._reached():
+            commands = self._client.pipeline(transaction=False)
+            commands.exists(tag.row(user_key))
+            commands.zscore(tag.newest, user_key)
+            commands.lrange(tag.levels, 0, -1)
+            row, newest, levels = commands.execute()
+            commands = self._client.pipeline(transaction=False)
+            for text in levels:
+                commands.hexists(tag.level(int(text.split()[0])), user_key)
+            return int(row) + (newest is not None) + sum(map(int, commands.execute()))
 
     def _warn_of_settings(self) -> None:
         try:

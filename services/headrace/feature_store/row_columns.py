@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,24 @@ class RowColumns:
             self.labels[rows],
             self.weights[rows],
             self.histories[groups],
+        )
+
+    def without(self, groups: Collection[int]) -> RowColumns:
+        """All groups but some, by their places."""
+        is_kept = np.ones(len(self), np.bool_)
+        is_kept[list(groups)] = False
+        rows = np.repeat(is_kept, self.group_sizes.astype(np.int64))
+        kept = np.flatnonzero(is_kept).tolist()
+        return RowColumns(
+            self.group_offsets[is_kept],
+            self.group_times_us[is_kept],
+            self.group_sizes[is_kept],
+            [self.user_keys[at] for at in kept],
+            self.ordinals[rows],
+            self.features[rows],
+            self.labels[rows],
+            self.weights[rows],
+            [self.histories[at] for at in kept],
         )
 
     def parts(self, limit_bytes: int) -> Iterator[RowColumns]:

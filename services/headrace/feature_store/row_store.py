@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from headrace.feature_store.training_rows import ClosedGroup
 from headrace.runtime.errors import CorruptDataError
 
 log = logging.getLogger(__name__)
+
+# whether a group of this person, closed at this offset, is to go
+IsGone = Callable[[str, int], bool]
 
 _NAME = re.compile(r"rows-(\d{20})-(\d{20})")
 
@@ -59,6 +62,26 @@ class Reading:
                 log.error("rows_corrupt", extra={"file": path.name, "reason": str(error)})
         if self.groups:
             yield RowColumns.of(self.groups)
+
+
+def without(path: Path, is_gone: IsGone) -> int:
+    """Writes a file anew without the groups of people, when it has any; how many it had. On any thread.
+
+    A file that is gone or corrupt holds none that anybody will read.
+    """
+    try:
+        columns = RowColumns.restored(read_columns(path))
+    except FileNotFoundError:
+        return 0
+    except CorruptDataError as error:
+        log.error("rows_corrupt", extra={"file": path.name, "reason": str(error)})
+        path.unlink(missing_ok=True)
+        return 0
+    offsets = columns.group_offsets.tolist()
+    gone = [at for at, user_key in enumerate(columns.user_keys) if is_gone(user_key, offsets[at])]
+    if gone:
+        write_columns(path, columns.without(gone).columns())
+    return len(gone)
 
 
 class RowStore:
@@ -113,6 +136,17 @@ class RowStore:
         self._files.sort(key=lambda file: file.after)
         while len(self._files) > 1 and sum(file.size_bytes for file in self._files) > self._limit_bytes:
             self._files.pop(0).path.unlink(missing_ok=True)
+
+    def erase(self, is_gone: IsGone) -> int:
+        """Drops the groups of people from memory; how many. Nothing may be on its way to a file."""
+        kept = [group for group in self._pending if not is_gone(group.user_key, group.offset)]
+        gone = len(self._pending) - len(kept)
+        self._pending, self.pending_bytes = kept, sum(group.nbytes for group in kept)
+        return gone
+
+    def paths(self) -> list[Path]:
+        """The files, to be written without some people by `without`."""
+        return [file.path for file in self._files]
 
     def _path(self, cut: Cut) -> Path:
         return self._folder / f"rows-{cut.after:020d}-{cut.until:020d}"

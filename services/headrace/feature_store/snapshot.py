@@ -19,6 +19,7 @@ from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.windowed_view import WindowedView
+from headrace.runtime.atomic import sync_directory
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 from headrace.runtime.telemetry import histogram
 
@@ -58,6 +59,14 @@ class Snapshots:
         except UnavailableError as error:
             # what it could have dropped now it drops at the next snapshot
             log.warning("users_not_trimmed", extra={"reason": str(error)})
+
+    def forget_all_but(self, offset: int) -> None:
+        """Leaves one snapshot alone, which must be there: older ones hold people who were forgotten since."""
+        for path in self._paths():
+            if _offset(path) != offset:
+                path.unlink(missing_ok=True)
+        sync_directory(self._folder)
+        self._tier.keep_from(offset)
 
     def newest(
         self, rules: Rules, views: Sequence[WindowedView] = (), is_wanted: Callable[[State], bool] = lambda state: True

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from headrace.feature_store.back_fill import BackFill
 from headrace.feature_store.drift_gauge import DriftGauge
+from headrace.feature_store.erasing import Erasing
 from headrace.feature_store.fact_questions import FactQuestion, HeldFacts, answered
-from headrace.feature_store.facts import Fact
+from headrace.feature_store.facts import Fact, Tick
 from headrace.feature_store.feature_names import FeatureNames, Selection
 from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
@@ -40,6 +41,7 @@ from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
 from headrace.model.history import History
 from headrace.runtime.clock import now_us
+from headrace.runtime.erasures import TOMBSTONE, Erasure, erasure_of
 from headrace.runtime.errors import (
     CorruptDataError,
     DeadlineError,
@@ -122,6 +124,7 @@ class FeatureStore:
         settings: FeatureStoreSettings,
         names: FeatureNames,
         past: PointInTime,
+        erasing: Erasing,
     ) -> None:
         self.names = names or FeatureNames()
         self._log = log
@@ -131,6 +134,11 @@ class FeatureStore:
         self._snapshots = snapshots
         self._rows = rows
         self._settings = settings
+        self._erasing = erasing
+        # erased in memory, with what was erased; not yet in files
+        self._to_rewrite: list[tuple[Erasure, dict[str, int]]] = []
+        self._erased = asyncio.Event()
+        self._erased_offset = 0
         self._owner = StateOwner()
         self._run = self._owner.run
         self.drift = DriftGauge(self._owner, state, rows)
@@ -184,6 +192,59 @@ class FeatureStore:
         return records
 
     async def _fold(self, records: list[LoggedRecord]) -> None:
+        """Folds records; forgetting is an act of its own between them."""
+        start = 0
+        for place, record in enumerate(records):
+            if record.kind == TOMBSTONE:
+                await self._fold_acts(records[start:place])
+                # one that was begun is finished, even when this task is stopped: `close` waits for it
+                await asyncio.shield(self._erase(record))
+                start = place + 1
+        await self._fold_acts(records[start:])
+
+    async def _erase(self, record: LoggedRecord) -> None:
+        erasure = erasure_of(record)
+        # nothing is on its way to a file or to the tier meanwhile
+        async with self._keeping:
+            resting = await asyncio.to_thread(lambda: list(self._tier.names(erasure.partitions)))
+            erased = await self._run(lambda: self._erase_named(erasure, resting))
+            self._to_rewrite.append((erasure, erased))
+        self._advanced([record])
+        self._erased_offset = record.offset
+        self._erased.set()
+
+    def _erase_named(self, erasure: Erasure, resting: list[str]) -> dict[str, int]:
+        people = self._erasing.among(erasure, [*resting, *self._state.user_keys()])
+        self._state.erase(people)
+        self._back_fill.forget(people)
+        self._state.apply(Tick(erasure.offset))
+        return {"people": len(people), "training_groups": self._rows.erase(self._erasing.is_gone(erasure))}
+
+    async def keep_erasures(self) -> None:
+        """Makes durable that people are forgotten, and says so, for ever."""
+        outage = Outage("erase")
+        while True:
+            async with self._keeping:
+                # at first what was durable before a crash, and not said yet
+                await self._erasing.confirm(self._snapshot_offset)
+            await self._erased.wait()
+            self._erased.clear()
+            while self._snapshot_offset < self._erased_offset:
+                try:
+                    await asyncio.shield(self.write_snapshot())
+                except UnavailableError as error:
+                    outage.begin(error)
+                    await asyncio.sleep(_RETRY_AFTER_S)
+            outage.end()
+
+    async def _rewrite(self) -> None:
+        """Takes those who were erased out of the row files: before a snapshot says that they never were."""
+        while self._to_rewrite:
+            erasure, erased = self._to_rewrite[0]
+            await self._erasing.rewrite(erasure, await self._run(self._rows.paths), erased)
+            self._to_rewrite.pop(0)
+
+    async def _fold_acts(self, records: list[LoggedRecord]) -> None:
         start = 0
         while start < len(records):
             end = await self._run(lambda: self._fold_slice(records, start))  # noqa: B023  # awaited at once
@@ -261,6 +322,7 @@ class FeatureStore:
                 return
             self._has_new_views = False
             begun = time.perf_counter()
+            await self._rewrite()
             copy, cut = await self._run(lambda: (self._copy_to_store(), self._rows.cut(self._state.offset)))
             await self._write_rows(cut)
             await self._store(copy)

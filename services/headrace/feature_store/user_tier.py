@@ -8,7 +8,7 @@ first, and whoever restores an older file gets the rows as they were then.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from headrace.feature_store.columns import Columns
@@ -47,6 +47,14 @@ class UserTier(Protocol):
 
     def rows(self) -> Iterator[tuple[str, bytes]]:
         """Everybody, in no particular order."""
+        ...
+
+    def names(self, partitions: Collection[int]) -> Iterator[str]:
+        """Everybody whose key is in one of these partitions of the log, in no particular order."""
+        ...
+
+    def traces_of(self, user_key: str) -> int:
+        """At how many places a server knows the person, at whatever offset; what is in files is not counted."""
         ...
 
     def __len__(self) -> int: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,9 @@ class Visits:
         visit = self._open.pop(user_key)
         visit.last_us = now_us
         self._open[user_key] = visit
+
+    def user_keys(self) -> Iterable[str]:
+        return self._open
 
     def hand_over(self, device_key: str, user_key: str, now_us: int) -> None:
         """The visit on a device goes on as the person's who logged in there, unless that one is in a visit already."""

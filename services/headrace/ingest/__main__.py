@@ -9,8 +9,12 @@ from contextlib import asynccontextmanager
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Limits, Rules
+from headrace.ingest.dead_letters import keep_young
 from headrace.ingest.fact_intake import FactIntake
+from headrace.ingest.forgetting import Forgetting, Manner
+from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.intake import EventIntake
+from headrace.ingest.ledger import Ledger
 from headrace.ingest.remembering import remember_newest
 from headrace.ingest.retention import Retention
 from headrace.ingest.server import IngestServicer, face
@@ -18,6 +22,7 @@ from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
 from headrace.runtime.clock import MICROSECONDS
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 
@@ -38,6 +43,8 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         await remember_newest(rules, log, settings.remembered_records)
         purchases = Purchases(log, window=settings.cancel_window_records)
         await purchases.catch_up()
+        privacy = open_privacy(common)
+        forgotten = Forgotten(privacy)
         intake = EventIntake(
             log=log,
             catalogue=catalogue,
@@ -45,13 +52,29 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             purchases=purchases,
             rules=rules,
             max_inside=settings.max_waiting_records,
+            forgotten=forgotten,
         )
+        forgetting = Forgetting(
+            event_log=log,
+            store=store,
+            ledger=Ledger(store),
+            intake=intake,
+            forgotten=forgotten,
+            purchases=purchases,
+            rules=rules,
+            privacy=privacy,
+            manner=_manner(settings),
+        )
+        await forgetting.open()
+        background.start(forgetting.keep_fresh(), "keep the ledger of forgotten people fresh")
+        background.start(keep_young(store, settings.dead_letter_days), "let old dead letters go")
         servicer = IngestServicer(
             intake=intake,
             catalogue=catalogue,
             facts=FactIntake(log=log, catalogue=catalogue),
             store=store,
             log=log,
+            forgetting=forgetting,
             stream_batch_events=settings.stream_batch_events,
             max_unacknowledged=settings.max_unacknowledged,
             settings=settings.model_dump(),
@@ -62,6 +85,15 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         await background.stop()
         await store.close()
         await log.close()
+
+
+def _manner(settings: IngestSettings) -> Manner:
+    return Manner(
+        consumers=tuple(name.strip() for name in settings.forget_consumers.split(",") if name.strip()),
+        deadline_s=settings.forget_deadline_s,
+        settle_s=settings.forget_settle_s,
+        refresh_s=max(0.05, settings.forget_settle_s / 2),
+    )
 
 
 def _limits(settings: IngestSettings) -> Limits:

@@ -9,6 +9,7 @@ All of it counts in this process: with several replicas a visitor may reach a li
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -55,6 +56,11 @@ class VisitorRates:
         if self._events > self._memory_events:
             self._forget_oldest()
         return True
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        gone = {person for person in {person for person, _ in self._seen} if is_gone(person)}
+        for slot in [slot for slot in self._seen if slot[0] in gone]:
+            self._events -= len(self._seen.pop(slot))
 
     def _forget_oldest(self) -> None:
         # many at once: a dictionary looks for its first entry among all that were deleted before it
@@ -107,6 +113,10 @@ class ViewRuns:
         """The visitor did what bots do not."""
         self._views[hash(user_key) % _PLACES] = 0
         self._runs.pop(user_key, None)
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        for user_key in [user_key for user_key in self._runs if is_gone(user_key)]:
+            self.end(user_key)
 
     def _begin(self, user_key: str, product_id: str, time_us: int) -> str:
         self._runs[user_key] = time_us, time_us, 0, 0.0, 0, product_id
@@ -173,3 +183,7 @@ class Judged:
         if found is None or not found[0] <= time_us <= found[0] + self._refusal_us:
             return None
         return found[1], found[2]
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        for user_key in [user_key for user_key in self._since if is_gone(user_key)]:
+            del self._since[user_key]

@@ -10,7 +10,7 @@ finds the same.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 
@@ -72,6 +72,12 @@ class _Memory:
         while self.decided and self.decided[first := next(iter(self.decided))][0] <= until_offset:
             del self.decided[first]
 
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        gone = {person for person in {person for person, _ in self.lines} if is_gone(person)}
+        if gone:
+            self.lines = {key: lines for key, lines in self.lines.items() if key[0] not in gone}
+            self.by_age = deque(line for line in self.by_age if line.key[0] not in gone)
+
     def _forget_line(self, line: _Line) -> None:
         lines = self.lines[line.key]
         # both are in the order of the log
@@ -107,6 +113,10 @@ class Purchases:
             # no purchase can be cancelled that the log has forgotten
             self.offset = error.oldest_offset - 1
             return await self._log.read(self.offset, limit=_READ_LIMIT, kinds=("user-event",))
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        """Forgets the purchases of people."""
+        self._memory.drop(is_gone)
 
     def draft(self) -> Draft:
         """A view to decide on events that are not in the log yet; it changes nothing."""

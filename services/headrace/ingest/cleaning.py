@@ -11,6 +11,7 @@ was judged a bot, since what was refused is not in the log; it is judged again.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.ingest.arrivals import Arrival
@@ -88,6 +89,12 @@ class Rules:
         if self._outliers is not None and event_type in _PRICED:
             found += self._outliers.violations(one)
         return found
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        """Forgets people: what they sent, and what they were taken for."""
+        for memory in (self._rates, self._runs, self._bots):
+            if memory is not None:
+                memory.drop(is_gone)
 
     def list_product(self, product: Product) -> None:
         """Tells of a product that is written: its price is the usual one while nobody has met it."""

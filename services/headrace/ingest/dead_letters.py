@@ -1,18 +1,25 @@
-"""Sends refused events through the door again, as they were or mended."""
+"""Refused events: sent through the door again, as they were or mended; forgotten with their people; let go when old."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.ingest.identity import digest
+from headrace.ingest.identity import digest, user_key
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome
 from headrace.ingest.storage import DeadLetter, IngestStore
-from headrace.runtime.errors import NotFoundError
+from headrace.runtime.clock import MICROSECONDS, now_us
+from headrace.runtime.errors import NotFoundError, UnavailableError
 from headrace.v1.common_pb2 import UserEvent
 
+log = logging.getLogger(__name__)
+
 _BATCH = 500
+_DAY_US = 86_400 * MICROSECONDS
+_LOOK_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,38 @@ async def replay_mended(
         ]
     )
     return Replayed(len(letters), sum(taken))
+
+
+async def forget_people(store: IngestStore, user_keys: Collection[str]) -> dict[str, int]:
+    """Erases the dead letters of people, and takes their devices out of those of others."""
+    gone: list[int] = []
+    blanked = 0
+    async for letters in _batches(store, (), ""):
+        for letter in letters:
+            event = UserEvent.FromString(letter.refusal.event)
+            if user_key(event) in user_keys:
+                gone.append(letter.id)
+            elif "v:" + event.visitor_id in user_keys:
+                event.visitor_id = ""
+                await store.rewrite_dead_letter(letter.id, event.SerializeToString(deterministic=True))
+                blanked += 1
+    for start in range(0, len(gone), _BATCH):
+        await store.forget_dead_letters(gone[start : start + _BATCH])
+    await store.scrub()
+    return {"letters": len(gone), "devices_blanked": blanked}
+
+
+async def keep_young(store: IngestStore, days: float) -> None:
+    """Lets dead letters go that are older than `days`, for ever."""
+    while True:
+        try:
+            count = await store.forget_dead_letters_before(now_us() - int(days * _DAY_US))
+        except UnavailableError as error:
+            log.warning("dead_letters_unavailable", extra={"reason": str(error)})
+        else:
+            if count:
+                log.info("dead_letters_expired", extra={"count": count})
+        await asyncio.sleep(min(_LOOK_S, days * _DAY_US / MICROSECONDS / 2))
 
 
 async def _batches(store: IngestStore, ids: Collection[int], reason: str) -> AsyncIterator[Sequence[DeadLetter]]:

@@ -12,6 +12,7 @@ from headrace.ingest.arrivals import Arrival, arrival
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
+from headrace.ingest.forgotten import FORGOTTEN, Forgotten
 from headrace.ingest.identity import digest
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE
@@ -53,6 +54,7 @@ class EventIntake:
         store: IngestStore,
         purchases: Purchases,
         rules: Rules,
+        forgotten: Forgotten,
         max_inside: int = 50_000,
     ) -> None:
         """`max_inside` bounds the events that are in `write` at once: what it keeps in memory."""
@@ -61,6 +63,7 @@ class EventIntake:
         self._store = store
         self._purchases = purchases
         self._rules = rules
+        self._forgotten = forgotten
         self._max_inside = max_inside
         self._inside = 0
         self._order = asyncio.Lock()
@@ -91,7 +94,7 @@ class EventIntake:
             await self._pardon_known(brought)
             taken = [one for one in brought if not one.violations]
             appending = self._start_append(await self._records(taken, ingest_time_us))
-        refusals = [_refusal(one, ingest_time_us) for one in brought if one.violations]
+        refusals = [_refusal(one, ingest_time_us) for one in brought if _is_kept(one)]
         # the append goes on when the caller gives up: others may share its commit
         if refusals:
             appended, _ = await asyncio.gather(asyncio.shield(appending), self._store.refuse(refusals))
@@ -102,10 +105,18 @@ class EventIntake:
         _ack_time.record((time.perf_counter() - begun) * 1e3)
         return results
 
+    async def settle(self) -> None:
+        """Returns when everything that was judged before is in the log, or was refused by it."""
+        async with self._order:
+            appending = set(self._appending)
+        if appending:
+            await asyncio.wait(appending)
+
     def _judged(self, event: UserEvent, bounds: TimeBounds, excused: Collection[str]) -> Arrival:
         one = arrival(event)
-        found = self._rules.violations(one, bounds)
+        found = self._forgotten.violations(event, one.user_key, one.time_us) or self._rules.violations(one, bounds)
         one.violations = [violation for violation in found if violation.reason not in excused] if excused else found
+        self._forgotten.blank(event, one.time_us)
         return one
 
     async def _pardon_known(self, brought: Sequence[Arrival]) -> None:
@@ -198,6 +209,11 @@ class EventIntake:
             self.counts.duplicates += number
         else:
             self.counts.rejected_by_reason[reason] += number
+
+
+def _is_kept(one: Arrival) -> bool:
+    """Whether it becomes a dead letter: of people who were forgotten nothing is."""
+    return bool(one.violations) and one.violations[0].reason != FORGOTTEN
 
 
 def _refusal(one: Arrival, refused_time_us: int) -> Refusal:

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.dead_letters import Replayed, replay, replay_mended
 from headrace.ingest.fact_intake import FactIntake
+from headrace.ingest.forgetting import Forgetting
 from headrace.ingest.identity_changes import change_identity
 from headrace.ingest.intake import EventIntake
 from headrace.ingest.outcomes import Outcome, Result
@@ -49,6 +50,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         facts: FactIntake,
         store: IngestStore,
         log: EventLog,
+        forgetting: Forgetting,
         stream_batch_events: int,
         max_unacknowledged: int,
         settings: Mapping[str, object],
@@ -58,6 +60,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._facts = facts
         self._store = store
         self._log = log
+        self._forgetting = forgetting
         self._stream_batch_events = stream_batch_events
         self._max_unacknowledged = max_unacknowledged
         self._rules = [_cleaning_rule(rule, settings) for rule in RULES]
@@ -108,8 +111,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return pb.DeleteProductResponse(offset=await self._catalogue.delete(request.product_id))
 
     async def ForgetUser(self, request: pb.ForgetUserRequest, context: _Context) -> pb.ForgetUserResponse:
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ForgetUser is not served yet")
-        raise AssertionError("abort returned")
+        standing = await self._forgetting.forget(
+            request.user_id, request.visitor_id, include_shared=request.include_shared_devices
+        )
+        return pb.ForgetUserResponse(receipt=standing.receipt, complete=standing.complete)
 
     async def ChangeIdentity(self, request: pb.ChangeIdentityRequest, context: _Context) -> pb.ChangeIdentityResponse:
         joined = _is_join(request.change)

@@ -48,6 +48,14 @@ class IngestSettings(ServingSettings):
     cancel_window_records: int = Field(
         200_000, ge=0, description="newest log records among which a cancelled purchase is looked for"
     )
+    dead_letter_days: float = Field(30.0, gt=0, description="days for which a refused event is kept")
+    forget_consumers: str = Field(
+        "feature-store,trainer", description="who must say that a person is forgotten, separated by commas"
+    )
+    forget_deadline_s: float = Field(60.0, gt=0, description="seconds that they get; what is missing then is pending")
+    forget_settle_s: float = Field(
+        1.0, ge=0, description="seconds until all replicas of the door know who is forgotten; they look twice as often"
+    )
     max_unacknowledged: int = Field(4_096, ge=1, description="events of one stream that may wait for their answer")
     stream_batch_events: int = Field(500, ge=1, description="events of a stream that are written at once")
     max_waiting_records: int = Field(50_000, ge=1, description="records that may wait for the log; more is refused")

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from headrace.ingest.validation import Violation
 from headrace.runtime.atomic import make_directory
-from headrace.runtime.database import AnyText, hold, migrate, open_engine, upsert
+from headrace.runtime.database import AnyText, hold, migrate, open_engine, scrub, upsert
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 
 T = TypeVar("T")
@@ -134,12 +134,12 @@ class IngestStore:
         """Replaces products by what the log says; an older offset never replaces a newer one."""
         await self._in_transaction(partial(_apply, products=products))
 
-    async def folded_offset(self) -> int:
-        """The log up to here was folded into the catalogue by some start."""
-        return await self._in_transaction(_folded_offset)
+    async def folded_offset(self, name: str = _CATALOGUE) -> int:
+        """The log up to here was folded into the catalogue (or `name`) by some start."""
+        return await self._in_transaction(partial(_folded_offset, name=name))
 
-    async def set_folded_offset(self, offset: int) -> None:
-        await self._in_transaction(partial(_set_folded_offset, offset=offset))
+    async def set_folded_offset(self, offset: int, name: str = _CATALOGUE) -> None:
+        await self._in_transaction(partial(_set_folded_offset, offset=offset, name=name))
 
     async def refuse(self, refusals: Sequence[Refusal]) -> None:
         """Keeps refused events. One that is there word for word is brought up to date, not doubled."""
@@ -176,6 +176,24 @@ class IngestStore:
     async def count_dead_letters(self) -> int:
         query = sa.select(sa.func.count()).select_from(_dead_letters)
         return int(await self._in_transaction(lambda db: db.execute(query).scalar_one()))
+
+    async def rewrite_dead_letter(self, letter_id: int, event: bytes) -> None:
+        """Gives a dead letter another event."""
+        query = sa.update(_dead_letters).where(_dead_letters.c.id == letter_id).values(event=event)
+        await self._in_transaction(lambda db: db.execute(query))
+
+    async def forget_dead_letters_before(self, time_us: int) -> int:
+        """Forgets what was refused before a time; how many there were."""
+        query = sa.delete(_dead_letters).where(_dead_letters.c.refused_time_us < time_us)
+        return int(await self._in_transaction(lambda db: db.execute(query).rowcount))
+
+    async def run(self, work: Callable[[sa.Connection], T]) -> T:
+        """Does something in a transaction: for what keeps its tables beside these."""
+        return await self._in_transaction(work)
+
+    async def scrub(self) -> None:
+        """Leaves no copy of deleted rows in the database's files (what a server keeps of them is its own affair)."""
+        await asyncio.get_running_loop().run_in_executor(self._pool, lambda: scrub(self._engine, "dead_letters"))
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.dispose)
@@ -261,13 +279,13 @@ def _apply(db: sa.Connection, *, products: Sequence[StoredProduct]) -> None:
     upsert(db, _products, "ordinal", rows, newest_by="log_offset")
 
 
-def _folded_offset(db: sa.Connection) -> int:
-    query = sa.select(_folds.c.log_offset).where(_folds.c.name == _CATALOGUE)
+def _folded_offset(db: sa.Connection, *, name: str) -> int:
+    query = sa.select(_folds.c.log_offset).where(_folds.c.name == name)
     return int(db.execute(query).scalar() or 0)
 
 
-def _set_folded_offset(db: sa.Connection, *, offset: int) -> None:
-    upsert(db, _folds, "name", [{"name": _CATALOGUE, "log_offset": offset}])
+def _set_folded_offset(db: sa.Connection, *, offset: int, name: str) -> None:
+    upsert(db, _folds, "name", [{"name": name, "log_offset": offset}])
 
 
 def _refuse(db: sa.Connection, *, refusals: Sequence[Refusal]) -> None:

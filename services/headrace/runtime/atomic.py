@@ -10,11 +10,19 @@ from pathlib import Path
 
 from headrace.runtime.errors import CorruptDataError
 
+_UNFINISHED = ".tmp"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left half written anywhere below a folder: nobody else may write there now."""
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
 
 def write_atomically(path: Path, data: bytes) -> str:
     """Writes `data` so that a crash leaves the old file or the new one; returns its SHA-256."""
     make_directory(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}{_UNFINISHED}")
     try:
         _write_durably(temporary, data)
         temporary.replace(path)

@@ -6,6 +6,7 @@ twice at once takes a lock by name (`hold`), and rows that may be there already 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
 from headrace.runtime.settings import SettingsError
-from headrace.runtime.sqlite import make_durable
+from headrace.runtime.sqlite import make_durable, truncate_wal
 
 _DIALECTS = ("sqlite", "postgresql")
 
@@ -126,6 +127,19 @@ def _configuration(folder: Path, db: sa.Connection) -> Config:
     config.set_main_option("script_location", str(folder))
     config.attributes["connection"] = db
     return config
+
+
+def scrub(engine: sa.Engine, table: str) -> None:
+    """Leaves no copy of deleted rows in the files: SQLite writes over them, but its log still holds the pages."""
+    with contextlib.closing(engine.raw_connection()) as connection:
+        # of either driver
+        driver: Any = connection.driver_connection
+        if engine.dialect.name == "postgresql":
+            driver.autocommit = True
+            driver.execute(f"VACUUM {table}")
+            driver.autocommit = False
+        else:
+            truncate_wal(driver)
 
 
 def hold(db: sa.Connection, name: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from headrace.runtime.errors import SettingsError as SettingsError
@@ -17,6 +18,8 @@ from headrace.runtime.eventlog.kafka_url import kafka_url
 
 PREFIX = "HEADRACE_"
 EVENT_LOG_SCHEMES = ("postgresql://", "postgres://", KAFKA)
+# never shown, also where they are wrong
+_SECRETS = ("privacy_key",)
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
 
 
@@ -45,6 +48,9 @@ class CommonSettings(_Given):
         ge=0,
         description="days that records and their event ids are kept, longer than any reader is away; 0: for ever",
     )
+    privacy_key: str = Field(
+        "", repr=False, description="secret of the hashes that stand for people, 16 characters or more; empty: a file"
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     otlp_endpoint: str = Field("", description="OTLP/gRPC receiver, such as http://collector:4317; empty: none")
     trace_ratio: float = Field(1.0, ge=0, le=1, description="share of new traces that are kept")
@@ -59,6 +65,13 @@ class CommonSettings(_Given):
         if url.startswith(KAFKA):
             kafka_url(url)
         return url
+
+    @field_validator("privacy_key")
+    @classmethod
+    def _is_long_enough(cls, key: str) -> str:
+        if key and len(key) < 16:
+            raise ValueError("must be empty or have at least 16 characters")
+        return key
 
 
 class ServingSettings(_Given):
@@ -95,8 +108,12 @@ def load(kind: type[S], environment: Mapping[str, str] | None = None) -> S:
     try:
         return kind(**values)
     except ValidationError as error:
-        faults = [f"{(prefix + str(e['loc'][0])).upper()}={e['input']!r}: {e['msg']}" for e in error.errors()]
+        faults = [f"{(prefix + str(e['loc'][0])).upper()}={_shown(e)}: {e['msg']}" for e in error.errors()]
         raise SettingsError("; ".join(faults)) from error
+
+
+def _shown(fault: ErrorDetails) -> str:
+    return "…" if fault["loc"][0] in _SECRETS else repr(fault["input"])
 
 
 def _refuse_unknown(kind: type[BaseSettings], prefix: str, given: Mapping[str, str]) -> None:

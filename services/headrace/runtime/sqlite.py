@@ -6,6 +6,8 @@ import contextlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from headrace.runtime.atomic import sync_directory
@@ -31,6 +33,8 @@ def make_durable(connection: sqlite3.Connection) -> None:
                 raise
         time.sleep(_RETRY_S)
     connection.execute("PRAGMA synchronous=FULL")
+    # what is deleted is written over: people ask to be forgotten
+    connection.execute("PRAGMA secure_delete=ON")
     _sync_recovered(connection)
 
 
@@ -49,6 +53,33 @@ def _sync_recovered(connection: sqlite3.Connection) -> None:
         os.fsync(file.fileno())
     # its name too: SQLite syncs that only when it made the file itself
     sync_directory(Path(path).parent)
+
+
+def truncate_wal(connection: sqlite3.Connection) -> None:
+    """Brings everything into the file and empties the write-ahead log, which holds pages as they were.
+
+    It waits for who reads. OperationalError: they did not end within the busy timeout.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        (is_busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not is_busy:
+            return
+        if time.monotonic() >= until:
+            raise sqlite3.OperationalError("the write-ahead log is being read: it could not be emptied")
+        time.sleep(_RETRY_S)
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commits what is done in it, alone from the beginning; nothing of it when that fails."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
 
 
 def create_tables(connection: sqlite3.Connection, schema: str) -> None:

@@ -20,9 +20,12 @@ import torch
 
 from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.artifacts import ArtifactStore
+from headrace.runtime.atomic import remove_unfinished
 from headrace.runtime.channels import open_channel
+from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.logs import configure_logs
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
@@ -57,6 +60,7 @@ async def compose(
     encoder = pretrained_encoder(settings)
     event_log = open_event_log(common)
     folder = common.data_dir / "trainer"
+    remove_unfinished(folder)
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
     registry = open_registry(registry_url(settings.registry_url, folder))
     releases = Releases(
@@ -66,11 +70,15 @@ async def compose(
     )
     index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
     feature_store = open_channel(settings.feature_store_address)
-    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers)
+    privacy = open_privacy(common)
+    lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers, privacy)
+    confirmations = Confirmations(folder / "erasures.json", "trainer", privacy)
     board = PlanBoard(registry.plan())
     fit = Fit(settings.activate_coverage, settings.activate_recall)
     publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows, fit)
-    learning = LearningLoop(settings, event_log, lineage, delta_log, releases, board, publisher.wake)
+    learning = LearningLoop(
+        settings, event_log, lineage, delta_log, releases, board, publisher.wake, confirmations, privacy
+    )
     publisher.on_new_space = learning.want_release
     learning.is_filled = publisher.has_filled
     keeper = SpaceKeeper(index, delta_log, releases, board, settings.keep_spaces)
@@ -100,10 +108,11 @@ async def follow(settings: TrainerSettings, common: CommonSettings, peers: Distr
     # rank 0 writes the one that counts
     no_log = DeltaLog(Path(":memory:"), settings.lineage, settings.dimension)
     event_log = open_event_log(common)
+    lineage = Lineage(settings, no_log, checkpoints, encoder, peers, open_privacy(common))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, log.info, "stops_with_rank_0")
     try:
-        await Follower(Lineage(settings, no_log, checkpoints, encoder, peers), peers, event_log).run()
+        await Follower(lineage, peers, event_log).run()
     finally:
         await event_log.close()
         no_log.close()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 # kinds of journal entries
 PRODUCTS, EVENTS, DRIFT, RECONCILE, ROTATE = "products", "events", "drift", "reconcile", "rotate"
+ERASE = "erase"
 # never journalled: bring back a checkpoint, go on waiting, end
 LOAD, BEAT, STOP = "load", "beat", "stop"
-KINDS = (PRODUCTS, EVENTS, DRIFT, RECONCILE, ROTATE, LOAD, BEAT, STOP)
+KINDS = (PRODUCTS, EVENTS, DRIFT, RECONCILE, ROTATE, LOAD, BEAT, STOP, ERASE)
 NO_CHECKPOINT = -1
 
 

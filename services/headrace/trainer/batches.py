@@ -47,6 +47,7 @@ def some_reversed(windows: Windows, share: float, rng: np.random.Generator) -> W
         np.take_along_axis(chosen.channels_BW, places, axis=1),
         chosen.lengths_B,
         np.ones_like(chosen.first_targets_B),
+        chosen.owners_B,
     )
     mixed = windows.at(np.arange(len(windows)))
     for mine, theirs in zip(mixed.columns(), turned.columns(), strict=True):

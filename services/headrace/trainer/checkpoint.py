@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from headrace.runtime.atomic import read_checked, write_atomically
+from headrace.runtime.atomic import read_checked, sync_directory, write_atomically
 from headrace.runtime.errors import CorruptDataError
 from headrace.trainer.arrays import Arrays
 
@@ -48,6 +48,14 @@ class Checkpoints:
         for old in self._manifests()[:-_KEPT]:
             old.unlink()
             old.with_suffix(".safetensors").unlink(missing_ok=True)
+
+    def forget_before(self, entry: int) -> None:
+        """Removes all checkpoints that are older than that of `entry`, which must be there."""
+        for old in self._manifests():
+            if int(old.stem) < entry:
+                old.unlink()
+                old.with_suffix(".safetensors").unlink(missing_ok=True)
+        sync_directory(self._folder)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None when there is none."""

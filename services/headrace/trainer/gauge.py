@@ -8,7 +8,7 @@ B windows, P pairs (one a window), N items, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,15 @@ class Gauge:
         numbers_B = self._numbers()
         order = np.lexsort((self._draws_B, numbers_B))
         places = np.arange(len(order)) - np.searchsorted(numbers_B[order], numbers_B[order])
-        kept = np.sort(order[places < self._size])
+        self._keep(np.sort(order[places < self._size]))
+
+    def erase(self, owners: Collection[int]) -> int:
+        """Forgets the windows of people; how many."""
+        is_kept = ~np.isin(self._windows.owners_B, list(owners))
+        self._keep(np.flatnonzero(is_kept))
+        return int((~is_kept).sum())
+
+    def _keep(self, kept: NDArray[np.int64]) -> None:
         self._windows = self._windows.at(kept)
         self._times_us_B, self._draws_B = self._times_us_B[kept], self._draws_B[kept]
         self._fresh_B = self._fresh_B[kept]

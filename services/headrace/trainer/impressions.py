@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from headrace.model.events import EventCode
+from headrace.runtime.erasures import Erasure
+from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.trainer.arrays import Arrays, packed_json, unpacked_json
+from headrace.trainer.forgotten import Forgotten
 from headrace.trainer.ranker_learner import Groups
 from headrace.trainer.records import Events, Shown
 
@@ -25,6 +28,8 @@ class _Pending:
     features: NDArray[np.float32]
     labels: NDArray[np.uint8]
     time_us: int
+    # a keyed hash of who saw it
+    owner: int
 
 
 class ImpressionJoin:
@@ -34,7 +39,11 @@ class ImpressionJoin:
     token is not waiting (too late, or never logged). The oldest go first when there are too many.
     """
 
-    def __init__(self, window_s: float, limit: int) -> None:
+    def __init__(
+        self, window_s: float, limit: int, privacy: Privacy = UNKEYED, forgotten: Forgotten | None = None
+    ) -> None:
+        self._privacy = privacy
+        self._forgotten = Forgotten() if forgotten is None else forgotten
         self._window_us = int(window_s * 1e6)
         self._limit = limit
         self._pending: dict[str, _Pending] = {}
@@ -45,7 +54,9 @@ class ImpressionJoin:
         for shown in impressions:
             if shown.feature_schema == FEATURE_SCHEMA and len(shown.ordinals) == len(shown.features):
                 labels = np.zeros(len(shown.ordinals), np.uint8)
-                self._pending[shown.token] = _Pending(shown.ordinals, shown.features, labels, shown.time_us)
+                owner = self._privacy.owner(shown.user_key)
+                if not self._forgotten.is_of_one(owner, shown.time_us):
+                    self._pending[shown.token] = _Pending(shown.ordinals, shown.features, labels, shown.time_us, owner)
         for row, token in enumerate(events.tokens):
             if token in self._pending:
                 self._label(self._pending[token], events, row)
@@ -77,7 +88,15 @@ class ImpressionJoin:
             labels,
             np.ones(len(labels), np.float32),
             np.array([len(pending.labels) for pending in closed], np.int64),
+            np.array([pending.owner for pending in closed], np.int64),
         )
+
+    def erase(self, erasure: Erasure) -> int:
+        """Forgets what people were shown; how many lists waited."""
+        gone = [token for token, pending in self._pending.items() if pending.owner in erasure.owners]
+        for token in gone:
+            del self._pending[token]
+        return len(gone)
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -88,6 +107,7 @@ class ImpressionJoin:
         none = np.zeros((0, len(CANDIDATE_FEATURES)), np.float32)
         return {
             "facts": packed_json(facts),
+            "owners": np.array([p.owner for p in waiting], np.int64),
             "ordinals": np.concatenate([np.zeros(0, np.uint32), *(p.ordinals for p in waiting)]),
             "features": np.concatenate([none, *(p.features for p in waiting)]),
             "labels": np.concatenate([np.zeros(0, np.uint8), *(p.labels for p in waiting)]),
@@ -97,8 +117,8 @@ class ImpressionJoin:
         self._now_us, tokens, times, sizes = unpacked_json(arrays["facts"])
         self._pending = {}
         start = 0
-        for token, time_us, size in zip(tokens, times, sizes, strict=True):
+        for token, time_us, size, owner in zip(tokens, times, sizes, arrays["owners"].tolist(), strict=True):
             part = slice(start, start + size)
             ordinals, features = arrays["ordinals"][part].copy(), arrays["features"][part].copy()
-            self._pending[token] = _Pending(ordinals, features, arrays["labels"][part].copy(), time_us)
+            self._pending[token] = _Pending(ordinals, features, arrays["labels"][part].copy(), time_us, owner)
             start += size

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from headrace.model.losses import in_batch_softmax
 from headrace.model.text.encoder import TextEncoder
 from headrace.model.towers import Towers, TowerShape, gap_buckets
+from headrace.runtime.erasures import Erasure
+from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.trainer.arrays import Arrays, Kept, gathered, scatter
 from headrace.trainer.batches import batches, some_reversed
 from headrace.trainer.catalogue import Catalogue
@@ -73,7 +75,11 @@ class Learner:
     """
 
     def __init__(
-        self, settings: TrainerSettings, encoder: TextEncoder | None = None, peers: Peers | None = None
+        self,
+        settings: TrainerSettings,
+        encoder: TextEncoder | None = None,
+        peers: Peers | None = None,
+        privacy: Privacy = UNKEYED,
     ) -> None:
         self._settings = settings
         self._peers = peers or Alone()
@@ -90,10 +96,10 @@ class Learner:
         # sees what is to be learned just before it is; must not change the state
         self.before_learning: Callable[[Windows], None] = lambda _: None
         self._query_optimiser = DenseOptimiser(self.towers.query, _QUERY_RATE)
-        self._sequences = Sequences(max(_KEPT_EVENTS, self.shape.max_length))
+        self._sequences = Sequences(max(_KEPT_EVENTS, self.shape.max_length), privacy)
         self._reservoir = Reservoir(settings.replay_windows, self.shape.max_length + 1)
         self._popularity = Popularity()
-        self._searches = SearchPairs()
+        self._searches = SearchPairs(privacy)
         self._counted = Counted(settings.covisitation_half_life_days)
         self.forecaster = Forecaster(settings.evaluated_places)
         self.rate_control = RateControl(settings)
@@ -130,6 +136,15 @@ class Learner:
         changed = self.catalogue.fold(products).astype(np.int64)
         self._grow()
         return self._moved(changed)
+
+    def erase(self, erasure: Erasure) -> dict[str, int]:
+        """Forgets people; what was held of them. What their acts taught stays in weights and counts."""
+        return {
+            "histories": self._sequences.erase(erasure),
+            "replayed_windows": self._reservoir.erase(erasure.owners),
+            "gauge_windows": self.gauge.erase(erasure.owners),
+            "searches": self._searches.erase(erasure),
+        }
 
     def know(self, count: int) -> None:
         """Makes `count` items exist, of which nothing is known but that they are different ones."""

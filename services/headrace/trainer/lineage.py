@@ -13,15 +13,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.model.text import ngrams
 from headrace.model.text.encoder import EncoderName, TextEncoder
 from headrace.runtime.errors import FailedPreconditionError
-from headrace.trainer.acts import BEAT, DRIFT, EVENTS, LOAD, NO_CHECKPOINT, PRODUCTS, RECONCILE, ROTATE, STOP, Act
+from headrace.runtime.privacy import UNKEYED, Privacy
+from headrace.trainer.acts import (
+    BEAT,
+    DRIFT,
+    ERASE,
+    EVENTS,
+    LOAD,
+    NO_CHECKPOINT,
+    PRODUCTS,
+    RECONCILE,
+    ROTATE,
+    STOP,
+    Act,
+)
 from headrace.trainer.arrays import Kept, gathered, scatter
 from headrace.trainer.checkpoint import Checkpoint, Checkpoints
 from headrace.trainer.delta_log import DeltaLog, Entry
 from headrace.trainer.deltas import Deltas, vectors_digest
+from headrace.trainer.forgotten import Forgotten
 from headrace.trainer.gauge import Reading
 from headrace.trainer.impressions import ImpressionJoin
 from headrace.trainer.learner import Learner
@@ -34,8 +51,8 @@ from headrace.trainer.settings import TrainerSettings
 log = logging.getLogger(__name__)
 
 
-# what the arrays of a checkpoint are; 3: the blend has a rescorer
-STATE_VERSION = 3
+# what the arrays of a checkpoint are; 4: what is kept of people says whose it is
+STATE_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +109,27 @@ class Lineage:
         checkpoints: Checkpoints,
         encoder: TextEncoder | None = None,
         peers: Peers | None = None,
+        privacy: Privacy = UNKEYED,
     ) -> None:
         self._peers = peers or Alone()
-        self.learner = Learner(settings, encoder, self._peers)
+        self._privacy = privacy
+        self.learner = Learner(settings, encoder, self._peers, privacy)
         self.ranker = RankerLearner(settings)
         self._settings = settings
-        self._impressions = ImpressionJoin(settings.impression_window_s, settings.pending_impressions)
+        self._forgotten = Forgotten()
+        self._impressions = ImpressionJoin(
+            settings.impression_window_s, settings.pending_impressions, privacy, self._forgotten
+        )
         self._delta_log = delta_log
         self._checkpoints = checkpoints
         self._parts: dict[str, Kept] = {
             "learner": self.learner,
             "ranker": self.ranker,
             "impressions": self._impressions,
+            "forgotten": self._forgotten,
         }
+        # by erasure, what was erased of it since this process began
+        self.erased: dict[str, dict[str, int]] = {}
         self.standing = Standing()
         # held while what is durable, what is noted as sent and the standing change together
         self._changing = threading.Lock()
@@ -155,7 +180,8 @@ class Lineage:
             if checkpoint.facts["feature_schema"] != FEATURE_SCHEMA:
                 # the ranker network reads other features now: it learns all rows anew
                 log.warning("ranker_begins_anew", extra={"feature_schema": FEATURE_SCHEMA})
-                parts, standing = {"learner": self.learner}, replace(standing, rows_offset=0, rows=0, ranker_loss=0.0)
+                parts = {"learner": self.learner, "forgotten": self._forgotten}
+                standing = replace(standing, rows_offset=0, rows=0, ranker_loss=0.0)
             with self._changing:
                 scatter(parts, checkpoint.arrays)
                 self.standing = replace(standing, checkpoint_offset=standing.offset)
@@ -228,6 +254,24 @@ class Lineage:
         self._count()
         return space
 
+    def erase(self, records: Slice) -> None:
+        """Forgets people whom the slice, which is a tombstone alone, names. `forget_older` is to follow."""
+        self._learn(ERASE, records)
+
+    def forget_older(self) -> None:
+        """Keeps the state as it is, and nothing of what it was before. FailedPreconditionError: an act broke off."""
+        if not self._is_whole:
+            raise FailedPreconditionError("an act of learning broke off: its state cannot be kept")
+        self.checkpoint()
+        self._checkpoints.forget_before(self.standing.checkpoint_entry)
+        self._delta_log.forget_journal(self._checkpoints.oldest_entry())
+
+    def unforgotten(self, groups: Groups, times_us_G: NDArray[np.int64]) -> Groups:
+        """Those of the groups that are not of people who were forgotten since."""
+        if not len(self._forgotten):
+            return groups
+        return groups.at(np.flatnonzero(~self._forgotten.are_of_one(groups.owners_G, times_us_G)))
+
     def learn_rows(self, groups: Groups, complete_offset: int) -> None:
         """Learns training rows of the ranker network, all there are up to an offset."""
         self.ranker.learn(groups)
@@ -285,7 +329,23 @@ class Lineage:
         if kind == DRIFT:
             self._read_gauge()
             return self.learner.drifted(), self.standing
+        if kind == ERASE:
+            return self._erase(records)
         return Deltas.empty(self._settings.dimension), self.standing
+
+    def _erase(self, records: Slice) -> tuple[Deltas, Standing]:
+        for erasure in records.erasures:
+            if erasure.key_fingerprint != self._privacy.fingerprint:
+                facts = {"erasure": erasure.id, "wanted": erasure.key_fingerprint, "own": self._privacy.fingerprint}
+                log.error("privacy_key_differs", extra=facts)
+            self._forgotten.add(erasure)
+            erased = self.learner.erase(erasure) | {
+                "waiting_impressions": self._impressions.erase(erasure),
+                "ranker_groups": self.ranker.erase(erasure.owners),
+            }
+            self.erased[erasure.id] = erased
+        offset, products = records.until, max(records.until, self.standing.products_offset)
+        return Deltas.empty(self._settings.dimension), replace(self.standing, offset=offset, products_offset=products)
 
     def _read_gauge(self) -> None:
         begun = time.perf_counter()

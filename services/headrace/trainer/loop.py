@@ -18,8 +18,12 @@ import torch
 
 from headrace.model.serving_model import ModelError
 from headrace.runtime.clock import now_us
+from headrace.runtime.confirmations import Confirmations
+from headrace.runtime.erasures import TOMBSTONE
+from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.eventlog.patience import Patience, note_late_start
+from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.trainer.comparability import Comparability
@@ -78,6 +82,8 @@ class LearningLoop:
         releases: Releases,
         board: PlanBoard,
         on_deltas: Callable[[], None],
+        confirmations: Confirmations,
+        privacy: Privacy = UNKEYED,
     ) -> None:
         self._settings = settings
         self._log = event_log
@@ -87,6 +93,8 @@ class LearningLoop:
         self._releases = releases
         self._board = board
         self._on_deltas = on_deltas
+        self._confirmations = confirmations
+        self._privacy = privacy
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="learner", initializer=_one_thread)
         # the first slice is due at once; the monotonic clock may count from the machine's start, so 0 is no long ago
         self._slice_begun = -math.inf
@@ -146,12 +154,31 @@ class LearningLoop:
         facts = {"offset": standing.offset, "relearned": len(entries), "different": len(different)}
         log.info("recovered", extra=facts | {"appended": appended, "seconds": round(time.monotonic() - begun, 2)})
         self._on_deltas()
+        await self._confirm()
         if await asyncio.to_thread(lambda: self._delta_log.is_of_other_form):
             await self._rotate(OTHER_FORM)
 
     async def _relearn(self, entry: Entry) -> bool:
         records = await self._patience.insist(lambda: read_slice(self._log, entry.after, entry.until))
-        return await self._work(lambda: self._lineage.relearn(entry, records))
+        is_same = await self._work(lambda: self._lineage.relearn(entry, records))
+        self._note_erased(records)
+        return is_same
+
+    def _note_erased(self, records: Slice) -> None:
+        for erasure in records.erasures:
+            if erasure.id in self._lineage.erased:
+                self._confirmations.note(erasure.id, erasure.offset, self._lineage.erased.pop(erasure.id))
+
+    async def _confirm(self) -> None:
+        """Says that people are forgotten, after every older state that held them is gone."""
+        while self._confirmations.are_due(self._lineage.standing.offset):
+            await self._work(self._lineage.forget_older)
+            self._saved = time.monotonic()
+            try:
+                await self._confirmations.send(self._log, self._lineage.standing.offset)
+            except HeadraceError as error:
+                log.warning("erasure_not_confirmed", extra={"reason": str(error)})
+                await asyncio.sleep(_RETRY_S)
 
     async def _next_records(self) -> Sequence[LoggedRecord]:
         """The records of the next slice, as soon as it is due; none when nothing came for a while.
@@ -163,8 +190,11 @@ class LearningLoop:
             self._is_behind = False
             return []
         while True:
-            records = await self._log.read(offset, limit=self._settings.catch_up_slice_events)
-            self._is_behind = len(records) >= self._settings.catch_up_slice_events
+            found = await self._log.read(offset, limit=self._settings.catch_up_slice_events)
+            self._is_behind = len(found) >= self._settings.catch_up_slice_events
+            records = _up_to_tombstone(found)
+            if records[0].kind == TOMBSTONE:
+                return records
             left = self._slice_begun + self._settings.slice_every_s - time.monotonic()
             if left <= 0 or len(records) >= self._settings.slice_events:
                 self._slice_begun = time.monotonic()
@@ -183,6 +213,9 @@ class LearningLoop:
         self._on_deltas()
 
     async def _learn(self, records: Sequence[LoggedRecord]) -> None:
+        if records[0].kind == TOMBSTONE:
+            await self._erase(records[0])
+            return
         begun = time.perf_counter()
         before = self._lineage.standing
         after, until = before.offset, records[-1].offset
@@ -196,6 +229,12 @@ class LearningLoop:
             self.want_rotation(DRIFTED)
         if self._compared.skew.is_below(self._settings.least_skew):
             self.want_release()
+
+    async def _erase(self, record: LoggedRecord) -> None:
+        records = slice_of([record], record.offset - 1, record.offset)
+        await self._work(lambda: self._lineage.erase(records))
+        self._note_erased(records)
+        await self._confirm()
 
     def _learn_slice(self, records: Sequence[LoggedRecord], after: int, until: int) -> None:
         self._traced(slice_of(records, after, until), self._lineage.learn)
@@ -329,11 +368,17 @@ class LearningLoop:
             await self._work(lambda part=part: self._learn_part(part))  # type: ignore[misc]
 
     def _learn_part(self, part: RowPart) -> None:
-        groups = scored_groups(part, self._towers, self._settings.max_length)
-        self._lineage.learn_rows(groups, part.complete_offset)
+        groups = scored_groups(part, self._towers, self._settings.max_length, self._privacy)
+        self._lineage.learn_rows(self._lineage.unforgotten(groups, part.times_us_G), part.complete_offset)
 
     async def _work(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+
+def _up_to_tombstone(records: Sequence[LoggedRecord]) -> Sequence[LoggedRecord]:
+    """The records before the first tombstone, or it alone: forgetting is an act of its own."""
+    places = (place for place, record in enumerate(records) if record.kind == TOMBSTONE)
+    return records[: max(1, next(places, len(records)))]
 
 
 def _measure_rate(before: Standing, now: Standing) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.runtime.erasures import Erasure
+from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.trainer.arrays import Arrays, packed_json, unpacked_json
 from headrace.trainer.records import Events, Searched
 
@@ -35,9 +37,11 @@ class Lesson:
 class SearchPairs:
     """Searches and what the same person then viewed, put in the cart or bought; bounded."""
 
-    def __init__(self) -> None:
+    def __init__(self, privacy: Privacy = UNKEYED) -> None:
+        self._privacy = privacy
         self._last: dict[str, tuple[str, int]] = {}
-        self._pairs: deque[tuple[str, int]] = deque(maxlen=_KEPT_PAIRS)
+        # words, item, and a keyed hash of who looked for it
+        self._pairs: deque[tuple[str, int, int]] = deque(maxlen=_KEPT_PAIRS)
 
     def fold(self, searches: Sequence[Searched], events: Events) -> int:
         """Takes in a slice; how many new pairs it made. A search counts from the moment that it is known."""
@@ -50,16 +54,25 @@ class SearchPairs:
         self._pairs.extend(found)
         return len(found)
 
-    def _pair(self, events: Events, row: int) -> tuple[str, int] | None:
-        query, asked_us = self._last.get(events.user_keys[events.users[row]], ("", 0))
+    def _pair(self, events: Events, row: int) -> tuple[str, int, int] | None:
+        user_key = events.user_keys[events.users[row]]
+        query, asked_us = self._last.get(user_key, ("", 0))
         is_answer = query and 0 <= events.times_us[row] - asked_us <= _ANSWER_US
-        return (query, int(events.ordinals[row])) if is_answer else None
+        return (query, int(events.ordinals[row]), self._privacy.owner(user_key)) if is_answer else None
+
+    def erase(self, erasure: Erasure) -> int:
+        """Forgets what people looked for; how many searches."""
+        before = len(self._last) + len(self._pairs)
+        self._last = {key: asked for key, asked in self._last.items() if not erasure.names(self._privacy, key)}
+        kept = [pair for pair in self._pairs if pair[2] not in erasure.owners]
+        self._pairs = deque(kept, maxlen=_KEPT_PAIRS)
+        return before - len(self._last) - len(self._pairs)
 
     def sample(self, count: int, rng: np.random.Generator) -> Lesson:
         """Up to `count` pairs."""
         count = min(count, len(self._pairs))
         chosen = [self._pairs[i] for i in rng.integers(0, max(len(self._pairs), 1), count)]
-        return Lesson(tuple(query for query, _ in chosen), np.array([at for _, at in chosen], np.int64))
+        return Lesson(tuple(query for query, _, _ in chosen), np.array([at for _, at, _ in chosen], np.int64))
 
     def arrays(self) -> Arrays:
         return {"state": packed_json([self._last, list(self._pairs)])}
@@ -67,7 +80,7 @@ class SearchPairs:
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         last, pairs = unpacked_json(arrays["state"])
         self._last = {key: (query, time_us) for key, (query, time_us) in last.items()}
-        self._pairs = deque([(query, at) for query, at in pairs], maxlen=_KEPT_PAIRS)
+        self._pairs = deque([(query, at, owner) for query, at, owner in pairs], maxlen=_KEPT_PAIRS)
 
 
 def pseudo_queries(texts: Sequence[str], rng: np.random.Generator) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ G groups, R rows, C rows of the largest group kept, F features.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,14 +53,16 @@ class Groups:
     labels_R: NDArray[np.uint8]
     weights_R: NDArray[np.float32]
     sizes_G: NDArray[np.int64]
+    # keyed hashes of whose they are; 0 for nobody's who can be forgotten
+    owners_G: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.sizes_G)
 
     @classmethod
     def empty(cls) -> Groups:
-        features = np.zeros((0, len(CANDIDATE_FEATURES)), np.float32)
-        return cls(features, np.zeros(0, np.uint8), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        features, none = np.zeros((0, len(CANDIDATE_FEATURES)), np.float32), np.zeros(0, np.int64)
+        return cls(features, np.zeros(0, np.uint8), np.zeros(0, np.float32), none, none)
 
     def at(self, chosen: NDArray[np.int64]) -> Groups:
         """Some of the groups, in the order named."""
@@ -68,7 +70,7 @@ class Groups:
         sizes = self.sizes_G[chosen]
         firsts = np.repeat(ends[chosen] - sizes, sizes)
         rows = firsts + np.arange(len(firsts)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return Groups(self.features_RF[rows], self.labels_R[rows], self.weights_R[rows], sizes)
+        return Groups(self.features_RF[rows], self.labels_R[rows], self.weights_R[rows], sizes, self.owners_G[chosen])
 
     def joined(self, other: Groups) -> Groups:
         return Groups(
@@ -76,6 +78,7 @@ class Groups:
             np.concatenate([self.labels_R, other.labels_R]),
             np.concatenate([self.weights_R, other.weights_R]),
             np.concatenate([self.sizes_G, other.sizes_G]),
+            np.concatenate([self.owners_G, other.owners_G]),
         )
 
     def with_positives(self) -> Groups:
@@ -147,6 +150,10 @@ class RankerLearner:
         for name, value in self.averaged.state_dict().items():
             value.lerp_(learned[name], 1 - decay)
 
+    def erase(self, owners: Collection[int]) -> int:
+        """Forgets the kept groups of people; how many."""
+        return self._kept.erase(owners)
+
     def arrays(self) -> Arrays:
         counts = {"counts": np.array([self._steps, self.rows]), "loss": np.array([self.loss])}
         return gathered(self._parts) | counts
@@ -166,24 +173,28 @@ class _KeptGroups:
         self._labels_GC = np.zeros((0, _KEPT_ROWS), np.uint8)
         self._weights_GC = np.zeros((0, _KEPT_ROWS), np.float32)
         self._sizes_G = np.zeros(0, np.int64)
-        self._seen = 0
+        self._owners_G = np.zeros(0, np.int64)
+        self._seen = self._filled = 0
 
     def add(self, groups: Groups, rng: np.random.Generator) -> None:
         ends = np.cumsum(groups.sizes_G)
-        for start, end in zip(ends - groups.sizes_G, ends, strict=True):
+        for start, end, owner in zip(ends - groups.sizes_G, ends, groups.owners_G, strict=True):
             slot = self._slot(rng)
             if slot is not None:
                 rows = slice(start, end)
+                self._owners_G[slot] = owner
                 self._put(slot, groups.features_RF[rows], groups.labels_R[rows], groups.weights_R[rows])
 
     def _slot(self, rng: np.random.Generator) -> int | None:
         self._seen += 1
-        if self._seen <= self._size:
-            self._features_GCF = _longer(self._features_GCF, self._seen, self._size)
-            self._labels_GC = _longer(self._labels_GC, self._seen, self._size)
-            self._weights_GC = _longer(self._weights_GC, self._seen, self._size)
-            self._sizes_G = _longer(self._sizes_G, self._seen, self._size)
-            return self._seen - 1
+        if self._filled < self._size:
+            self._filled += 1
+            self._features_GCF = _longer(self._features_GCF, self._filled, self._size)
+            self._labels_GC = _longer(self._labels_GC, self._filled, self._size)
+            self._weights_GC = _longer(self._weights_GC, self._filled, self._size)
+            self._sizes_G = _longer(self._sizes_G, self._filled, self._size)
+            self._owners_G = _longer(self._owners_G, self._filled, self._size)
+            return self._filled - 1
         slot = int(rng.integers(0, self._seen))
         return slot if slot < self._size else None
 
@@ -197,14 +208,24 @@ class _KeptGroups:
         self._sizes_G[slot] = len(order)
 
     def sample(self, count: int, rng: np.random.Generator) -> Groups:
-        filled = min(self._seen, self._size)
-        if not filled or not count:
+        if not self._filled or not count:
             return Groups.empty()
-        chosen = rng.integers(0, filled, count)
+        chosen = rng.integers(0, self._filled, count)
         sizes = self._sizes_G[chosen]
         inside = np.arange(_KEPT_ROWS) < sizes[:, None]
         features = self._features_GCF[chosen][inside].astype(np.float32)
-        return Groups(features, self._labels_GC[chosen][inside], self._weights_GC[chosen][inside], sizes)
+        labels, weights = self._labels_GC[chosen][inside], self._weights_GC[chosen][inside]
+        return Groups(features, labels, weights, sizes, self._owners_G[chosen])
+
+    def erase(self, owners: Collection[int]) -> int:
+        """Forgets the groups of people; how many. What comes next fills their places."""
+        kept = np.flatnonzero(~np.isin(self._owners_G[: self._filled], list(owners)))
+        gone = self._filled - len(kept)
+        if gone:
+            self._features_GCF, self._labels_GC = self._features_GCF[kept], self._labels_GC[kept]
+            self._weights_GC, self._sizes_G = self._weights_GC[kept], self._sizes_G[kept]
+            self._owners_G, self._filled = self._owners_G[kept], len(kept)
+        return gone
 
     def arrays(self) -> Arrays:
         return {
@@ -212,7 +233,8 @@ class _KeptGroups:
             "labels_GC": self._labels_GC,
             "weights_GC": self._weights_GC,
             "sizes_G": self._sizes_G,
-            "seen": np.array([self._seen]),
+            "owners_G": self._owners_G,
+            "seen": np.array([self._seen, self._filled]),
         }
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -220,7 +242,8 @@ class _KeptGroups:
         self._labels_GC = arrays["labels_GC"].copy()
         self._weights_GC = arrays["weights_GC"].copy()
         self._sizes_G = arrays["sizes_G"].copy()
-        self._seen = int(arrays["seen"][0])
+        self._owners_G = arrays["owners_G"].copy()
+        self._seen, self._filled = (int(count) for count in arrays["seen"])
 
 
 def _longer(array: NDArray[Any], rows: int, most: int) -> NDArray[Any]:
@@ -235,4 +258,4 @@ def _some_hidden(groups: Groups, rng: np.random.Generator) -> Groups:
     features = groups.features_RF.copy()
     for name in RETRIEVAL_FEATURES[:2]:
         features[hidden_R, CANDIDATE_FEATURES.index(name)] = 0
-    return Groups(features, groups.labels_R, groups.weights_R, groups.sizes_G)
+    return Groups(features, groups.labels_R, groups.weights_R, groups.sizes_G, groups.owners_G)

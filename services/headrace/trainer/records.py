@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.model.events import EVENT_CODES
+from headrace.runtime.erasures import TOMBSTONE, Erasure, erasure_of
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.v1 import common_pb2, log_pb2
 
@@ -61,6 +62,7 @@ class Shown:
     """A list that a person saw, with the features that it was ranked by."""
 
     token: str
+    user_key: str
     ordinals: NDArray[np.uint32]  # R
     features: NDArray[np.float32]  # R × F
     feature_schema: str
@@ -77,6 +79,8 @@ class Slice:
     products: tuple[Product, ...] = ()
     searches: tuple[Searched, ...] = ()
     impressions: tuple[Shown, ...] = ()
+    # who is to be forgotten from here on
+    erasures: tuple[Erasure, ...] = ()
     traceparent: str = ""
     append_times_us: tuple[int, ...] = ()
 
@@ -123,6 +127,7 @@ def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
     products: list[Product] = []
     searches: list[Searched] = []
     impressions: list[Shown] = []
+    erasures: list[Erasure] = []
     for record in records:
         if record.kind == "user-event":
             _add_event(record.payload, rows, searches)
@@ -130,6 +135,8 @@ def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
             products.append(_product(record.offset, log_pb2.ProductChange.FromString(record.payload)))
         elif record.kind == "impression":
             impressions.append(_shown(log_pb2.Impression.FromString(record.payload)))
+        elif record.kind == TOMBSTONE:
+            erasures.append(erasure_of(record))
     traces = [record.traceparent for record in records if record.traceparent]
     return Slice(
         after,
@@ -138,6 +145,7 @@ def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
         tuple(products),
         tuple(searches),
         tuple(impressions),
+        tuple(erasures),
         traces[-1] if traces else "",
         tuple(record.append_time_us for record in records),
     )
@@ -178,6 +186,7 @@ def _shown(impression: log_pb2.Impression) -> Shown:
     matrix = impression.features
     return Shown(
         impression.attribution_token,
+        impression.user_key,
         np.frombuffer(impression.item_ordinals, "<u4"),
         np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns),
         impression.feature_schema,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from headrace.trainer.arrays import Arrays
 from headrace.trainer.sequences import Windows
 
-_NAMES = ("ordinals", "event_types", "times_us", "channels", "lengths", "first_targets")
+_NAMES = ("ordinals", "event_types", "times_us", "channels", "lengths", "first_targets", "owners")
 
 
 class Reservoir:
@@ -41,6 +41,12 @@ class Reservoir:
         if not len(self._windows):
             return self._windows
         return self._windows.at(rng.integers(0, len(self._windows), count))
+
+    def erase(self, owners: Collection[int]) -> int:
+        """Forgets the windows of people; how many. What comes next fills their places."""
+        kept = ~np.isin(self._windows.owners_B, list(owners))
+        self._windows = self._windows.at(np.flatnonzero(kept))
+        return int((~kept).sum())
 
     def arrays(self) -> Arrays:
         return dict(zip(_NAMES, self._windows.columns(), strict=True)) | {"seen": np.array([self._seen])}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import fill_vector_features
 from headrace.model.history import History
 from headrace.model.towers import gap_buckets
+from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.trainer.past_towers import PastTowers, TowerHistory
 from headrace.trainer.ranker_learner import Groups
 from headrace.trainer.rows import RowPart
@@ -21,7 +22,7 @@ from headrace.trainer.sequences import Windows
 _AT_ONCE = 256
 
 
-def scored_groups(part: RowPart, towers: TowerHistory, max_length: int) -> Groups:
+def scored_groups(part: RowPart, towers: TowerHistory, max_length: int, privacy: Privacy = UNKEYED) -> Groups:
     """The groups, each with the scores of towers that had learned nothing since it began; zeros without such.
 
     Zeros too for a person without history: there the vector says only what popularity says better.
@@ -34,7 +35,8 @@ def scored_groups(part: RowPart, towers: TowerHistory, max_length: int) -> Group
             rows = slice(ends[group] - part.sizes_G[group], ends[group])
             items_RD = past.item_vectors(part.ordinals_R[rows].astype(np.int64))
             fill_vector_features(features[rows], items_RD @ user_D)
-    return Groups(features, part.labels_R, part.weights_R, part.sizes_G)
+    owners_G = np.array([privacy.owner(user_key) for user_key in part.user_keys], np.int64)
+    return Groups(features, part.labels_R, part.weights_R, part.sizes_G, owners_G)
 
 
 def _by_towers(part: RowPart, towers: TowerHistory) -> Iterator[tuple[PastTowers, Sequence[int]]]:

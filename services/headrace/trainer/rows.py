@@ -28,6 +28,7 @@ class RowPart:
     sizes_G: NDArray[np.int64]
     times_us_G: NDArray[np.int64]
     histories: tuple[History, ...]
+    user_keys: tuple[str, ...]
     # everything up to here has been handed out with this part
     complete_offset: int
 
@@ -64,6 +65,7 @@ def _part(response: feature_store_pb2.GetTrainingRowsResponse) -> RowPart:
         np.frombuffer(response.group_sizes, "<u4").astype(np.int64),
         np.frombuffer(response.group_times_us, "<i8"),
         _histories(response),
+        tuple(response.user_keys),
         max(response.complete_offset, reached),
     )
 

@@ -18,6 +18,8 @@ from headrace.model.events import COUNTED_CODES
 from headrace.model.growing import grown
 from headrace.model.history import VISIT_GAP_US
 from headrace.model.towers import event_gaps, gap_buckets
+from headrace.runtime.erasures import Erasure
+from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.trainer.arrays import Arrays, packed_json, unpacked_json
 from headrace.trainer.records import Events
 
@@ -33,6 +35,8 @@ class Grown:
     event_types: NDArray[np.uint8]
     times_us: NDArray[np.int64]
     channels: NDArray[np.uint8]
+    # a keyed hash of whose they are; 0 for nobody's who can be forgotten
+    owner: int = 0
 
     def __len__(self) -> int:
         return len(self.ordinals)
@@ -41,9 +45,13 @@ class Grown:
 class Sequences:
     """The last `kept` events of each person, as columns."""
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, privacy: Privacy = UNKEYED) -> None:
         self._kept = kept
+        self._privacy = privacy
         self._users: dict[str, int] = {}
+        # by number, which is never given again; "" where the person was forgotten
+        self._keys: list[str] = []
+        self._owners_U = np.zeros(0, np.int64)
         self._columns: dict[str, NDArray[Any]] = {name: np.zeros((0, kept), kind) for name, kind in _COLUMNS}
         # events ever, of which the last `kept` are here
         self._totals_U = np.zeros(0, np.int64)
@@ -55,15 +63,36 @@ class Sequences:
         """Takes in events; everybody that did something, with what they did before."""
         users = np.array([self._number(key) for key in events.user_keys], np.int64)
         for name in self._columns:
-            self._columns[name] = grown(self._columns[name], len(self._users))
-        self._totals_U = grown(self._totals_U, len(self._users))
+            self._columns[name] = grown(self._columns[name], len(self._keys))
+        self._totals_U = grown(self._totals_U, len(self._keys))
+        self._grow_owners()
         order = np.argsort(events.users, kind="stable")
         bounds = np.searchsorted(events.users[order], np.arange(len(users) + 1))
         new = {name: getattr(events, name)[order] for name, _ in _COLUMNS}
         return [self._extend(int(user), new, bounds[i], bounds[i + 1]) for i, user in enumerate(users)]
 
     def _number(self, key: str) -> int:
-        return self._users.setdefault(key, len(self._users))
+        number = self._users.setdefault(key, len(self._keys))
+        if number == len(self._keys):
+            self._keys.append(key)
+        return number
+
+    def _grow_owners(self) -> None:
+        known = len(self._owners_U)
+        new = [self._privacy.owner(key) for key in self._keys[known:]]
+        if new:
+            self._owners_U = np.concatenate([self._owners_U, np.array(new, np.int64)])
+
+    def erase(self, erasure: Erasure) -> int:
+        """Forgets people with their keys; how many."""
+        named = np.flatnonzero(np.isin(self._owners_U, list(erasure.owners))).tolist()
+        users = [user for user in named if erasure.names(self._privacy, self._keys[user])]
+        for user in users:
+            del self._users[self._keys[user]]
+            self._keys[user] = ""
+            for column in (*self._columns.values(), self._owners_U, self._totals_U):
+                column[user] = 0
+        return len(users)
 
     def _extend(self, user: int, new: Mapping[str, NDArray[Any]], start: int, end: int) -> Grown:
         total = int(self._totals_U[user])
@@ -73,15 +102,18 @@ class Sequences:
         for name, column in whole.items():
             self._columns[name][user, :kept] = column[-kept:] if kept else column
         self._totals_U[user] = total + end - start
-        return Grown(old=old, **whole)
+        return Grown(old=old, owner=int(self._owners_U[user]), **whole)
 
     def arrays(self) -> Arrays:
-        count = len(self._users)
+        count = len(self._keys)
         columns = {name: column[:count] for name, column in self._columns.items()}
-        return columns | {"totals_U": self._totals_U[:count], "users": packed_json(list(self._users))}
+        people: Arrays = {"users": packed_json(self._keys), "owners_U": self._owners_U}
+        return columns | people | {"totals_U": self._totals_U[:count]}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._users = {key: number for number, key in enumerate(unpacked_json(arrays["users"]))}
+        self._keys = unpacked_json(arrays["users"])
+        self._users = {key: number for number, key in enumerate(self._keys) if key}
+        self._owners_U = arrays["owners_U"].copy()
         self._columns = {name: arrays[name].copy() for name, _ in _COLUMNS}
         self._totals_U = arrays["totals_U"].copy()
 
@@ -96,6 +128,8 @@ class Windows:
     channels_BW: NDArray[np.uint8]
     lengths_B: NDArray[np.int32]
     first_targets_B: NDArray[np.int32]
+    # keyed hashes of whose they are; 0 for nobody's who can be forgotten
+    owners_B: NDArray[np.int64]
 
     @classmethod
     def empty(cls, rows: int, width: int) -> Windows:
@@ -106,6 +140,7 @@ class Windows:
             np.zeros((rows, width), np.uint8),
             np.zeros(rows, np.int32),
             np.zeros(rows, np.int32),
+            np.zeros(rows, np.int64),
         )
 
     @classmethod
@@ -136,6 +171,7 @@ class Windows:
             self.channels_BW,
             self.lengths_B,
             self.first_targets_B,
+            self.owners_B,
         )
 
     def at(self, rows: NDArray[np.int64]) -> Windows:
@@ -189,6 +225,7 @@ def windows_of(people: Sequence[Grown], length: int) -> Windows:
         windows.times_us_BW[row, :size] = person.times_us[start:end]
         windows.channels_BW[row, :size] = person.channels[start:end]
         windows.lengths_B[row], windows.first_targets_B[row] = size, first - start
+        windows.owners_B[row] = person.owner
     return windows
 
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/ingest.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"@\n\x16WriteUserEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.headrace.v1.UserEvent\"D\n\x17WriteUserEventsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WriteResult\"\x84\x02\n\x0bWriteResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x07outcome\x18\x02 \x01(\x0e\x32 .headrace.v1.WriteResult.Outcome\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.headrace.v1.FieldViolation\x12\x0e\n\x06reason\x18\x05 \x01(\t\"e\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\"R\n\x17StreamUserEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UserEvent\"V\n\x18StreamUserEventsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x18.headrace.v1.WriteResult\">\n\x14WriteProductsRequest\x12&\n\x08products\x18\x01 \x03(\x0b\x32\x14.headrace.v1.Product\"B\n\x15WriteProductsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WriteResult\":\n\x11WriteFactsRequest\x12%\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x16.headrace.v1.DatedFact\"?\n\x12WriteFactsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WriteResult\"*\n\x14\x44\x65leteProductRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\"\'\n\x15\x44\x65leteProductResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"8\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\"%\n\x12\x46orgetUserResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\"\xbc\x01\n\x15\x43hangeIdentityRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x39\n\x06\x63hange\x18\x03 \x01(\x0e\x32).headrace.v1.ChangeIdentityRequest.Change\"C\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43HANGE_JOIN\x10\x01\x12\x10\n\x0c\x43HANGE_SPLIT\x10\x02\"(\n\x16\x43hangeIdentityResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"\x18\n\x16GetIngestStatusRequest\"\xb4\x03\n\x17GetIngestStatusResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x03\x12V\n\x12rejected_by_reason\x18\x03 \x03(\x0b\x32:.headrace.v1.GetIngestStatusResponse.RejectedByReasonEntry\x12\x18\n\x10products_written\x18\x04 \x01(\x03\x12\x16\n\x0elog_end_offset\x18\x05 \x01(\x03\x12\x30\n\x0clog_end_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x07 \x01(\x03\x12\r\n\x05items\x18\x08 \x01(\x03\x12(\n\x05rules\x18\t \x03(\x0b\x32\x19.headrace.v1.CleaningRule\x12/\n\x0brule_counts\x18\n \x03(\x0b\x32\x1a.headrace.v1.CleaningCount\x1a\x37\n\x15RejectedByReasonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa7\x02\n\x0c\x43leaningRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32 .headrace.v1.CleaningRule.Action\x12\x10\n\x08looks_at\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x39\n\x08settings\x18\x05 \x03(\x0b\x32\'.headrace.v1.CleaningRule.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x11\n\rACTION_REFUSE\x10\x01\x12\x0f\n\x0b\x41\x43TION_MARK\x10\x02\"T\n\rCleaningCount\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12%\n\x07\x63hannel\x18\x02 \x01(\x0e\x32\x14.headrace.v1.Channel\x12\x0e\n\x06\x65vents\x18\x03 \x01(\x03\"\xb2\x01\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\x03\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UserEvent\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.headrace.v1.FieldViolation\x12\x30\n\x0crefused_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"a\n\x17ListDeadLettersResponse\x12-\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x17.headrace.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x18ReplayDeadLettersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rexcused_rules\x18\x03 \x03(\t\x12-\n\x06mended\x18\x04 \x03(\x0b\x32\x1d.headrace.v1.MendedDeadLetter\"E\n\x10MendedDeadLetter\x12\n\n\x02id\x18\x01 \x01(\x03\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UserEvent\"W\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x16\n\x0estill_rejected\x18\x03 \x01(\x03\x32\x9b\x07\n\rIngestService\x12\\\n\x0fWriteUserEvents\x12#.headrace.v1.WriteUserEventsRequest\x1a$.headrace.v1.WriteUserEventsResponse\x12\x63\n\x10StreamUserEvents\x12$.headrace.v1.StreamUserEventsRequest\x1a%.headrace.v1.StreamUserEventsResponse(\x01\x30\x01\x12V\n\rWriteProducts\x12!.headrace.v1.WriteProductsRequest\x1a\".headrace.v1.WriteProductsResponse\x12M\n\nWriteFacts\x12\x1e.headrace.v1.WriteFactsRequest\x1a\x1f.headrace.v1.WriteFactsResponse\x12V\n\rDeleteProduct\x12!.headrace.v1.DeleteProductRequest\x1a\".headrace.v1.DeleteProductResponse\x12M\n\nForgetUser\x12\x1e.headrace.v1.ForgetUserRequest\x1a\x1f.headrace.v1.ForgetUserResponse\x12Y\n\x0e\x43hangeIdentity\x12\".headrace.v1.ChangeIdentityRequest\x1a#.headrace.v1.ChangeIdentityResponse\x12\\\n\x0fGetIngestStatus\x12#.headrace.v1.GetIngestStatusRequest\x1a$.headrace.v1.GetIngestStatusResponse\x12\\\n\x0fListDeadLetters\x12#.headrace.v1.ListDeadLettersRequest\x1a$.headrace.v1.ListDeadLettersResponse\x12\x62\n\x11ReplayDeadLetters\x12%.headrace.v1.ReplayDeadLettersRequest\x1a&.headrace.v1.ReplayDeadLettersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/ingest.proto\x12\x0bheadrace.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18headrace/v1/common.proto\"@\n\x16WriteUserEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.headrace.v1.UserEvent\"D\n\x17WriteUserEventsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WriteResult\"\x84\x02\n\x0bWriteResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x31\n\x07outcome\x18\x02 \x01(\x0e\x32 .headrace.v1.WriteResult.Outcome\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.headrace.v1.FieldViolation\x12\x0e\n\x06reason\x18\x05 \x01(\t\"e\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n\x10OUTCOME_ACCEPTED\x10\x01\x12\x15\n\x11OUTCOME_DUPLICATE\x10\x02\x12\x14\n\x10OUTCOME_REJECTED\x10\x03\"R\n\x17StreamUserEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UserEvent\"V\n\x18StreamUserEventsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x18.headrace.v1.WriteResult\">\n\x14WriteProductsRequest\x12&\n\x08products\x18\x01 \x03(\x0b\x32\x14.headrace.v1.Product\"B\n\x15WriteProductsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WriteResult\":\n\x11WriteFactsRequest\x12%\n\x05\x66\x61\x63ts\x18\x01 \x03(\x0b\x32\x16.headrace.v1.DatedFact\"?\n\x12WriteFactsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WriteResult\"*\n\x14\x44\x65leteProductRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\"\'\n\x15\x44\x65leteProductResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"X\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x1e\n\x16include_shared_devices\x18\x03 \x01(\x08\"7\n\x12\x46orgetUserResponse\x12\x0f\n\x07receipt\x18\x01 \x01(\x0c\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"\xbc\x01\n\x15\x43hangeIdentityRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x39\n\x06\x63hange\x18\x03 \x01(\x0e\x32).headrace.v1.ChangeIdentityRequest.Change\"C\n\x06\x43hange\x12\x16\n\x12\x43HANGE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x43HANGE_JOIN\x10\x01\x12\x10\n\x0c\x43HANGE_SPLIT\x10\x02\"(\n\x16\x43hangeIdentityResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\"\x18\n\x16GetIngestStatusRequest\"\xb4\x03\n\x17GetIngestStatusResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x03\x12\x12\n\nduplicates\x18\x02 \x01(\x03\x12V\n\x12rejected_by_reason\x18\x03 \x03(\x0b\x32:.headrace.v1.GetIngestStatusResponse.RejectedByReasonEntry\x12\x18\n\x10products_written\x18\x04 \x01(\x03\x12\x16\n\x0elog_end_offset\x18\x05 \x01(\x03\x12\x30\n\x0clog_end_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x07 \x01(\x03\x12\r\n\x05items\x18\x08 \x01(\x03\x12(\n\x05rules\x18\t \x03(\x0b\x32\x19.headrace.v1.CleaningRule\x12/\n\x0brule_counts\x18\n \x03(\x0b\x32\x1a.headrace.v1.CleaningCount\x1a\x37\n\x15RejectedByReasonEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa7\x02\n\x0c\x43leaningRule\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32 .headrace.v1.CleaningRule.Action\x12\x10\n\x08looks_at\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x39\n\x08settings\x18\x05 \x03(\x0b\x32\'.headrace.v1.CleaningRule.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x11\n\rACTION_REFUSE\x10\x01\x12\x0f\n\x0b\x41\x43TION_MARK\x10\x02\"T\n\rCleaningCount\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12%\n\x07\x63hannel\x18\x02 \x01(\x0e\x32\x14.headrace.v1.Channel\x12\x0e\n\x06\x65vents\x18\x03 \x01(\x03\"\xb2\x01\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\x03\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UserEvent\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\nviolations\x18\x04 \x03(\x0b\x32\x1b.headrace.v1.FieldViolation\x12\x30\n\x0crefused_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"O\n\x16ListDeadLettersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"a\n\x17ListDeadLettersResponse\x12-\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32\x17.headrace.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x18ReplayDeadLettersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rexcused_rules\x18\x03 \x03(\t\x12-\n\x06mended\x18\x04 \x03(\x0b\x32\x1d.headrace.v1.MendedDeadLetter\"E\n\x10MendedDeadLetter\x12\n\n\x02id\x18\x01 \x01(\x03\x12%\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.headrace.v1.UserEvent\"W\n\x19ReplayDeadLettersResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x03\x12\x16\n\x0estill_rejected\x18\x03 \x01(\x03\x32\x9b\x07\n\rIngestService\x12\\\n\x0fWriteUserEvents\x12#.headrace.v1.WriteUserEventsRequest\x1a$.headrace.v1.WriteUserEventsResponse\x12\x63\n\x10StreamUserEvents\x12$.headrace.v1.StreamUserEventsRequest\x1a%.headrace.v1.StreamUserEventsResponse(\x01\x30\x01\x12V\n\rWriteProducts\x12!.headrace.v1.WriteProductsRequest\x1a\".headrace.v1.WriteProductsResponse\x12M\n\nWriteFacts\x12\x1e.headrace.v1.WriteFactsRequest\x1a\x1f.headrace.v1.WriteFactsResponse\x12V\n\rDeleteProduct\x12!.headrace.v1.DeleteProductRequest\x1a\".headrace.v1.DeleteProductResponse\x12M\n\nForgetUser\x12\x1e.headrace.v1.ForgetUserRequest\x1a\x1f.headrace.v1.ForgetUserResponse\x12Y\n\x0e\x43hangeIdentity\x12\".headrace.v1.ChangeIdentityRequest\x1a#.headrace.v1.ChangeIdentityResponse\x12\\\n\x0fGetIngestStatus\x12#.headrace.v1.GetIngestStatusRequest\x1a$.headrace.v1.GetIngestStatusResponse\x12\\\n\x0fListDeadLetters\x12#.headrace.v1.ListDeadLettersRequest\x1a$.headrace.v1.ListDeadLettersResponse\x12\x62\n\x11ReplayDeadLetters\x12%.headrace.v1.ReplayDeadLettersRequest\x1a&.headrace.v1.ReplayDeadLettersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,41 +62,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEPRODUCTRESPONSE']._serialized_start=972
   _globals['_DELETEPRODUCTRESPONSE']._serialized_end=1011
   _globals['_FORGETUSERREQUEST']._serialized_start=1013
-  _globals['_FORGETUSERREQUEST']._serialized_end=1069
-  _globals['_FORGETUSERRESPONSE']._serialized_start=1071
-  _globals['_FORGETUSERRESPONSE']._serialized_end=1108
-  _globals['_CHANGEIDENTITYREQUEST']._serialized_start=1111
-  _globals['_CHANGEIDENTITYREQUEST']._serialized_end=1299
-  _globals['_CHANGEIDENTITYREQUEST_CHANGE']._serialized_start=1232
-  _globals['_CHANGEIDENTITYREQUEST_CHANGE']._serialized_end=1299
-  _globals['_CHANGEIDENTITYRESPONSE']._serialized_start=1301
-  _globals['_CHANGEIDENTITYRESPONSE']._serialized_end=1341
-  _globals['_GETINGESTSTATUSREQUEST']._serialized_start=1343
-  _globals['_GETINGESTSTATUSREQUEST']._serialized_end=1367
-  _globals['_GETINGESTSTATUSRESPONSE']._serialized_start=1370
-  _globals['_GETINGESTSTATUSRESPONSE']._serialized_end=1806
-  _globals['_GETINGESTSTATUSRESPONSE_REJECTEDBYREASONENTRY']._serialized_start=1751
-  _globals['_GETINGESTSTATUSRESPONSE_REJECTEDBYREASONENTRY']._serialized_end=1806
-  _globals['_CLEANINGRULE']._serialized_start=1809
-  _globals['_CLEANINGRULE']._serialized_end=2104
-  _globals['_CLEANINGRULE_SETTINGSENTRY']._serialized_start=1987
-  _globals['_CLEANINGRULE_SETTINGSENTRY']._serialized_end=2034
-  _globals['_CLEANINGRULE_ACTION']._serialized_start=2036
-  _globals['_CLEANINGRULE_ACTION']._serialized_end=2104
-  _globals['_CLEANINGCOUNT']._serialized_start=2106
-  _globals['_CLEANINGCOUNT']._serialized_end=2190
-  _globals['_DEADLETTER']._serialized_start=2193
-  _globals['_DEADLETTER']._serialized_end=2371
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=2373
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=2452
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=2454
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=2551
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=2553
-  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2678
-  _globals['_MENDEDDEADLETTER']._serialized_start=2680
-  _globals['_MENDEDDEADLETTER']._serialized_end=2749
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2751
-  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2838
-  _globals['_INGESTSERVICE']._serialized_start=2841
-  _globals['_INGESTSERVICE']._serialized_end=3764
+  _globals['_FORGETUSERREQUEST']._serialized_end=1101
+  _globals['_FORGETUSERRESPONSE']._serialized_start=1103
+  _globals['_FORGETUSERRESPONSE']._serialized_end=1158
+  _globals['_CHANGEIDENTITYREQUEST']._serialized_start=1161
+  _globals['_CHANGEIDENTITYREQUEST']._serialized_end=1349
+  _globals['_CHANGEIDENTITYREQUEST_CHANGE']._serialized_start=1282
+  _globals['_CHANGEIDENTITYREQUEST_CHANGE']._serialized_end=1349
+  _globals['_CHANGEIDENTITYRESPONSE']._serialized_start=1351
+  _globals['_CHANGEIDENTITYRESPONSE']._serialized_end=1391
+  _globals['_GETINGESTSTATUSREQUEST']._serialized_start=1393
+  _globals['_GETINGESTSTATUSREQUEST']._serialized_end=1417
+  _globals['_GETINGESTSTATUSRESPONSE']._serialized_start=1420
+  _globals['_GETINGESTSTATUSRESPONSE']._serialized_end=1856
+  _globals['_GETINGESTSTATUSRESPONSE_REJECTEDBYREASONENTRY']._serialized_start=1801
+  _globals['_GETINGESTSTATUSRESPONSE_REJECTEDBYREASONENTRY']._serialized_end=1856
+  _globals['_CLEANINGRULE']._serialized_start=1859
+  _globals['_CLEANINGRULE']._serialized_end=2154
+  _globals['_CLEANINGRULE_SETTINGSENTRY']._serialized_start=2037
+  _globals['_CLEANINGRULE_SETTINGSENTRY']._serialized_end=2084
+  _globals['_CLEANINGRULE_ACTION']._serialized_start=2086
+  _globals['_CLEANINGRULE_ACTION']._serialized_end=2154
+  _globals['_CLEANINGCOUNT']._serialized_start=2156
+  _globals['_CLEANINGCOUNT']._serialized_end=2240
+  _globals['_DEADLETTER']._serialized_start=2243
+  _globals['_DEADLETTER']._serialized_end=2421
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=2423
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=2502
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=2504
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=2601
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_start=2603
+  _globals['_REPLAYDEADLETTERSREQUEST']._serialized_end=2728
+  _globals['_MENDEDDEADLETTER']._serialized_start=2730
+  _globals['_MENDEDDEADLETTER']._serialized_end=2799
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_start=2801
+  _globals['_REPLAYDEADLETTERSRESPONSE']._serialized_end=2888
+  _globals['_INGESTSERVICE']._serialized_start=2891
+  _globals['_INGESTSERVICE']._serialized_end=3814
 # @@protoc_insertion_point(module_scope)

@@ -104,7 +104,7 @@ class WriteResult(_message.Message):
     """Position in the log."""
     reason: _builtins.str
     """The rule that refused it: missing, unknown-type, time, price, quantity, too-long, bot,
-    bot-pattern, repeat or outlier; of several, the first.
+    bot-pattern, repeat, outlier or forgotten; of several, the first.
     """
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FieldViolation]:
@@ -296,21 +296,27 @@ Global___DeleteProductResponse: _TypeAlias = DeleteProductResponse  # noqa: Y015
 
 @_typing.final
 class ForgetUserRequest(_message.Message):
+    """One of both must be given."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     USER_ID_FIELD_NUMBER: _builtins.int
     VISITOR_ID_FIELD_NUMBER: _builtins.int
+    INCLUDE_SHARED_DEVICES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     visitor_id: _builtins.str
+    include_shared_devices: _builtins.bool
+    """Devices on which somebody else logged in as well: erase what was done there by nobody known, too."""
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         visitor_id: _builtins.str = ...,
+        include_shared_devices: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id", "visitor_id", b"visitor_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_shared_devices", b"include_shared_devices", "user_id", b"user_id", "visitor_id", b"visitor_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -321,15 +327,20 @@ class ForgetUserResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
     receipt: _builtins.bytes
+    """JSON, signed by Ed25519: what was erased where, and what is pending (docs/privacy.md)."""
+    complete: _builtins.bool
+    """Nothing is pending."""
     def __init__(
         self,
         *,
         receipt: _builtins.bytes = ...,
+        complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

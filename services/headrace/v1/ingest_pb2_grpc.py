@@ -131,7 +131,8 @@ class IngestServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetUser(self, request, context):
-        """Erases a person everywhere. UNIMPLEMENTED at present.
+        """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+        again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

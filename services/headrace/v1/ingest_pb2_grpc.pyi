@@ -51,7 +51,9 @@ class IngestServiceStub:
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]
-    """Erases a person everywhere. UNIMPLEMENTED at present."""
+    """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+    again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
+    """
     ChangeIdentity: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.ChangeIdentityRequest, _ingest_pb2.ChangeIdentityResponse]
     """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
     split they do not any more. Nothing is lost by either: what was done under each stays its own.
@@ -88,7 +90,9 @@ class IngestServiceAsyncStub(IngestServiceStub):
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]  # type: ignore[assignment]
     """Takes a product out of every answer; its history stays. NOT_FOUND: never seen."""
     ForgetUser: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ForgetUserRequest, _ingest_pb2.ForgetUserResponse]  # type: ignore[assignment]
-    """Erases a person everywhere. UNIMPLEMENTED at present."""
+    """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+    again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
+    """
     ChangeIdentity: _aio.UnaryUnaryMultiCallable[_ingest_pb2.ChangeIdentityRequest, _ingest_pb2.ChangeIdentityResponse]  # type: ignore[assignment]
     """Joins a device to a person, or takes the two apart for good: log-ins join by themselves, and after a
     split they do not any more. Nothing is lost by either: what was done under each stays its own.
@@ -158,7 +162,9 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ingest_pb2.ForgetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.ForgetUserResponse, _abc.Awaitable[_ingest_pb2.ForgetUserResponse]]:
-        """Erases a person everywhere. UNIMPLEMENTED at present."""
+        """Erases a person everywhere, and answers when that is done or its time is over. Idempotent: asked
+        again it goes on where it stands. INVALID_ARGUMENT: nobody is named. UNAVAILABLE: ask again.
+        """
 
     @_abc_1.abstractmethod
     def ChangeIdentity(

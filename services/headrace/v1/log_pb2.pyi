@@ -230,3 +230,100 @@ class Impression(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Impression: _TypeAlias = Impression  # noqa: Y015
+
+@_typing.final
+class UserTombstone(_message.Message):
+    """Somebody asked to be forgotten: every fold erases what it holds of these people up to here.
+    It names them by keyed hashes only; whoever holds the same privacy key finds them again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    TIME_US_FIELD_NUMBER: _builtins.int
+    KEY_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    erasure_id: _builtins.str
+    time_us: _builtins.int
+    """What they did up to now is erased, Unix microseconds."""
+    key_fingerprint: _builtins.str
+    """Of the privacy key that made the digests."""
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """16 bytes a user key."""
+
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The log's partitions in which their records are."""
+
+    def __init__(
+        self,
+        *,
+        erasure_id: _builtins.str = ...,
+        digests: _abc.Iterable[_builtins.bytes] | None = ...,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+        time_us: _builtins.int = ...,
+        key_fingerprint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests", "erasure_id", b"erasure_id", "key_fingerprint", b"key_fingerprint", "partitions", b"partitions", "time_us", b"time_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserTombstone: _TypeAlias = UserTombstone  # noqa: Y015
+
+@_typing.final
+class ErasureDone(_message.Message):
+    """A consumer of the log has erased them, durably, older copies of its state too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ErasedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ERASURE_ID_FIELD_NUMBER: _builtins.int
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    KEY_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    erasure_id: _builtins.str
+    consumer: _builtins.str
+    """feature-store, trainer …"""
+    key_fingerprint: _builtins.str
+    @_builtins.property
+    def erased(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What was erased, and how many."""
+
+    def __init__(
+        self,
+        *,
+        erasure_id: _builtins.str = ...,
+        consumer: _builtins.str = ...,
+        key_fingerprint: _builtins.str = ...,
+        erased: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "erased", b"erased", "erasure_id", b"erasure_id", "key_fingerprint", b"key_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErasureDone: _TypeAlias = ErasureDone  # noqa: Y015

@@ -156,7 +156,7 @@ async def test_a_lost_database_comes_back_from_the_log(open_door: Any, event: Ev
         await delete(door, "boots")
         before = stored(backend)
     with backend.catalogue() as db:
-        for table in ("items", "products", "dead_letters", "folds", "alembic_version"):
+        for table in ("items", "products", "dead_letters", "folds", "forgotten", "erasures", "alembic_version"):
             db.exec_driver_sql(f"DROP TABLE {table}")
     async with open_door() as door:
         assert stored(backend) == before

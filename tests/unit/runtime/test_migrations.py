@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from headrace.ingest import storage
+from headrace.ingest import ledger, storage
 from headrace.runtime.database import migrate, open_engine
 from headrace.trainer import registry
 
@@ -28,7 +28,7 @@ class State:
 
 
 CATALOGUE = State(
-    storage.metadata,
+    ledger.metadata,
     storage.MIGRATIONS,
     "alembic_version",
     {
@@ -49,6 +49,17 @@ CATALOGUE = State(
             "refused_time_us": 2**62,
         },
         "folds": {"name": "catalogue", "log_offset": 2**62},
+        "forgotten": {"digest": "ab", "until_us": 2**62},
+        "erasures": {
+            "id": "e-1",
+            "request": "e",
+            "number": 1,
+            "time_us": 2**62,
+            "log_offset": 2**62,
+            "facts": "{}",
+            "receipt": b"{}",
+            "complete": True,
+        },
     },
 )
 REGISTRY = State(
@@ -143,8 +154,11 @@ def _versions_before_head(state: State) -> list[str]:
 
 def _fill(engine: sa.Engine, state: State) -> None:
     with engine.begin() as db:
-        for table, row in state.rows.items():
-            db.execute(sa.insert(state.metadata.tables[table]), row)
+        for name, row in state.rows.items():
+            table = state.metadata.tables[name]
+            # an older version may have kept it
+            if db.execute(sa.select(table)).first() is None:
+                db.execute(sa.insert(table), row)
 
 
 def _content(engine: sa.Engine, state: State) -> dict[str, list[sa.Row]]:

@@ -14,7 +14,7 @@ VIEW, CART, REMOVE, PURCHASE = 1, 2, 3, 4
 
 def _shown(token: str, ordinals: list[int], time_us: int = 0, schema: str = FEATURE_SCHEMA) -> Shown:
     features = np.full((len(ordinals), len(CANDIDATE_FEATURES)), ordinals[0], np.float32)
-    return Shown(token, np.array(ordinals, np.uint32), features, schema, time_us)
+    return Shown(token, "u:1", np.array(ordinals, np.uint32), features, schema, time_us)
 
 
 def _did(*events: tuple[str, int, int, int]) -> Events:

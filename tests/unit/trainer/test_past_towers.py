@@ -41,6 +41,7 @@ def part_at(time_us: int) -> RowPart:
         np.array([3], np.int64),
         np.array([time_us], np.int64),
         (history,),
+        ("u:1",),
         9,
     )
 

@@ -20,7 +20,9 @@ def _groups(count: int, seed: int, rows: int = 12) -> Groups:
     labels[np.arange(count), features[:, :, _SIGN].argmax(axis=1)] = 4
     total = count * rows
     sizes = np.full(count, rows)
-    return Groups(features.reshape(total, -1), labels.ravel(), np.ones(total, np.float32), sizes)
+    return Groups(
+        features.reshape(total, -1), labels.ravel(), np.ones(total, np.float32), sizes, np.zeros(len(sizes), np.int64)
+    )
 
 
 def _hits(learner: RankerLearner, groups: Groups) -> float:
@@ -79,7 +81,12 @@ def test_groups_in_which_nothing_followed_teach_nothing(settings: TrainerSetting
 
 def test_chosen_groups_keep_their_rows() -> None:
     groups = Groups(
-        np.arange(5, dtype=np.float32)[:, None], np.arange(5, dtype=np.uint8), np.ones(5, np.float32), np.array([2, 3])
+        np.arange(5, dtype=np.float32)[:, None],
+        np.arange(5, dtype=np.uint8),
+        np.ones(5, np.float32),
+        np.array([2, 3]),
+        np.array([7, 8]),
     )
     chosen = groups.at(np.array([1, 0]))
     assert (chosen.labels_R.tolist(), chosen.sizes_G.tolist()) == ([2, 3, 4, 0, 1], [3, 2])
+    assert chosen.owners_G.tolist() == [8, 7]

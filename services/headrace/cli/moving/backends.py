@@ -7,10 +7,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from headrace.ingest.ledger import metadata as catalogue_tables
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import MIGRATIONS as CATALOGUE_MIGRATIONS
 from headrace.ingest.storage import catalogue_url
-from headrace.ingest.storage import metadata as catalogue_tables
 from headrace.runtime.settings import CommonSettings, load
 from headrace.trainer.registry import MIGRATIONS as REGISTRY_MIGRATIONS
 from headrace.trainer.registry import Base, registry_url

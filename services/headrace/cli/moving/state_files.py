@@ -19,6 +19,8 @@ from headrace.runtime.errors import CorruptDataError, NotFoundError
 # fills it again from the delta log
 _FOLDERS = ("trainer/checkpoints", "artifacts", "feature-store")
 _DELTA_LOG = "trainer/deltas.db"
+# without it, whoever was forgotten cannot be told from others
+_PRIVACY_KEY = "privacy.key"
 _MANIFEST = "backup.json"
 _FORM = 1
 # a file of a running suite may be replaced by a newer one while its folder is copied
@@ -38,12 +40,15 @@ class Manifest:
 
 
 def copy_files(data_dir: Path, target: Path) -> None:
-    """Copies the states of trainer and feature store; folders that are not there are left out."""
+    """Copies the states of trainer and feature store, and the privacy key; what is not there is left out."""
+    target.mkdir(parents=True, exist_ok=True)
     for name in _FOLDERS:
         if (data_dir / name).is_dir():
             _copy_folder(data_dir / name, target / name)
     if (data_dir / _DELTA_LOG).is_file():
         _copy_database(data_dir / _DELTA_LOG, target / _DELTA_LOG)
+    if (data_dir / _PRIVACY_KEY).is_file():
+        shutil.copy2(data_dir / _PRIVACY_KEY, target / _PRIVACY_KEY)
 
 
 def _copy_folder(source: Path, target: Path) -> None:

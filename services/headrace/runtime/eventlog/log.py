@@ -5,11 +5,13 @@ from __future__ import annotations
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from headrace.runtime.errors import FailedPreconditionError, TrimmedError
 
 PARTITIONS = 64
+# what a record is whose person was forgotten
+ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,32 @@ def check_not_trimmed(after_offset: int, oldest_offset: int) -> None:
     """TrimmedError when records are missing between a reader and the oldest that there is; 0 begins with that one."""
     if 0 < after_offset < oldest_offset - 1:
         raise TrimmedError(after_offset, oldest_offset)
+
+
+@runtime_checkable
+class ErasableLog(EventLog, Protocol):
+    """A log whose records can be changed where they stand. Not every one can: brokers can't."""
+
+    async def find(
+        self, *, keys: Collection[str] = (), text: bytes = b"", before_offset: int, after_offset: int = 0
+    ) -> list[LoggedRecord]:
+        """Up to 1,000 records with `after_offset` < offset < `before_offset`, in order.
+
+        Those of `keys`, or, when `text` is given, those whose payload holds it. It reads the whole range.
+        """
+        ...
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        """Gives records other payloads, by offset; durable when it returns."""
+        ...
+
+    async def erase(self, keys: Collection[str], before_offset: int) -> int:
+        """Empties the records of `keys` with offset < `before_offset`; how many there were.
+
+        Their offsets stay, of kind "erased"; key, event id, payload and trace are gone, also from the pages that the
+        backend has freed (docs/privacy.md says what a server may still keep). Event ids are forgotten.
+        """
+        ...
 
 
 def partition_of(key: str) -> int:

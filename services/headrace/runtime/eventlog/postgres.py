@@ -22,11 +22,12 @@ which changes nothing where it was done.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from headrace.runtime.clock import now_us
+from headrace.runtime.eventlog import postgres_erasure
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
 from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, check_not_trimmed, partition_of
 from headrace.runtime.eventlog.postgres_bell import CHANNEL, Bell
@@ -137,6 +138,27 @@ class PostgresEventLog:
         if records:
             await self._writer.run(partial(_restore, records=records))
 
+    async def find(
+        self, *, keys: Collection[str] = (), text: bytes = b"", before_offset: int, after_offset: int = 0
+    ) -> list[LoggedRecord]:
+        query, values = postgres_erasure.found(_COLUMNS, keys, text, after_offset, before_offset)
+        return [_logged(row) for row in await self._trimmer.run(partial(_rows, query=query, values=values))]
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        await self._trimmer.run(partial(postgres_erasure.rewrite, payloads=payloads))
+
+    async def erase(self, keys: Collection[str], before_offset: int) -> int:
+        erased, after = 0, 0
+        while True:
+            count, upto = await self._trimmer.run(
+                partial(postgres_erasure.empty, keys=keys, after_offset=after, before_offset=before_offset)
+            )
+            if upto is None:
+                break
+            erased, after = erased + count, upto
+        await self._trimmer.run(postgres_erasure.vacuum)
+        return erased
+
     async def close(self) -> None:
         await self._commits.finish()
         await self._bell.close()
@@ -190,7 +212,8 @@ async def _write(database: Database, rows: Sequence[tuple[Any, ...]]) -> None:
 def _row(offset: int, record: Record | LoggedRecord, append_time_us: int) -> tuple[Any, ...]:
     return (
         offset,
-        partition_of(record.key),
+        # an erased record stays where its key was
+        record.partition if isinstance(record, LoggedRecord) else partition_of(record.key),
         append_time_us,
         record.kind,
         record.key.encode(),

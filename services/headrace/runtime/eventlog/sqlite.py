@@ -11,9 +11,8 @@ import asyncio
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
 from itertools import takewhile
@@ -25,7 +24,8 @@ from headrace.runtime.clock import now_us
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog.group_commit import GroupCommit, placed
 from headrace.runtime.eventlog.log import Appended, LoggedRecord, Record, check_follows, check_not_trimmed, partition_of
-from headrace.runtime.sqlite import create_tables, make_durable
+from headrace.runtime.eventlog.sqlite_erasure import COLUMNS, FOUND, empty, find, rewrite
+from headrace.runtime.sqlite import create_tables, make_durable, transaction, truncate_wal
 
 T = TypeVar("T")
 
@@ -43,7 +43,6 @@ CREATE TABLE IF NOT EXISTS records (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS records_event_id ON records (event_id);
 """
-_COLUMNS = '"offset", partition, append_time_us, kind, key, event_id, time_us, payload, traceparent'
 _POLL_S = 0.005
 # SQLite takes 32,766 variables a statement
 _IN_LIMIT = 1_000
@@ -61,6 +60,8 @@ class SqliteEventLog:
         self._path = path
         self._writer = _Connection(path, "eventlog-writer")
         self._reader = _Connection(path, "eventlog-reader")
+        # reading the whole log for one person must not hold up who follows it
+        self._finder = _Connection(path, "eventlog-finder")
         self._watcher: sqlite3.Connection | None = None
         self._commits = GroupCommit(self._commit, max_waiting)
 
@@ -83,7 +84,7 @@ class SqliteEventLog:
             if wanted:
                 where.append(f"{column} IN (SELECT value FROM json_each(?))")
                 values.append(json.dumps(list(wanted)))  # type: ignore[arg-type]
-        query = f'SELECT {_COLUMNS} FROM records WHERE {" AND ".join(where)} ORDER BY "offset" LIMIT ?'
+        query = f'SELECT {COLUMNS} FROM records WHERE {" AND ".join(where)} ORDER BY "offset" LIMIT ?'
         rows = await self._reader.run(lambda db: db.execute(query, (*values, limit)).fetchall())
         found = [LoggedRecord(*row) for row in rows]
         # what follows at once is the whole truth; otherwise something may have been there
@@ -126,10 +127,30 @@ class SqliteEventLog:
     async def restore(self, records: Sequence[LoggedRecord]) -> None:
         await self._writer.run(partial(_restore, records=records))
 
+    async def find(
+        self, *, keys: Collection[str] = (), text: bytes = b"", before_offset: int, after_offset: int = 0
+    ) -> list[LoggedRecord]:
+        return await self._finder.run(lambda db: find(db, keys, text, after_offset, before_offset))
+
+    async def rewrite(self, payloads: Mapping[int, bytes]) -> None:
+        await self._writer.run(partial(rewrite, payloads=payloads))
+
+    async def erase(self, keys: Collection[str], before_offset: int) -> int:
+        erased, after = 0, 0
+        while records := await self.find(keys=keys, before_offset=before_offset, after_offset=after):
+            # some at a time: those who append wait meanwhile
+            await self._writer.run(partial(empty, records=records))
+            erased, after = erased + len(records), records[-1].offset
+            if len(records) < FOUND:
+                break
+        await self._finder.run(truncate_wal)
+        return erased
+
     async def close(self) -> None:
         await self._commits.finish()
         await self._writer.close()
         await self._reader.close()
+        await self._finder.close()
         if self._watcher is not None:
             self._watcher.close()
 
@@ -170,31 +191,20 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _insert(db: sqlite3.Connection, *, records: Sequence[Record]) -> list[Appended]:
-    with _transaction(db):
+    with transaction(db):
         appended, rows = _placed(db, records)
         _write(db, rows)
     return appended
 
 
 def _restore(db: sqlite3.Connection, *, records: Sequence[LoggedRecord]) -> None:
-    with _transaction(db):
+    with transaction(db):
         check_follows(records, _end(db)[0])
         _write(db, [astuple(record) for record in records])
 
 
 def _write(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
-    db.executemany(f"INSERT INTO records ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
+    db.executemany(f"INSERT INTO records ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?)", rows)
 
 
 def _placed(db: sqlite3.Connection, records: Sequence[Record]) -> tuple[list[Appended], list[tuple[object, ...]]]:

@@ -1,0 +1,1 @@
+"""Forgetting a person: asking for it, checking the receipt, and looking everywhere for what is left."""
