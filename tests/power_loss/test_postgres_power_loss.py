@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -65,7 +66,8 @@ def recorded(place: Path) -> tuple[Recording, str]:
 def append(url: str, recording: Recording, batches: int) -> None:
     worker = Path(__file__).with_name("append_worker.py")
     arguments = [str(recording.folder), url, str(recording.journal), str(_logs["SEED"]), str(batches)]
-    subprocess.run([sys.executable, str(worker), *arguments], check=True, timeout=60)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, str(worker), *arguments], check=True, timeout=60, env=environment)
 
 
 async def found_after(loss: PowerLoss, database: str) -> list[LoggedRecord]:

@@ -10,13 +10,15 @@ limit_threads()
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from headrace.feature_store.erasing import NAME, Erasing
+from headrace.feature_store.feature_names import FeatureNames
 from headrace.feature_store.fold import State
 from headrace.feature_store.outage import Outage
+from headrace.feature_store.point_in_time import PointInTime
 from headrace.feature_store.row_store import RowStore
 from headrace.feature_store.server import FeatureStoreServer
 from headrace.feature_store.settings import FeatureStoreSettings
@@ -24,6 +26,8 @@ from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.store import FeatureStore
 from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
+from headrace.feature_store.view_registry import register, views_of_module
+from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.atomic import remove_unfinished
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.errors import FailedPreconditionError, UnavailableError
@@ -38,20 +42,26 @@ _RETRY_AFTER_S = 0.2
 
 
 @asynccontextmanager
-async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> AsyncIterator[Parts]:
-    """The feature store over the event log; at the end it writes a snapshot."""
+async def compose(
+    settings: FeatureStoreSettings, common: CommonSettings, views: Sequence[WindowedView] = ()
+) -> AsyncIterator[Parts]:
+    """The feature store over the event log, with declared `views`; at the end it writes a snapshot."""
     folder = common.data_dir / "feature-store"
     remove_unfinished(folder)
-    tier, snapshots, state = await _restored(folder / "snapshots", settings)
+    tier, snapshots, state = await _restored(folder / "snapshots", settings, views)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
     if snapshots.was_refused and not state.offset:
         await _require_beginning(common, folder / "snapshots")
     log = open_event_log(common)
+    past = PointInTime(log, Snapshots(folder / "snapshots"), settings.rules(), views, settings.read_limit)
     privacy = open_privacy(common)
     confirmations = Confirmations(folder / "erasures.json", NAME, privacy)
-    store = FeatureStore(log, state, tier, snapshots, rows, settings, Erasing(log, snapshots, confirmations, privacy))
+    erasing = Erasing(log, snapshots, confirmations, privacy)
+    store = FeatureStore(log, state, tier, snapshots, rows, settings, FeatureNames(views), past, erasing)
     background = Background()
     background.start(store.follow(), "follow the log")
+    background.start(store.back_fill(), "back-fill views")
+    background.start(store.drift.watch(settings.drift_every_s), "watch drift")
     background.start(store.publish(), "publish items")
     background.start(store.keep_snapshots(), "keep snapshots")
     background.start(store.keep_erasures(), "keep erasures")
@@ -64,14 +74,16 @@ async def compose(settings: FeatureStoreSettings, common: CommonSettings) -> Asy
         tier.close()
 
 
-async def _restored(folder: Path, settings: FeatureStoreSettings) -> tuple[UserTier, Snapshots, State]:
+async def _restored(
+    folder: Path, settings: FeatureStoreSettings, views: Sequence[WindowedView]
+) -> tuple[UserTier, Snapshots, State]:
     """The users' tier and the newest state; a tier that is away gets some time. UnavailableError afterwards."""
     outage, until_s = Outage("start"), time.monotonic() + _START_S
     while True:
         try:
             tier = open_user_tier(settings.redis_url)
             snapshots = Snapshots(folder, tier)
-            state = await asyncio.to_thread(snapshots.newest, settings.rules())
+            state = await asyncio.to_thread(snapshots.newest, settings.rules(), views)
         except UnavailableError as error:
             if time.monotonic() > until_s:
                 raise
@@ -103,7 +115,9 @@ def main() -> int:
 
 def _run() -> int:
     settings, common = load(FeatureStoreSettings), load(CommonSettings)
-    return run_service("feature-store", lambda: compose(settings, common), settings, common)
+    views = views_of_module(settings.views)
+    register(common.data_dir / "feature-store" / "views.json", views)
+    return run_service("feature-store", lambda: compose(settings, common, views), settings, common)
 
 
 if __name__ == "__main__":

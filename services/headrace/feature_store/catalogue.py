@@ -17,6 +17,11 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._documents: list[bytes] = []
+        self._ordinals: dict[str, int] = {}
+
+    def ordinal(self, product_id: str) -> int | None:
+        """Whose document named this id; None when none has."""
+        return self._ordinals.get(product_id)
 
     def document(self, ordinal: int) -> bytes:
         return self._documents[ordinal] if ordinal < len(self._documents) else b""
@@ -28,12 +33,20 @@ class Catalogue:
     def put(self, fact: ProductFact) -> None:
         self._documents += [b""] * (fact.ordinal + 1 - len(self._documents))
         self._documents[fact.ordinal] = fact.document
+        if fact.product_id:
+            self._ordinals[fact.product_id] = fact.ordinal
 
     def columns(self) -> Columns:
-        return packed("catalogue.documents", self._documents)
+        return {
+            **packed("catalogue.documents", self._documents),
+            **packed("catalogue.ids", [product_id.encode() for product_id in self._ordinals]),
+            "catalogue.ordinals": np.fromiter(self._ordinals.values(), np.int64, len(self._ordinals)),
+        }
 
     def restore(self, columns: Columns) -> None:
         self._documents = unpacked("catalogue.documents", columns)
+        ids = [product_id.decode() for product_id in unpacked("catalogue.ids", columns)]
+        self._ordinals = dict(zip(ids, columns["catalogue.ordinals"].tolist(), strict=True))
 
 
 def describe(row: NDArray[np.float32], fact: ProductFact, category: int, brand: int) -> None:

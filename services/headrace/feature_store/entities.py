@@ -131,6 +131,13 @@ class Entities:
         rows = self._rows[kind]
         return rows[number] if number < len(rows) and rows[number] != _NONE else None
 
+    def group_rows(self, kind: str, ordinals: list[int]) -> NDArray[np.int64]:
+        """The rows of the items' categories ("category") or brands; −1 where an item has none or it was not counted."""
+        codes = self.category_of if kind == "category" else self.brand_of
+        rows = self._rows[kind]
+        found = [codes[ordinal] if ordinal < len(codes) else 0 for ordinal in ordinals]
+        return np.array([rows[code] if code and code < len(rows) else _NONE for code in found], np.int64)
+
     def items_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Those of the distinct `rows` that are items, and their ordinals."""
         ordinals = self._items_R[rows]

@@ -38,6 +38,7 @@ class ProductFact(NamedTuple):
     brand: str
     title: str
     document: bytes
+    product_id: str = ""
 
 
 # (kind, id); the kinds are EntityKind's numbers

@@ -31,7 +31,9 @@ from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_sampled, open_group
 from headrace.feature_store.user_tier import UserTier
+from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.visits import Visit, Visits
+from headrace.feature_store.windowed_view import WindowedView
 from headrace.feature_store.windows import WIDTH, WindowedCounts
 from headrace.feature_store.word_counts import WordCounts
 from headrace.model.candidates import RECENT_ITEMS
@@ -73,7 +75,9 @@ class State:
     Which people are held in memory, and which rest in `tier`, changes nothing either.
     """
 
-    def __init__(self, rules: Rules | None = None, tier: UserTier | None = None) -> None:
+    def __init__(
+        self, rules: Rules | None = None, tier: UserTier | None = None, views: Iterable[WindowedView] = ()
+    ) -> None:
         self.rules = rules or Rules()
         self._ttl_us = round(self.rules.user_ttl_days * DAY_US)
         self.offset = 0
@@ -91,6 +95,8 @@ class State:
         self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
         self._visits = Visits()
         self._seen: list[bool] = []
+        # declared views by name
+        self.views = {view.name: ViewCounts(view) for view in views}
         self.changed_items: list[NDArray[np.int64]] = []
         self.changed_documents: set[int] = set()
 
@@ -112,8 +118,16 @@ class State:
             self._describe(fact)
         elif isinstance(fact, DatedFact):
             self.dated_facts.put(fact, self.now_us)
+        for view in self.views.values():
+            view.apply(fact)
         self.offset = fact.offset
         return closed
+
+    def join(self, counts: ViewCounts) -> None:
+        """Takes in a view that was folded beside this state, up to the same offset; from now on it is folded here."""
+        if counts.offset != self.offset:
+            raise ValueError(f"{counts.view.key} is folded up to {counts.offset}, the state up to {self.offset}")
+        self.views[counts.view.name] = counts
 
     def hold_users(self, facts: Iterable[Fact]) -> int:
         """Brings the people whom facts need into memory at once; how many were not there."""
@@ -301,6 +315,15 @@ class State:
             self.histories.erase(user_key)
             self.entities.erase_user(user_key)
             self._visits.erase(user_key)
+            for view in self.views.values():
+                view.forget(user_key)
+
+    def group_counts(self, kind: str, ordinals: list[int]) -> NDArray[np.int32]:
+        """Windowed counts of the categories ("category") or brands of items; zeros where an item has none."""
+        known = self.entities.group_rows(kind, ordinals)
+        counts = np.zeros((len(ordinals), WIDTH), np.int32)
+        counts[known >= 0] = self.windows.totals_RW[known[known >= 0]]
+        return counts
 
     def copy(self) -> StateCopy:
         """Everything that the next fact's effect depends on."""
@@ -318,19 +341,36 @@ class State:
             "items.features": self.items.features_NF[:count].copy(),
             "items.seen": np.array(self._seen, np.bool_),
         }
-        facts = {"offset": self.offset, "now_us": self.now_us, "events_by_type": self.events_by_type}
+        for name, counts in self.views.items():
+            columns |= {f"views.{name}.{column}": values for column, values in counts.columns().items()}
+        views = {name: counts.view.definition_hash() for name, counts in self.views.items()}
+        facts = {
+            "offset": self.offset,
+            "now_us": self.now_us,
+            "events_by_type": self.events_by_type,
+            "views": views,
+        }
         text = json.dumps(facts, sort_keys=True)
         return StateCopy(self.offset, self.rules.fingerprint(), columns, text, self.histories.copy())
 
     @classmethod
-    def restored(cls, rules: Rules, columns: Columns, facts: str, tier: UserTier) -> State:
-        """The state of a copy with these columns and facts, when the tier is where it was then."""
+    def restored(
+        cls, rules: Rules, columns: Columns, facts: str, tier: UserTier, views: Iterable[WindowedView] = ()
+    ) -> State:
+        """The state of a copy with these columns and facts, when the tier is where it was then.
+
+        Of the declared views it holds those of `views` that the copy holds as they are defined now.
+        """
         state, parsed = cls(rules, tier), json.loads(facts)
         state.offset, state.events_by_type = parsed["offset"], parsed["events_by_type"]
         state._restore(columns)
         state.now_us = parsed["now_us"]
         if state._ttl_us:
             state.histories.cutoff_us = state.now_us - state._ttl_us
+        for view in views:
+            if parsed.get("views", {}).get(view.name) == view.definition_hash():
+                kept = _under(f"views.{view.name}.", columns)
+                state.views[view.name] = ViewCounts.restored(view, kept, state.offset, state.now_us)
         return state
 
     def _restore(self, columns: Columns) -> None:
@@ -342,6 +382,10 @@ class State:
         self._seen = columns["items.seen"].tolist()
         self.items.grow(len(features))
         self.items.set_features(np.arange(len(features), dtype=np.uint32), features)
+
+
+def _under(prefix: str, columns: Columns) -> Columns:
+    return {name.removeprefix(prefix): values for name, values in columns.items() if name.startswith(prefix)}
 
 
 def rows_of(facts: Iterable[Fact], rules: Rules | None = None) -> list[ClosedGroup]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from headrace.feature_store.dated_facts import ALWAYS, NEVER
 from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
 from headrace.feature_store.identities import device_key_of
@@ -15,16 +17,8 @@ _UNAVAILABLE = (common_pb2.AVAILABILITY_OUT_OF_STOCK,)
 
 def fact_of(record: LoggedRecord) -> Fact:
     """The fact of a record; a Tick for kinds that change no state, such as impressions."""
-    if record.kind == "user-event":
-        return _user_act(record)
-    if record.kind == "product-change":
-        return _product_fact(record)
-    if record.kind == "dated-fact":
-        return _dated_fact(record)
-    if record.kind == "identity-change":
-        change = log_pb2.IdentityChange.FromString(record.payload)
-        return IdentityFact(record.offset, change.device_key, change.user_key, change.joined)
-    return Tick(record.offset)
+    read = _READ.get(record.kind)
+    return Tick(record.offset) if read is None else read(record)
 
 
 def _user_act(record: LoggedRecord) -> UserAct:
@@ -86,4 +80,21 @@ def _product_fact(record: LoggedRecord) -> ProductFact:
         brand=product.brands[0] if product.brands else "",
         title=product.title,
         document=document.SerializeToString(deterministic=True),
+        product_id=product.id,
     )
+
+
+def _identity_fact(record: LoggedRecord) -> IdentityFact:
+    change = log_pb2.IdentityChange.FromString(record.payload)
+    return IdentityFact(record.offset, change.device_key, change.user_key, change.joined)
+
+
+_READ: dict[str, Callable[[LoggedRecord], Fact]] = {
+    "user-event": _user_act,
+    "product-change": _product_fact,
+    "dated-fact": _dated_fact,
+    "identity-change": _identity_fact,
+}
+
+# all that `fact_of` does not make a Tick of
+KINDS_FOLDED = tuple(_READ)

@@ -151,6 +151,11 @@ class RowStore:
     def _path(self, cut: Cut) -> Path:
         return self._folder / f"rows-{cut.after:020d}-{cut.until:020d}"
 
+    @property
+    def begin(self) -> int:
+        """The offset after which groups are kept."""
+        return self._files[0].after if self._files else self._writing[0].after if self._writing else self._flushed
+
     def between(self, after: int, until: int) -> Reading:
         """Where the groups closed at after < offset ≤ until are now."""
         paths = [file.path for file in self._files if file.until > after and file.after < until]

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
 
-# 4: people's histories are apart from the rest, and their rows of counts are used again; devices join persons
-STATE_VERSION = 4
+# 5: items are found by their products' ids
+STATE_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

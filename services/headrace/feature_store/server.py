@@ -7,15 +7,22 @@ from typing import Any
 
 import grpc
 import numpy as np
-from numpy.typing import NDArray
 
+from headrace.feature_store.drift_messages import drift_request, drift_response
 from headrace.feature_store.fact_questions import FactQuestion
+from headrace.feature_store.historical_messages import historical_request, historical_response
 from headrace.feature_store.histories import EVENT
+from headrace.feature_store.online_messages import (
+    history_message,
+    matrix_message,
+    online_request,
+    online_response,
+    view_message,
+)
 from headrace.feature_store.row_columns import RowColumns
 from headrace.feature_store.store import FeatureStore, WatchedChunk
-from headrace.feature_store.views import USER_SCHEMA, VIEWS
+from headrace.feature_store.views import USER_SCHEMA
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
-from headrace.model.history import History
 from headrace.model.items import ITEM_FEATURES, NEIGHBOURS
 from headrace.runtime.calls import remaining_s
 from headrace.runtime.errors import Faults
@@ -43,7 +50,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         _check_user(request)
         state = await self._store.user_state(request.user_key, request.max_events, request.min_offset, remaining_s())
         return feature_store_pb2.GetUserStateResponse(
-            history=_history(state.history),
+            history=history_message(state.history),
             features=state.features.tobytes(),
             feature_schema=USER_SCHEMA,
             offset=state.offset,
@@ -51,6 +58,22 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             person_key=state.members[0],
             device_keys=state.members[1:],
         )
+
+    async def GetOnlineFeatures(
+        self, request: feature_store_pb2.GetOnlineFeaturesRequest, context: _Context
+    ) -> feature_store_pb2.GetOnlineFeaturesResponse:
+        selection, wanted = online_request(request, self._store.names)
+        found = await self._store.online_features(selection, wanted, request.min_offset, remaining_s())
+        return online_response(selection, found, bool(request.product_ids))
+
+    async def GetHistoricalFeatures(
+        self, request: feature_store_pb2.GetHistoricalFeaturesRequest, context: _Context
+    ) -> AsyncIterator[feature_store_pb2.GetHistoricalFeaturesResponse]:
+        selection, labels = historical_request(request, self._store.names)
+        is_first = True
+        async for part in self._store.historical_features(selection, labels):
+            yield historical_response(selection, part, is_first)
+            is_first = False
 
     async def WatchItemFeatures(
         self, request: feature_store_pb2.WatchItemFeaturesRequest, context: _Context
@@ -67,19 +90,15 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         async for part, complete_offset in rows:
             yield _rows(part, complete_offset)
 
+    async def GetFeatureDrift(
+        self, request: feature_store_pb2.GetFeatureDriftRequest, context: _Context
+    ) -> feature_store_pb2.GetFeatureDriftResponse:
+        return drift_response(*await self._store.drift.measure(*drift_request(request)))
+
     async def ListFeatureViews(
         self, request: feature_store_pb2.ListFeatureViewsRequest, context: _Context
     ) -> feature_store_pb2.ListFeatureViewsResponse:
-        views = [
-            feature_store_pb2.FeatureView(
-                name=view.name,
-                entity=view.entity,
-                features=view.features,
-                description=view.description,
-                version=view.version,
-            )
-            for view in VIEWS
-        ]
+        views = [view_message(view, self._store.view_progress(view.name)) for view in self._store.names.views.values()]
         return feature_store_pb2.ListFeatureViewsResponse(feature_views=views, feature_schema=FEATURE_SCHEMA)
 
     async def GetFacts(
@@ -135,27 +154,13 @@ def _fact_question(request: feature_store_pb2.GetFactsRequest) -> FactQuestion:
     )
 
 
-def _history(history: History) -> feature_store_pb2.UserHistory:
-    return feature_store_pb2.UserHistory(
-        item_ordinals=history.ordinals.tobytes(),
-        event_types=history.event_types.tobytes(),
-        times_us=history.times_us.tobytes(),
-        channels=history.channels.tobytes(),
-    )
-
-
-def _matrix(values: NDArray[np.float32]) -> common_pb2.Matrix:
-    rows, columns = values.shape
-    return common_pb2.Matrix(rows=rows, columns=columns, values=values.tobytes())
-
-
 def _items(watched: WatchedChunk, is_first: bool) -> feature_store_pb2.WatchItemFeaturesResponse:
     chunk = watched.chunk
     return feature_store_pb2.WatchItemFeaturesResponse(
         snapshot=watched.snapshot,
         snapshot_end=watched.snapshot_end,
         item_ordinals=chunk.ordinals.tobytes(),
-        features=_matrix(chunk.features),
+        features=matrix_message(chunk.features),
         feature_names=ITEM_FEATURES if is_first else (),
         feature_schema=FEATURE_SCHEMA if is_first else "",
         neighbour_count=NEIGHBOURS,
@@ -173,7 +178,7 @@ def _rows(rows: RowColumns, complete_offset: int) -> feature_store_pb2.GetTraini
         group_offsets=rows.group_offsets.tobytes(),
         group_sizes=rows.group_sizes.tobytes(),
         item_ordinals=rows.ordinals.tobytes(),
-        features=_matrix(rows.features),
+        features=matrix_message(rows.features),
         labels=rows.labels.tobytes(),
         weights=rows.weights.tobytes(),
         history_lengths=rows.history_lengths().tobytes(),

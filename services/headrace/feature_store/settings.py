@@ -36,6 +36,9 @@ class FeatureStoreSettings(ServingSettings):
     read_limit: int = Field(2000, ge=1, le=100_000, description="records read from the log at once")
     fold_slice_s: float = Field(0.015, gt=0, description="longest fold before other work on the state gets its turn")
 
+    drift_every_s: float = Field(600.0, gt=0, description="seconds between measures of how features have moved")
+    views: str = Field("", description="module whose VIEWS are counted too, such as my_shop.features; empty: none")
+
     @field_validator("redis_url")
     @classmethod
     def _is_known_tier(cls, url: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.user_tier import UserTier
+from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.atomic import sync_directory
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 from headrace.runtime.telemetry import histogram
@@ -66,32 +68,35 @@ class Snapshots:
         sync_directory(self._folder)
         self._tier.keep_from(offset)
 
-    def newest(self, rules: Rules) -> State:
-        """The state of the newest snapshot that is whole and was folded by these rules; else an empty one.
+    def newest(
+        self, rules: Rules, views: Sequence[WindowedView] = (), is_wanted: Callable[[State], bool] = lambda state: True
+    ) -> State:
+        """The state of the newest snapshot that is whole, was folded by these rules and is wanted; else an empty one.
 
-        It takes the tier along: a second state beside one that goes on needs `Snapshots` (and a tier) of its own.
-        UnavailableError: the tier can't be reached.
+        It holds those of the declared `views` that the snapshot does. It takes the tier along: a second state beside
+        one that goes on needs `Snapshots` (and a tier) of its own. UnavailableError: the tier can't be reached.
         """
         for path in self._paths():
             try:
-                state = self._restored(path, rules)
-            except (CorruptDataError, ValueError) as error:
+                state = self._restored(path, rules, views)
+            except (CorruptDataError, FileNotFoundError, ValueError) as error:
                 self.was_refused = True
                 log.warning("snapshot_refused", extra={"snapshot": path.name, "reason": str(error)})
-            else:
+                continue
+            if is_wanted(state):
                 log.info("snapshot_restored", extra={"offset": state.offset})
                 return state
         self._tier.restore(0, {})
-        return State(rules, self._tier)
+        return State(rules, self._tier, views)
 
-    def _restored(self, path: Path, rules: Rules) -> State:
+    def _restored(self, path: Path, rules: Rules, views: Sequence[WindowedView]) -> State:
         """ValueError when it was folded by other rules."""
         columns = dict(read_columns(path))
         fingerprint, facts = (columns.pop(name).tobytes().decode() for name in _TEXTS)
         if fingerprint != rules.fingerprint():
             raise ValueError(f"folded by rules {fingerprint[:12]}, these are {rules.fingerprint()[:12]}")
         self._tier.restore(_offset(path), columns)
-        return State.restored(rules, columns, facts, self._tier)
+        return State.restored(rules, columns, facts, self._tier, views)
 
     def _paths(self) -> list[Path]:
         """Newest first."""

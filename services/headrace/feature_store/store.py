@@ -1,8 +1,8 @@
 """The feature store as it runs: follows the log, answers from the state, keeps it durable.
 
 One thread owns the state. The fold, item chunks, copies and row ranges are jobs on it, one after the other, in
-slices of about 15 ms; so nothing is locked and nothing is torn. The people whom some records need are brought into
-memory before them, by one question to their tier. A person's history is an immutable string, read from any thread.
+slices of about 15 ms; so nothing is locked and nothing is torn. Reads of features take place between two records.
+The people whom some records need are brought into memory before them, by one question to their tier.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -19,18 +18,24 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.feature_store.back_fill import BackFill
+from headrace.feature_store.drift_gauge import DriftGauge
 from headrace.feature_store.erasing import Erasing
 from headrace.feature_store.fact_questions import FactQuestion, HeldFacts, answered
 from headrace.feature_store.facts import Fact, Tick
+from headrace.feature_store.feature_names import FeatureNames, Selection
 from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
-from headrace.feature_store.history_reader import HistoryReader
+from headrace.feature_store.history_reader import HistoryReader, MissingRows
+from headrace.feature_store.online_features import OnlineFeatures, Wanted, read_online
 from headrace.feature_store.outage import Outage
+from headrace.feature_store.point_in_time import Labels, PastFeatures, PointInTime
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_columns import RowColumns
 from headrace.feature_store.row_store import Cut, Reading, RowStore
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.snapshot import Snapshots
+from headrace.feature_store.state_owner import StateOwner
 from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.views import user_features
 from headrace.feature_store.watchers import ItemChunk, Watchers, batches, chunks, taken_changes
@@ -70,7 +75,7 @@ _LAGS = 64
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """One person's state; it holds every record up to `offset`."""
+    """One person's state; it holds every record up to `offset` and none after it."""
 
     history: History
     features: NDArray[np.float32]
@@ -117,8 +122,11 @@ class FeatureStore:
         snapshots: Snapshots,
         rows: RowStore,
         settings: FeatureStoreSettings,
+        names: FeatureNames,
+        past: PointInTime,
         erasing: Erasing,
     ) -> None:
+        self.names = names or FeatureNames()
         self._log = log
         self._state = state
         self._tier = tier
@@ -131,17 +139,20 @@ class FeatureStore:
         self._to_rewrite: list[tuple[Erasure, dict[str, int]]] = []
         self._erased = asyncio.Event()
         self._erased_offset = 0
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="feature-store-state")
+        self._owner = StateOwner()
+        self._run = self._owner.run
+        self.drift = DriftGauge(self._owner, state, rows)
         self._watchers = Watchers()
         self._lags = RecentQuantiles()
         self._offset = self._snapshot_offset = state.offset
         self._moved = asyncio.Event()
         self._keeping = asyncio.Lock()
+        self._past = past
+        self._has_new_views = False
+        missing = [view for view in names.declared if view.name not in state.views]
+        self._back_fill = BackFill(log, missing, settings.read_limit)
         # what is in memory anyway needs no second place there
         self._hot_users = settings.hot_users if tier.is_remote else 0
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._owner, work)
 
     async def follow(self) -> None:
         """Folds the log, for ever; a log or a tier that is away is asked again.
@@ -150,6 +161,8 @@ class FeatureStore:
         """
         patience, outage = Patience(), Outage("fold")
         while True:
+            if self._back_fill.is_near:
+                await patience.attempt(self._join_views)
             if not (records := await patience.attempt(self._next_records)):
                 continue
             note_late_start(self._offset, records)
@@ -160,6 +173,16 @@ class FeatureStore:
                 await asyncio.sleep(_RETRY_AFTER_S)
             else:
                 outage.end()
+
+    async def back_fill(self) -> None:
+        """Folds views that the state lacks up to where it is; `follow` then takes them in."""
+        await self._back_fill.run(lambda: self._offset)
+
+    async def _join_views(self) -> None:
+        # nothing is folded meanwhile: what the views lack is read here, and what follows is folded with the state
+        for counts in await self._back_fill.finish(self._offset):
+            await self._run(lambda: self._state.join(counts))  # noqa: B023  # awaited at once
+            self._has_new_views = True
 
     async def _next_records(self) -> list[LoggedRecord]:
         """What follows in the log; empty when nothing does for a while."""
@@ -193,6 +216,7 @@ class FeatureStore:
     def _erase_named(self, erasure: Erasure, resting: list[str]) -> dict[str, int]:
         people = self._erasing.among(erasure, [*resting, *self._state.user_keys()])
         self._state.erase(people)
+        self._back_fill.forget(people)
         self._state.apply(Tick(erasure.offset))
         return {"people": len(people), "training_groups": self._rows.erase(self._erasing.is_gone(erasure))}
 
@@ -230,17 +254,25 @@ class FeatureStore:
             await asyncio.shield(self._flush_rows())
 
     def _fold_slice(self, records: list[LoggedRecord], start: int) -> int:
-        """Folds records from `start` on until the time of a slice is over; where it ended."""
-        end_s = time.perf_counter() + self._settings.fold_slice_s
-        while start < len(records):
-            facts = [fact_of(record) for record in records[start : start + _AT_ONCE]]
-            _fetched.add(self._state.hold_users(facts))
-            for fact in facts:
-                self._fold_fact(fact, records[start].traceparent)
-                start += 1
-                if time.perf_counter() > end_s:
-                    return start
-        return start
+        """Folds records from `start` on until the time of a slice is over; where it ended.
+
+        UnavailableError: the first one needs a person whose tier can't be reached; nothing has changed then.
+        """
+        end_s, place = time.perf_counter() + self._settings.fold_slice_s, start
+        try:
+            while place < len(records):
+                facts = [fact_of(record) for record in records[place : place + _AT_ONCE]]
+                _fetched.add(self._state.hold_users(facts))
+                for fact in facts:
+                    self._fold_fact(fact, records[place].traceparent)
+                    place += 1
+                    if time.perf_counter() > end_s or self._owner.is_wanted:
+                        return place
+        except UnavailableError:
+            # those before it are folded, and must be told so: else they would be folded again
+            if place == start:
+                raise
+        return place
 
     def _fold_fact(self, fact: Fact, traceparent: str) -> None:
         if not traceparent:
@@ -286,8 +318,9 @@ class FeatureStore:
     async def write_snapshot(self) -> None:
         """Makes the state durable as it is now; nothing happens when it is already. UnavailableError: it can't."""
         async with self._keeping:
-            if self._offset == self._snapshot_offset:
+            if self._offset == self._snapshot_offset and not self._has_new_views:
                 return
+            self._has_new_views = False
             begun = time.perf_counter()
             await self._rewrite()
             copy, cut = await self._run(lambda: (self._copy_to_store(), self._rows.cut(self._state.offset)))
@@ -317,6 +350,7 @@ class FeatureStore:
 
     async def _write_rows(self, cut: Cut | None) -> None:
         if cut is not None:
+            self.drift.note_written(cut)
             size_bytes = await asyncio.to_thread(self._rows.write, cut)
             await self._run(lambda: self._rows.written(cut, size_bytes))
 
@@ -326,7 +360,9 @@ class FeatureStore:
             await self.write_snapshot()
         except (UnavailableError, CorruptDataError) as error:
             log.warning("no_last_snapshot", extra={"snapshot_offset": self._snapshot_offset, "reason": str(error)})
-        self._owner.shutdown()
+        self._back_fill.close()
+        self._past.close()
+        self._owner.close()
         self._reader.close()
 
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
@@ -335,13 +371,49 @@ class FeatureStore:
         DeadlineError when that takes too long, UnavailableError when they rest in a tier that can't be reached.
         """
         await self._reached(min_offset, timeout_s)
-        state = self._state
-        # taken before the history is read: the history holds at least everything up to it
-        offset, clock_us = self._offset, state.now_us
-        members = state.identities.members_of(user_key)
-        history = history_of(await self._reader.bytes_of(members))
-        features = user_features(state, user_key)
-        return UserState(history.last(max_events) if max_events else history, features, offset, clock_us, members)
+
+        def state_of(members: tuple[str, ...], events: bytes) -> UserState:
+            history, features = history_of(events), user_features(self._state, user_key)
+            shown = history.last(max_events) if max_events else history
+            return UserState(shown, features, self._state.offset, self._state.now_us, members)
+
+        return await self._read_person(user_key, state_of)
+
+    async def online_features(
+        self, selection: Selection, wanted: Wanted, min_offset: int, timeout_s: float | None
+    ) -> OnlineFeatures:
+        """Features of one person, many items and a channel at one offset, `min_offset` or later."""
+        await self._reached(min_offset, timeout_s)
+        if not (wanted.user_key and wanted.max_events):
+            return await self._owner.read(lambda: read_online(self._state, selection, wanted))
+        return await self._read_person(
+            wanted.user_key, lambda members, events: read_online(self._state, selection, wanted, events)
+        )
+
+    async def _read_person(self, user_key: str, work: Callable[[tuple[str, ...], bytes], T]) -> T:
+        """What `work` says between two records of the person's keys and events; those may have to be fetched first."""
+        rows: dict[str, bytes] = {}
+
+        def attempt() -> T | MissingRows:
+            members = self._state.identities.members_of(user_key)
+            missing = self._reader.missing(members, rows)
+            return missing or work(members, self._reader.joined(members, rows))
+
+        while isinstance(found := await self._owner.read(attempt), MissingRows):
+            rows |= await self._reader.fetched(found)
+        return found
+
+    async def historical_features(self, selection: Selection, labels: Labels) -> AsyncIterator[PastFeatures]:
+        """Features as they were at the labels' moments; a row for every label, in parts, by moment."""
+        offset, clock_us = await self._owner.read(lambda: (self._state.offset, self._state.now_us))
+        async with aclosing(self._past.features(selection, labels, offset, clock_us)) as parts:
+            async for part in parts:
+                yield part
+
+    def view_progress(self, name: str) -> tuple[int, int] | None:
+        """How far a view's back-fill is, and of where; None when the view is live."""
+        is_missing = any(counts.view.name == name for counts in self._back_fill.counts)
+        return (self._back_fill.offset, self._offset) if is_missing and name not in self._state.views else None
 
     async def facts(self, question: FactQuestion, timeout_s: float | None) -> HeldFacts:
         """The dated facts that held then, as known then. DeadlineError when `min_offset` takes too long."""

@@ -1,4 +1,7 @@
-"""Feature views: what is computed, from what, over which windows. Registered here, in code, and nowhere else."""
+"""The built-in feature views: what is computed, from what, over which windows.
+
+A deployment adds windowed counts of its own (`windowed_view.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from headrace.feature_store.fold import State
+from headrace.feature_store.windowed_view import definition_hash
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_VERSION
-from headrace.model.items import DECAY_FEATURES, ITEM_FEATURES, WINDOW_FEATURES
+from headrace.model.items import (
+    DECAY_COLUMNS,
+    DECAY_FEATURES,
+    ITEM_FEATURES,
+    WINDOW_COLUMNS,
+    WINDOW_FEATURES,
+    WINDOWS_US,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +33,36 @@ class View:
     features: tuple[str, ...]
     description: str
     version: int = 1
+    windows: tuple[str, ...] = ()
+    # whether its values are read as they are held; else a ranker computes them
+    is_online: bool = True
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}@{self.version}"
+
+    def definition_hash(self) -> str:
+        """SHA-256 of all but the description."""
+        return definition_hash([self.name, self.version, self.entity, self.features, self.windows])
 
 
-_OF_ITEMS = len(ITEM_FEATURES) - len(WINDOW_FEATURES) - len(DECAY_FEATURES)
+_BEFORE, _AFTER = WINDOW_COLUMNS.start, DECAY_COLUMNS.stop
+_DOCUMENT = "what the product document says, the words of its title, and the first sight"
+_COVISITATION = "decayed shares of the visits that other items were part of"
+_CANDIDATE = "what a ranker scores an item for a person by"
+_EACH = tuple(WINDOWS_US)
 _WINDOWS = "counts over 5 minutes, 1 hour, 1 day and 7 days, by ring buckets of 1/64 of the window"
 
 USER_FEATURES = tuple(f"user_{name}" for name in WINDOW_FEATURES)
 VIEWS = (
-    View("item_document", "item", ITEM_FEATURES[:_OF_ITEMS], "what the product document says, and the first sight"),
-    View("item_windows", "item", WINDOW_FEATURES, f"events that name the item: {_WINDOWS}"),
+    View("item_document", "item", ITEM_FEATURES[:_BEFORE] + ITEM_FEATURES[_AFTER:], _DOCUMENT, FEATURE_VERSION),
+    View("item_windows", "item", WINDOW_FEATURES, f"events that name the item: {_WINDOWS}", windows=_EACH),
     View("item_decay", "item", DECAY_FEATURES, "log of forward-decayed counts at half-lives of 1, 7 and 30 days"),
-    View("item_covisitation", "item", ("neighbours",), "decayed shares of the visits that other items were part of"),
-    View("user_windows", "user", USER_FEATURES, f"events of the person: {_WINDOWS}"),
-    View("category_windows", "category", WINDOW_FEATURES, f"events that name an item of the category: {_WINDOWS}"),
-    View("brand_windows", "brand", WINDOW_FEATURES, f"events that name an item of the brand: {_WINDOWS}"),
-    View("candidate", "candidate", CANDIDATE_FEATURES, "what a ranker scores an item for a person by", FEATURE_VERSION),
+    View("item_covisitation", "item", ("neighbours",), _COVISITATION, is_online=False),
+    View("user_windows", "user", USER_FEATURES, f"events of the person: {_WINDOWS}", windows=_EACH),
+    View("category_windows", "category", WINDOW_FEATURES, f"events that name its items: {_WINDOWS}", windows=_EACH),
+    View("brand_windows", "brand", WINDOW_FEATURES, f"events that name its items: {_WINDOWS}", windows=_EACH),
+    View("candidate", "candidate", CANDIDATE_FEATURES, _CANDIDATE, FEATURE_VERSION, is_online=False),
 )
 USER_SCHEMA = hashlib.sha256("\n".join(USER_FEATURES).encode()).hexdigest()
 

@@ -47,6 +47,27 @@ EVENT_TYPE_CODE_REMOVE: EventTypeCode.ValueType  # 3
 EVENT_TYPE_CODE_PURCHASE: EventTypeCode.ValueType  # 4
 Global___EventTypeCode: _TypeAlias = EventTypeCode  # noqa: Y015
 
+class _FeatureViewState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeatureViewStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FeatureViewState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEATURE_VIEW_STATE_UNSPECIFIED: _FeatureViewState.ValueType  # 0
+    FEATURE_VIEW_STATE_LIVE: _FeatureViewState.ValueType  # 1
+    """Every record up to the fold's offset is in it."""
+    FEATURE_VIEW_STATE_BACK_FILLING: _FeatureViewState.ValueType  # 2
+    """Being folded from the log beside the serving state."""
+
+class FeatureViewState(_FeatureViewState, metaclass=_FeatureViewStateEnumTypeWrapper): ...
+
+FEATURE_VIEW_STATE_UNSPECIFIED: FeatureViewState.ValueType  # 0
+FEATURE_VIEW_STATE_LIVE: FeatureViewState.ValueType  # 1
+"""Every record up to the fold's offset is in it."""
+FEATURE_VIEW_STATE_BACK_FILLING: FeatureViewState.ValueType  # 2
+"""Being folded from the log beside the serving state."""
+Global___FeatureViewState: _TypeAlias = FeatureViewState  # noqa: Y015
+
 @_typing.final
 class GetUserStateRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -368,6 +389,327 @@ class GetTrainingRowsResponse(_message.Message):
 Global___GetTrainingRowsResponse: _TypeAlias = GetTrainingRowsResponse  # noqa: Y015
 
 @_typing.final
+class GetOnlineFeaturesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_KEY_FIELD_NUMBER: _builtins.int
+    ITEM_ORDINALS_FIELD_NUMBER: _builtins.int
+    PRODUCT_IDS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    MIN_OFFSET_FIELD_NUMBER: _builtins.int
+    user_key: _builtins.str
+    """"u:" + user_id, or "v:" + visitor_id; empty: of no person."""
+    item_ordinals: _builtins.bytes
+    """uint32 little-endian: whose features the rows are. Either these or product_ids; at most 1,000."""
+    channel: _common_pb2.Channel.ValueType
+    """Whose counts the features of channels are."""
+    max_events: _builtins.int
+    """The person's events wanted, newest kept; 0 means none, unlike in GetUserState."""
+    min_offset: _builtins.int
+    """Waits (within the deadline) until the fold reached this offset."""
+    @_builtins.property
+    def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of views, of features ("user_views_1h") or both ("category_windows:views_1h", where a bare name would be
+        ambiguous). Empty: all that are read online of the entities that the call names. At most 1,000.
+        """
+
+    def __init__(
+        self,
+        *,
+        user_key: _builtins.str = ...,
+        item_ordinals: _builtins.bytes = ...,
+        product_ids: _abc.Iterable[_builtins.str] | None = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        channel: _common_pb2.Channel.ValueType = ...,
+        max_events: _builtins.int = ...,
+        min_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "features", b"features", "item_ordinals", b"item_ordinals", "max_events", b"max_events", "min_offset", b"min_offset", "product_ids", b"product_ids", "user_key", b"user_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOnlineFeaturesRequest: _TypeAlias = GetOnlineFeaturesRequest  # noqa: Y015
+
+@_typing.final
+class GetOnlineFeaturesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FEATURES_FIELD_NUMBER: _builtins.int
+    USER_FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    ITEM_FEATURES_FIELD_NUMBER: _builtins.int
+    ITEM_FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FEATURES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    ITEM_ORDINALS_FIELD_NUMBER: _builtins.int
+    FEATURE_SCHEMA_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    NOW_US_FIELD_NUMBER: _builtins.int
+    user_features: _builtins.bytes
+    """float32 little-endian: features of the person, in the order of user_feature_names."""
+    channel_features: _builtins.bytes
+    """float32 little-endian."""
+    item_ordinals: _builtins.bytes
+    """uint32 little-endian, where product_ids were asked for: their ordinals, 0xFFFFFFFF for those never described."""
+    feature_schema: _builtins.str
+    """SHA-256 of the definitions of the views that the features are of, and of the features' names."""
+    offset: _builtins.int
+    """All of it as of here: every record up to this offset and none after it."""
+    now_us: _builtins.int
+    """The log's time, Unix microseconds."""
+    @_builtins.property
+    def user_feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"view:feature"."""
+
+    @_builtins.property
+    def item_features(self) -> _common_pb2.Matrix:
+        """One row an item, in the order of the request."""
+
+    @_builtins.property
+    def item_feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def channel_feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def history(self) -> Global___UserHistory: ...
+    def __init__(
+        self,
+        *,
+        user_features: _builtins.bytes = ...,
+        user_feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        item_features: _common_pb2.Matrix | None = ...,
+        item_feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        channel_features: _builtins.bytes = ...,
+        channel_feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        history: Global___UserHistory | None = ...,
+        item_ordinals: _builtins.bytes = ...,
+        feature_schema: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        now_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "item_features", b"item_features"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_feature_names", b"channel_feature_names", "channel_features", b"channel_features", "feature_schema", b"feature_schema", "history", b"history", "item_feature_names", b"item_feature_names", "item_features", b"item_features", "item_ordinals", b"item_ordinals", "now_us", b"now_us", "offset", b"offset", "user_feature_names", b"user_feature_names", "user_features", b"user_features"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOnlineFeaturesResponse: _TypeAlias = GetOnlineFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class GetHistoricalFeaturesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_KEYS_FIELD_NUMBER: _builtins.int
+    ITEM_ORDINALS_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    TIMES_US_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    item_ordinals: _builtins.bytes
+    """uint32 little-endian; empty: of no items."""
+    offsets: _builtins.bytes
+    """int64 little-endian: after the record at this offset. Either these or times_us."""
+    times_us: _builtins.bytes
+    """int64 little-endian, Unix microseconds of the log's time: before the first record that moves it beyond that."""
+    channel: _common_pb2.Channel.ValueType
+    @_builtins.property
+    def user_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One a label, all of the same length: the person (may be empty), the item, the moment."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in GetOnlineFeaturesRequest."""
+
+    def __init__(
+        self,
+        *,
+        user_keys: _abc.Iterable[_builtins.str] | None = ...,
+        item_ordinals: _builtins.bytes = ...,
+        offsets: _builtins.bytes = ...,
+        times_us: _builtins.bytes = ...,
+        features: _abc.Iterable[_builtins.str] | None = ...,
+        channel: _common_pb2.Channel.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "features", b"features", "item_ordinals", b"item_ordinals", "offsets", b"offsets", "times_us", b"times_us", "user_keys", b"user_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoricalFeaturesRequest: _TypeAlias = GetHistoricalFeaturesRequest  # noqa: Y015
+
+@_typing.final
+class GetHistoricalFeaturesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    USER_FEATURES_FIELD_NUMBER: _builtins.int
+    ITEM_FEATURES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FEATURES_FIELD_NUMBER: _builtins.int
+    USER_FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    ITEM_FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    CHANNEL_FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    FEATURE_SCHEMA_FIELD_NUMBER: _builtins.int
+    OFFSETS_FIELD_NUMBER: _builtins.int
+    NOW_US_FIELD_NUMBER: _builtins.int
+    labels: _builtins.bytes
+    """uint32 little-endian: which labels of the request these rows are of. Labels come by moment, not in the order of
+    the request.
+    """
+    feature_schema: _builtins.str
+    offsets: _builtins.bytes
+    """int64 little-endian, one a label: the last record that its features hold."""
+    now_us: _builtins.bytes
+    """int64 little-endian, one a label: the log's time then."""
+    @_builtins.property
+    def user_features(self) -> _common_pb2.Matrix:
+        """One row a label each."""
+
+    @_builtins.property
+    def item_features(self) -> _common_pb2.Matrix: ...
+    @_builtins.property
+    def channel_features(self) -> _common_pb2.Matrix: ...
+    @_builtins.property
+    def user_feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """With the first message only."""
+
+    @_builtins.property
+    def item_feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def channel_feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        labels: _builtins.bytes = ...,
+        user_features: _common_pb2.Matrix | None = ...,
+        item_features: _common_pb2.Matrix | None = ...,
+        channel_features: _common_pb2.Matrix | None = ...,
+        user_feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        item_feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        channel_feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        feature_schema: _builtins.str = ...,
+        offsets: _builtins.bytes = ...,
+        now_us: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_features", b"channel_features", "item_features", b"item_features", "user_features", b"user_features"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_feature_names", b"channel_feature_names", "channel_features", b"channel_features", "feature_schema", b"feature_schema", "item_feature_names", b"item_feature_names", "item_features", b"item_features", "labels", b"labels", "now_us", b"now_us", "offsets", b"offsets", "user_feature_names", b"user_feature_names", "user_features", b"user_features"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHistoricalFeaturesResponse: _TypeAlias = GetHistoricalFeaturesResponse  # noqa: Y015
+
+@_typing.final
+class GetFeatureDriftRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    UNTIL_OFFSET_FIELD_NUMBER: _builtins.int
+    REFERENCE_AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    REFERENCE_UNTIL_OFFSET_FIELD_NUMBER: _builtins.int
+    after_offset: _builtins.int
+    """The recent period, as log offsets of closed moments: after_offset < offset <= until_offset. Both 0: the newest
+    tenth of what is kept.
+    """
+    until_offset: _builtins.int
+    reference_after_offset: _builtins.int
+    """The reference period, likewise. Both 0: the oldest half of what is kept before the recent one."""
+    reference_until_offset: _builtins.int
+    def __init__(
+        self,
+        *,
+        after_offset: _builtins.int = ...,
+        until_offset: _builtins.int = ...,
+        reference_after_offset: _builtins.int = ...,
+        reference_until_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_offset", b"after_offset", "reference_after_offset", b"reference_after_offset", "reference_until_offset", b"reference_until_offset", "until_offset", b"until_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFeatureDriftRequest: _TypeAlias = GetFeatureDriftRequest  # noqa: Y015
+
+@_typing.final
+class FeatureDrift(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    STABILITY_FIELD_NUMBER: _builtins.int
+    REFERENCE_MEAN_FIELD_NUMBER: _builtins.int
+    RECENT_MEAN_FIELD_NUMBER: _builtins.int
+    NOT_FINITE_FIELD_NUMBER: _builtins.int
+    feature: _builtins.str
+    stability: _builtins.float
+    """Population stability index: below 0.1 stable, above 0.25 moved."""
+    reference_mean: _builtins.float
+    recent_mean: _builtins.float
+    not_finite: _builtins.int
+    """Values of the recent period that are no finite numbers."""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.str = ...,
+        stability: _builtins.float = ...,
+        reference_mean: _builtins.float = ...,
+        recent_mean: _builtins.float = ...,
+        not_finite: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature", b"feature", "not_finite", b"not_finite", "recent_mean", b"recent_mean", "reference_mean", b"reference_mean", "stability", b"stability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureDrift: _TypeAlias = FeatureDrift  # noqa: Y015
+
+@_typing.final
+class GetFeatureDriftResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURES_FIELD_NUMBER: _builtins.int
+    REFERENCE_ROWS_FIELD_NUMBER: _builtins.int
+    RECENT_ROWS_FIELD_NUMBER: _builtins.int
+    REFERENCE_AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    REFERENCE_UNTIL_OFFSET_FIELD_NUMBER: _builtins.int
+    AFTER_OFFSET_FIELD_NUMBER: _builtins.int
+    UNTIL_OFFSET_FIELD_NUMBER: _builtins.int
+    reference_rows: _builtins.int
+    recent_rows: _builtins.int
+    reference_after_offset: _builtins.int
+    reference_until_offset: _builtins.int
+    after_offset: _builtins.int
+    until_offset: _builtins.int
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureDrift]:
+        """In the order of CANDIDATE_FEATURES."""
+
+    def __init__(
+        self,
+        *,
+        features: _abc.Iterable[Global___FeatureDrift] | None = ...,
+        reference_rows: _builtins.int = ...,
+        recent_rows: _builtins.int = ...,
+        reference_after_offset: _builtins.int = ...,
+        reference_until_offset: _builtins.int = ...,
+        after_offset: _builtins.int = ...,
+        until_offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_offset", b"after_offset", "features", b"features", "recent_rows", b"recent_rows", "reference_after_offset", b"reference_after_offset", "reference_rows", b"reference_rows", "reference_until_offset", b"reference_until_offset", "until_offset", b"until_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFeatureDriftResponse: _TypeAlias = GetFeatureDriftResponse  # noqa: Y015
+
+@_typing.final
 class ListFeatureViewsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -391,13 +733,31 @@ class FeatureView(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DEFINITION_HASH_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BACK_FILL_OFFSET_FIELD_NUMBER: _builtins.int
+    BACK_FILL_END_OFFSET_FIELD_NUMBER: _builtins.int
+    IS_ONLINE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     entity: _builtins.str
-    """user, item, category, brand or candidate."""
+    """user, item, category, brand, channel or candidate."""
     description: _builtins.str
     version: _builtins.int
+    definition_hash: _builtins.str
+    """SHA-256 of all but the description. One version has one definition, for ever."""
+    state: Global___FeatureViewState.ValueType
+    back_fill_offset: _builtins.int
+    """How far the back-fill is, of where the fold is."""
+    back_fill_end_offset: _builtins.int
+    is_online: _builtins.bool
+    """Whether GetOnlineFeatures reads it."""
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"5m", "1h" …; empty for views that are no windowed counts."""
+
     def __init__(
         self,
         *,
@@ -406,10 +766,16 @@ class FeatureView(_message.Message):
         features: _abc.Iterable[_builtins.str] | None = ...,
         description: _builtins.str = ...,
         version: _builtins.int = ...,
+        definition_hash: _builtins.str = ...,
+        windows: _abc.Iterable[_builtins.str] | None = ...,
+        state: Global___FeatureViewState.ValueType = ...,
+        back_fill_offset: _builtins.int = ...,
+        back_fill_end_offset: _builtins.int = ...,
+        is_online: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "entity", b"entity", "features", b"features", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_fill_end_offset", b"back_fill_end_offset", "back_fill_offset", b"back_fill_offset", "definition_hash", b"definition_hash", "description", b"description", "entity", b"entity", "features", b"features", "is_online", b"is_online", "name", b"name", "state", b"state", "version", b"version", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -49,6 +49,21 @@ class FeatureStoreServiceStub:
                 request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetTrainingRowsRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetTrainingRowsResponse.FromString,
                 _registered_method=True)
+        self.GetOnlineFeatures = channel.unary_unary(
+                '/headrace.v1.FeatureStoreService/GetOnlineFeatures',
+                request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetOnlineFeaturesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetOnlineFeaturesResponse.FromString,
+                _registered_method=True)
+        self.GetHistoricalFeatures = channel.unary_stream(
+                '/headrace.v1.FeatureStoreService/GetHistoricalFeatures',
+                request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetHistoricalFeaturesRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetHistoricalFeaturesResponse.FromString,
+                _registered_method=True)
+        self.GetFeatureDrift = channel.unary_unary(
+                '/headrace.v1.FeatureStoreService/GetFeatureDrift',
+                request_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFeatureDriftRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetFeatureDriftResponse.FromString,
+                _registered_method=True)
         self.ListFeatureViews = channel.unary_unary(
                 '/headrace.v1.FeatureStoreService/ListFeatureViews',
                 request_serializer=headrace_dot_v1_dot_feature__store__pb2.ListFeatureViewsRequest.SerializeToString,
@@ -96,6 +111,35 @@ class FeatureStoreServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetOnlineFeatures(self, request, context):
+        """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
+        Persons, items and products never seen have the values of nothing known (not an error).
+        INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
+        user_key, of items without items, of a channel without channel; more than 1,000 items.
+        FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetHistoricalFeatures(self, request, context):
+        """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
+        beside the serving state. A row for every label; none is dropped.
+        INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
+        FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+        RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFeatureDrift(self, request, context):
+        """How the features of training rows have moved: population stability against a reference period.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListFeatureViews(self, request, context):
         """What is computed, from what, over which windows.
         """
@@ -136,6 +180,21 @@ def add_FeatureStoreServiceServicer_to_server(servicer, server):
                     servicer.GetTrainingRows,
                     request_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetTrainingRowsRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_feature__store__pb2.GetTrainingRowsResponse.SerializeToString,
+            ),
+            'GetOnlineFeatures': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOnlineFeatures,
+                    request_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetOnlineFeaturesRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_feature__store__pb2.GetOnlineFeaturesResponse.SerializeToString,
+            ),
+            'GetHistoricalFeatures': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetHistoricalFeatures,
+                    request_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetHistoricalFeaturesRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_feature__store__pb2.GetHistoricalFeaturesResponse.SerializeToString,
+            ),
+            'GetFeatureDrift': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFeatureDrift,
+                    request_deserializer=headrace_dot_v1_dot_feature__store__pb2.GetFeatureDriftRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_feature__store__pb2.GetFeatureDriftResponse.SerializeToString,
             ),
             'ListFeatureViews': grpc.unary_unary_rpc_method_handler(
                     servicer.ListFeatureViews,
@@ -234,6 +293,87 @@ class FeatureStoreService:
             '/headrace.v1.FeatureStoreService/GetTrainingRows',
             headrace_dot_v1_dot_feature__store__pb2.GetTrainingRowsRequest.SerializeToString,
             headrace_dot_v1_dot_feature__store__pb2.GetTrainingRowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOnlineFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.FeatureStoreService/GetOnlineFeatures',
+            headrace_dot_v1_dot_feature__store__pb2.GetOnlineFeaturesRequest.SerializeToString,
+            headrace_dot_v1_dot_feature__store__pb2.GetOnlineFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHistoricalFeatures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.FeatureStoreService/GetHistoricalFeatures',
+            headrace_dot_v1_dot_feature__store__pb2.GetHistoricalFeaturesRequest.SerializeToString,
+            headrace_dot_v1_dot_feature__store__pb2.GetHistoricalFeaturesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFeatureDrift(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.FeatureStoreService/GetFeatureDrift',
+            headrace_dot_v1_dot_feature__store__pb2.GetFeatureDriftRequest.SerializeToString,
+            headrace_dot_v1_dot_feature__store__pb2.GetFeatureDriftResponse.FromString,
             options,
             channel_credentials,
             insecure,

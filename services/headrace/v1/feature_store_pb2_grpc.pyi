@@ -50,6 +50,22 @@ class FeatureStoreServiceStub:
     future. Streamed in the order in which the moments were closed.
     INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
     """
+    GetOnlineFeatures: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetOnlineFeaturesRequest, _feature_store_pb2.GetOnlineFeaturesResponse]
+    """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
+    Persons, items and products never seen have the values of nothing known (not an error).
+    INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
+    user_key, of items without items, of a channel without channel; more than 1,000 items.
+    FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+    """
+    GetHistoricalFeatures: _grpc.UnaryStreamMultiCallable[_feature_store_pb2.GetHistoricalFeaturesRequest, _feature_store_pb2.GetHistoricalFeaturesResponse]
+    """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
+    beside the serving state. A row for every label; none is dropped.
+    INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
+    FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+    RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
+    """
+    GetFeatureDrift: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureDriftRequest, _feature_store_pb2.GetFeatureDriftResponse]
+    """How the features of training rows have moved: population stability against a reference period."""
     ListFeatureViews: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.ListFeatureViewsRequest, _feature_store_pb2.ListFeatureViewsResponse]
     """What is computed, from what, over which windows."""
     GetFacts: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFactsRequest, _feature_store_pb2.GetFactsResponse]
@@ -78,6 +94,22 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     future. Streamed in the order in which the moments were closed.
     INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
     """
+    GetOnlineFeatures: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetOnlineFeaturesRequest, _feature_store_pb2.GetOnlineFeaturesResponse]  # type: ignore[assignment]
+    """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
+    Persons, items and products never seen have the values of nothing known (not an error).
+    INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
+    user_key, of items without items, of a channel without channel; more than 1,000 items.
+    FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+    """
+    GetHistoricalFeatures: _aio.UnaryStreamMultiCallable[_feature_store_pb2.GetHistoricalFeaturesRequest, _feature_store_pb2.GetHistoricalFeaturesResponse]  # type: ignore[assignment]
+    """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
+    beside the serving state. A row for every label; none is dropped.
+    INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
+    FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+    RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
+    """
+    GetFeatureDrift: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureDriftRequest, _feature_store_pb2.GetFeatureDriftResponse]  # type: ignore[assignment]
+    """How the features of training rows have moved: population stability against a reference period."""
     ListFeatureViews: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.ListFeatureViewsRequest, _feature_store_pb2.ListFeatureViewsResponse]  # type: ignore[assignment]
     """What is computed, from what, over which windows."""
     GetFacts: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFactsRequest, _feature_store_pb2.GetFactsResponse]  # type: ignore[assignment]
@@ -121,6 +153,40 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         future. Streamed in the order in which the moments were closed.
         INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
         """
+
+    @_abc_1.abstractmethod
+    def GetOnlineFeatures(
+        self,
+        request: _feature_store_pb2.GetOnlineFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_store_pb2.GetOnlineFeaturesResponse, _abc.Awaitable[_feature_store_pb2.GetOnlineFeaturesResponse]]:
+        """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
+        Persons, items and products never seen have the values of nothing known (not an error).
+        INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
+        user_key, of items without items, of a channel without channel; more than 1,000 items.
+        FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+        """
+
+    @_abc_1.abstractmethod
+    def GetHistoricalFeatures(
+        self,
+        request: _feature_store_pb2.GetHistoricalFeaturesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_feature_store_pb2.GetHistoricalFeaturesResponse], _abc.AsyncIterator[_feature_store_pb2.GetHistoricalFeaturesResponse]]:
+        """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
+        beside the serving state. A row for every label; none is dropped.
+        INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
+        FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+        RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
+        """
+
+    @_abc_1.abstractmethod
+    def GetFeatureDrift(
+        self,
+        request: _feature_store_pb2.GetFeatureDriftRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feature_store_pb2.GetFeatureDriftResponse, _abc.Awaitable[_feature_store_pb2.GetFeatureDriftResponse]]:
+        """How the features of training rows have moved: population stability against a reference period."""
 
     @_abc_1.abstractmethod
     def ListFeatureViews(

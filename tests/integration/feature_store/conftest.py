@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 
 from headrace.feature_store.__main__ import compose
 from headrace.feature_store.settings import FeatureStoreSettings
+from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog import EventLog, Record
 from headrace.runtime.eventlog.opening import open_event_log
@@ -29,9 +30,10 @@ def _event(
     user: str = "u:ann",
     cancelled: str = "",
     traceparent: str = "",
+    channel: common_pb2.Channel.ValueType = common_pb2.CHANNEL_WEB,
 ) -> Record:
     time_us = START_US + int(minutes * MINUTE_US)
-    event = common_pb2.UserEvent(event_id=f"e{number}", event_type=event_type, channel=common_pb2.CHANNEL_WEB)
+    event = common_pb2.UserEvent(event_id=f"e{number}", event_type=event_type, channel=channel)
     event.event_time.FromMicroseconds(time_us)
     for ordinal in ordinals:
         event.product_details.add(product_id=f"p{ordinal}")
@@ -73,10 +75,12 @@ Serve = Callable[..., AbstractAsyncContextManager["feature_store_pb2_grpc.Featur
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
-    async def serving(**changes: object) -> AsyncIterator[feature_store_pb2_grpc.FeatureStoreServiceAsyncStub]:
+    async def serving(
+        views: Sequence[WindowedView] = (), **changes: object
+    ) -> AsyncIterator[feature_store_pb2_grpc.FeatureStoreServiceAsyncStub]:
         settings = FeatureStoreSettings(**{"port": 0, "publish_every_s": 0.01, "drain_s": 0.1, **changes})
         common = CommonSettings(data_dir=tmp_path)
-        async with compose(settings, common) as parts, running(parts, settings) as server:
+        async with compose(settings, common, views) as parts, running(parts, settings) as server:
             channel = open_channel(server.address)
             yield feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
             await channel.close()

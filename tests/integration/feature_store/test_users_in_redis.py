@@ -55,6 +55,11 @@ async def test_people_in_redis_are_answered_for_as_those_in_the_process(
         await _snapshot_at(stub, await _append(event_log, event, 0))
         status = await _snapshot_at(stub, await _append(event_log, event, 100))
         states = await _states(stub)
+        online = [
+            await stub.GetOnlineFeatures(pb.GetOnlineFeaturesRequest(user_key=user, max_events=200), timeout=10)
+            for user in PEOPLE
+        ]
+    assert [answer.history for answer in online] == [state.history for state in states]
     assert (status.users, status.hot_users) == (len(PEOPLE), HOT)
     async with serve() as stub:
         refolded = await stub.GetUserState(pb.GetUserStateRequest(user_key="u:0", min_offset=status.offset), timeout=10)
