@@ -216,7 +216,7 @@ class FeatureStore:
     def _erase_named(self, erasure: Erasure, resting: list[str]) -> dict[str, int]:
         people = self._erasing.among(erasure, [*resting, *self._state.user_keys()])
         self._state.erase(people)
-        self._back_fill.forget(people)
+        self._back_fill.forget(sorted(people))
         self._state.apply(Tick(erasure.offset))
         return {"people": len(people), "training_groups": self._rows.erase(self._erasing.is_gone(erasure))}
 
