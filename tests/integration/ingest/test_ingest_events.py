@@ -253,12 +253,6 @@ async def test_the_status_counts_what_happened(door: Any, event: Event) -> None:
     assert (status.dead_letters, status.items) == (2, 1)
 
 
-async def test_forgetting_is_not_served(door: Any) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await door.stub.ForgetUser(pb.ForgetUserRequest(user_id="7"))
-    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_a_basket_of_500_lines_is_one_event(door: Any, event: Event) -> None:
     basket = event(0, "purchase-complete")
     del basket.product_details[:]
