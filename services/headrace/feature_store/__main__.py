@@ -59,12 +59,12 @@ async def compose(
     erasing = Erasing(log, snapshots, confirmations, privacy)
     store = FeatureStore(log, state, tier, snapshots, rows, settings, FeatureNames(views), past, erasing)
     background = Background()
-    background.start(store.follow(), "follow the log")
-    background.start(store.back_fill(), "back-fill views")
+    background.start(store.follower.follow(), "follow the log")
+    background.start(store.follower.back_fill(), "back-fill views")
     background.start(store.drift.watch(settings.drift_every_s), "watch drift")
-    background.start(store.publish(), "publish items")
-    background.start(store.keep_snapshots(), "keep snapshots")
-    background.start(store.keep_erasures(), "keep erasures")
+    background.start(store.items.publish(), "publish items")
+    background.start(store.keeper.keep_snapshots(), "keep snapshots")
+    background.start(store.keeper.keep_erasures(), "keep erasures")
     try:
         yield Parts([FeatureStoreServer(store).face()], background)
     finally:

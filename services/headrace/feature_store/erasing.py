@@ -22,7 +22,7 @@ _RETRY_AFTER_S = 0.5
 
 
 class Erasing:
-    """What is to be done after the fold has erased somebody. The state's side of it is in `store`."""
+    """What is to be done after the fold has erased somebody. The state's side of it is in `state_keeper`."""
 
     def __init__(
         self, event_log: EventLog, snapshots: Snapshots, confirmations: Confirmations, privacy: Privacy

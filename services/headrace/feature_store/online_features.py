@@ -126,7 +126,7 @@ def _of_part(state: State, part: Part, ordinals: NDArray[np.uint32]) -> Values:
         return view.of_items(ordinals.tolist())[:, part.columns]
     # the built-in counts of categories and brands
     kind = part.source.removesuffix("_windows")
-    return np.maximum(state.group_counts(kind, ordinals.tolist())[:, part.columns], 0).astype(np.float32)
+    return np.maximum(state.of_items.group_counts(kind, ordinals.tolist())[:, part.columns], 0).astype(np.float32)
 
 
 def _of_table(state: State, columns: NDArray[np.int64], ordinals: NDArray[np.uint32]) -> Values:

@@ -142,7 +142,7 @@ def _with_a_clock(facts: Sequence[Fact]) -> Iterator[Fact]:
 
 def _served(state: State, user_key: str) -> Callable[[np.ndarray], np.ndarray]:
     """A ranker's features at this moment, for ordinals that are told later."""
-    state.freshen_items(np.arange(state.items.count))
+    state.of_items.freshen(np.arange(state.items.count))
     items = Items()
     count = state.items.count
     items.update(
