@@ -25,6 +25,9 @@ from headrace.feature_store.state_owner import StateOwner
 from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.views import user_features
 from headrace.model.history import History
+from headrace.runtime.errors import FailedPreconditionError
+from headrace.runtime.people_shards import shard_of_person
+from headrace.runtime.shards import Shard
 
 T = TypeVar("T")
 
@@ -54,8 +57,10 @@ class FeatureReader:
     async def user_state(self, user_key: str, max_events: int, min_offset: int, timeout_s: float | None) -> UserState:
         """One person's newest events, at `min_offset` or later.
 
-        DeadlineError when that takes too long, UnavailableError when they rest in a tier that can't be reached.
+        DeadlineError when that takes too long, UnavailableError when they rest in a tier that can't be reached,
+        FailedPreconditionError when they are another shard's.
         """
+        self._check_own(user_key)
         await self._reached(min_offset, timeout_s)
 
         def state_of(members: tuple[str, ...], events: bytes) -> UserState:
@@ -69,6 +74,7 @@ class FeatureReader:
         self, selection: Selection, wanted: Wanted, min_offset: int, timeout_s: float | None
     ) -> OnlineFeatures:
         """Features of one person, many items and a channel at one offset, `min_offset` or later."""
+        self._check_own(wanted.user_key)
         await self._reached(min_offset, timeout_s)
         if not (wanted.user_key and wanted.max_events):
             return await self._owner.read(lambda: read_online(self._state, selection, wanted))
@@ -81,7 +87,7 @@ class FeatureReader:
         rows: dict[str, bytes] = {}
 
         def attempt() -> T | MissingRows:
-            members = self._state.identities.members_of(user_key)
+            members = self._state.read_together(user_key)
             missing = self._people.missing(members, rows)
             return missing or work(members, self._people.joined(members, rows))
 
@@ -91,6 +97,7 @@ class FeatureReader:
 
     async def historical_features(self, selection: Selection, labels: Labels) -> AsyncIterator[PastFeatures]:
         """Features as they were at the labels' moments; a row for every label, in parts, by moment."""
+        self._check_own(*labels.user_keys)
         offset, clock_us = await self._owner.read(lambda: (self._state.offset, self._state.now_us))
         async with aclosing(self._past.features(selection, labels, offset, clock_us)) as parts:
             async for part in parts:
@@ -100,6 +107,14 @@ class FeatureReader:
         """The dated facts that held then, as known then. DeadlineError when `min_offset` takes too long."""
         await self._reached(question.min_offset, timeout_s)
         return await self._owner.run(lambda: answered(self._state, question))
+
+    def _check_own(self, *user_keys: str) -> None:
+        """An empty key is nobody's."""
+        shard = self._state.rules.shard
+        for user_key in user_keys:
+            if user_key and not self._state.owns(user_key):
+                right = Shard(shard_of_person(user_key, shard.count), shard.count)
+                raise FailedPreconditionError(f"user_key: that person is in shard {right}, and this is shard {shard}")
 
     def close(self) -> None:
         self._past.close()

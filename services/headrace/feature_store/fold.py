@@ -1,17 +1,21 @@
 """The whole state as a pure fold of log records: the same facts and rules give the same state, bit for bit.
 
 Time is the newest event time folded so far. A cancellation takes the counts of the person's newest purchase of each
-named item back (its windows and decays, not its repeats), and marks that event of the history as removed. A purchase
-that has left the history keeps its counts. Windows of users, categories and brands count what was done, and it was
-done.
+named item back (its windows and decays, not its repeats), and marks that event of the history as removed; one that is
+no longer known keeps its counts. Windows of users, categories and brands count what was done, and it was done.
 
 What was done under a key stays under it: a person with devices is put together from the keys whenever the person is
 looked at, for serving and training alike (see `identities`).
+
+A shard folds the whole log. Open visits, purchases and identities are everybody's, so what is true of items is the
+same in every shard, bit for bit; histories, counts and training groups are those of its own people. What a joined
+device did is then its own: it may be in another shard.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -36,6 +40,9 @@ from headrace.model.candidates import RECENT_ITEMS
 from headrace.model.events import EventCode
 from headrace.model.history import is_customer, recent_distinct
 from headrace.model.items import DAY_US
+from headrace.runtime.people_shards import holds_person
+
+log = logging.getLogger(__name__)
 
 
 class State:
@@ -62,7 +69,7 @@ class State:
         self.identities = Identities()
         self._visits = Visits()
         # declared views by name
-        self.views = {view.name: ViewCounts(view) for view in views}
+        self.views = {view.name: ViewCounts(view, self.rules.shard) for view in views}
 
     def apply(self, fact: Fact) -> list[ClosedGroup]:
         """Folds one fact; returns the training groups that it closed.
@@ -86,6 +93,14 @@ class State:
             view.apply(fact)
         self.offset = fact.offset
         return closed
+
+    def owns(self, user_key: str) -> bool:
+        """Whether all is here that is told of the person under this key."""
+        return holds_person(self.rules.shard, user_key)
+
+    def read_together(self, user_key: str) -> tuple[str, ...]:
+        """The keys that are told of as one person, whose key comes first."""
+        return self.identities.members_of(user_key) if self.rules.shard.count == 1 else (user_key,)
 
     def join(self, counts: ViewCounts) -> None:
         """Takes in a view that was folded beside this state, up to the same offset; from now on it is folded here."""
@@ -126,10 +141,13 @@ class State:
             return
         if act.code in KIND:
             self._count(act)
-        self.histories.append(act.user_key, np.array(act.ordinals), act.code, act.time_us, act.channel)
+        if act.code == EventCode.PURCHASE or self.owns(act.user_key):
+            self.histories.append(act.user_key, np.array(act.ordinals), act.code, act.time_us, act.channel)
 
     def _change_identity(self, fact: IdentityFact) -> None:
         if fact.is_joined:
+            if self.rules.shard.count > 1 and not self.identities:
+                log.warning("devices_read_apart", extra={"shard": str(self.rules.shard), "offset": fact.offset})
             self.identities.join(fact.device_key, fact.user_key)
             self._hand_over(fact.device_key)
         else:
@@ -145,7 +163,8 @@ class State:
         if visit.group is not None:
             visit.group.label(act.ordinals, act.code, self.items)
         self.of_items.pair(visit, act)
-        self.of_items.count(act, self._marks(visit, act), self.now_us)
+        own_key = act.user_key if self.owns(act.user_key) else None
+        self.of_items.count(act, own_key, self._marks(visit, act), self.now_us)
 
     def _marks(self, visit: Visit, act: UserAct) -> Iterator[tuple[str, NDArray[np.int64]]]:
         """What a purchase counts as by who made it, and which of its items do."""
@@ -165,17 +184,16 @@ class State:
         user_key = members[0]
         visit = self._visits.of(user_key)
         if visit is None:
-            group = self._group(members)
+            group = self._group(user_key)
             visit = Visit(user_key, self.now_us, [], [], group, not self.histories.has_bought_any(members))
             self._visits.begin(visit)
         self._visits.touch(user_key, self.now_us)
         return visit
 
-    def _group(self, members: Sequence[str]) -> OpenGroup | None:
-        user_key = members[0]
-        if not is_sampled(user_key, self.now_us, self.rules.row_sample_rate):
+    def _group(self, user_key: str) -> OpenGroup | None:
+        if not (self.owns(user_key) and is_sampled(user_key, self.now_us, self.rules.row_sample_rate)):
             return None
-        history = self.histories.joined_bytes_of(members)
+        history = self.histories.joined_bytes_of(self.read_together(user_key))
         recent = recent_distinct(history_of(history).ordinals, RECENT_ITEMS)
         self.of_items.freshen(recent.astype(np.int64))
         return open_group(user_key, history, self.items, self.now_us, self.rules.row_candidates)
@@ -187,7 +205,7 @@ class State:
     def user_counts(self, user_key: str) -> NDArray[np.int32]:
         """The windowed counts of the person whose key it is; zeros for one never seen."""
         counts = np.zeros(WIDTH, np.int32)
-        for member in self.identities.members_of(user_key):
+        for member in self.read_together(user_key):
             if (row := self.entities.user_row(member)) is not None:
                 counts += self.windows.of(row)
         return counts
@@ -247,7 +265,7 @@ class State:
         for view in views:
             if parsed.get("views", {}).get(view.name) == view.definition_hash():
                 kept = _under(f"views.{view.name}.", columns)
-                state.views[view.name] = ViewCounts.restored(view, kept, state.offset, state.now_us)
+                state.views[view.name] = ViewCounts.restored(view, kept, state.offset, state.now_us, rules.shard)
         return state
 
     def _restore(self, columns: Columns) -> None:

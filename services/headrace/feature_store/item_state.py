@@ -81,9 +81,11 @@ class ItemState:
         visit.touch(act.ordinals, act.time_us)
         self.changed_items.append(changed)
 
-    def count(self, act: UserAct, marks: Iterable[tuple[str, NDArray[np.int64]]], now_us: int) -> None:
-        """Counts an act for its items, its person, categories and brands; `marks` name items whose purchase is more."""
-        rows = self.entities.rows_of(act.user_key, act.ordinals)
+    def count(
+        self, act: UserAct, user_key: str | None, marks: Iterable[tuple[str, NDArray[np.int64]]], now_us: int
+    ) -> None:
+        """Counts an act for its items, categories and brands, and for a person; `marks`: what items count as too."""
+        rows = self.entities.rows_of(user_key, act.ordinals)
         ordinals = np.array(act.ordinals)
         self.windows.add(rows, KIND[act.code], act.time_us, now_us)
         self._decays.add(ordinals, act.code, act.time_us)

@@ -94,10 +94,7 @@ def _of_user(state: State, columns: Columns, user_key: str) -> Values:
     values = np.empty(len(columns.names), np.float32)
     for part in columns.parts:
         view = state.views.get(part.source)
-        if view is None:
-            found = user_features(state, user_key)
-        else:
-            found = view.of(state.identities.members_of(user_key)).sum(axis=0)
+        found = user_features(state, user_key) if view is None else view.of(state.read_together(user_key)).sum(axis=0)
         values[part.places] = found[part.columns]
     return values
 

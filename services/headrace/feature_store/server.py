@@ -128,6 +128,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             snapshot_offset=status.snapshot_offset,
             events_by_type=status.events_by_type,
             state_digest=status.state_digest,
+            shard=status.shard,
         )
 
 

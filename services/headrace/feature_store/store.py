@@ -44,6 +44,7 @@ class Status:
     snapshot_offset: int
     events_by_type: dict[str, int]
     state_digest: str
+    shard: str
 
 
 class FeatureStore:
@@ -67,7 +68,7 @@ class FeatureStore:
         self._owner = owner = StateOwner()
         self._progress = progress = Progress(state.offset)
         missing = [view for view in names.declared if view.name not in state.views]
-        self._back_fill = BackFill(log, missing, settings.read_limit)
+        self._back_fill = BackFill(log, missing, settings.read_limit, state.rules.shard)
         self.drift = DriftGauge(owner, state, rows)
         self.keeper = StateKeeper(state, owner, tier, snapshots, rows, erasing, settings, progress, self.drift)
         self.follower = LogFollower(log, state, owner, rows, self.keeper, settings, progress, self._back_fill)
@@ -102,6 +103,7 @@ class FeatureStore:
             snapshot_offset=self.keeper.snapshot_offset,
             events_by_type=counts,
             state_digest=digest,
+            shard=str(self._state.rules.shard),
         )
 
     async def close(self) -> None:

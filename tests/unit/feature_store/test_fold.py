@@ -28,7 +28,7 @@ def _column(state: State, ordinal: int, name: str) -> float:
 
 
 def _history(state: State, user_key: str = "u:ann") -> History:
-    return history_of(state.histories.bytes_of(user_key))
+    return history_of(state.histories.joined_bytes_of([user_key]))
 
 
 def test_a_purchase_is_in_the_history_and_in_every_window(act: Act) -> None:
