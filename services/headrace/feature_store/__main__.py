@@ -76,8 +76,8 @@ async def compose(
 
 def _folder(settings: FeatureStoreSettings, common: CommonSettings) -> Path:
     """Where the store keeps its files: shards beside one another, since they may read one embedded log."""
-    folder, shard = common.data_dir / "feature-store", settings.rules().shard
-    return folder if shard.count == 1 else folder / f"shard-{shard.number}-of-{shard.count}"
+    shard = settings.rules().shard
+    return common.data_dir / ("feature-store" if shard.count == 1 else f"feature-store-{shard.number}-of-{shard.count}")
 
 
 async def _restored(
