@@ -36,7 +36,8 @@ from headrace.v1 import feature_store_pb2 as pb
 from headrace.v1 import feature_store_pb2_grpc, ranker_pb2, ranker_pb2_grpc
 
 SHARDS, NOBODY = 2, "127.0.0.1:1"
-SHOP = ShopSettings(seed=4, products=80, users=60, days=2, visits_a_day=1.0)
+SHOP = ShopSettings(seed=4, products=80, users=40, days=2, visits_a_day=1.0)
+END_US = 1_767_225_600_000_000
 PATIENT = {"state_budget_s": 5.0, "score_budget_s": 5.0, "default_deadline_s": 20.0, "retry_s": 0.05}
 
 Stub = "feature_store_pb2_grpc.FeatureStoreServiceAsyncStub"
@@ -185,12 +186,13 @@ def one_by_one(part: RowPart) -> list[tuple[object, ...]]:
 async def test_two_shards_are_one_feature_store_and_each_stands_for_its_own_people(
     fleet: Fleet, serve, shop_records, event_log: SqliteEventLog, tmp_path: Path
 ) -> None:
-    records = list(shop_records(SHOP))
+    # without the planted events of 2090, which the door would refuse: the log's time would stand still after one
+    records = [record for record in shop_records(SHOP) if record.time_us < END_US]
     end = (await event_log.append(records))[-1].offset
     await asyncio.gather(*(fleet.start(shard) for shard in range(SHARDS)))
     people = sorted({record.key for record in records if record.kind == "user-event"})
-    first = [user_key for user_key in people if shard_of_person(user_key, SHARDS) == 0][:8]
-    second = [user_key for user_key in people if shard_of_person(user_key, SHARDS) == 1][:8]
+    first = [user_key for user_key in people if shard_of_person(user_key, SHARDS) == 0][:5]
+    second = [user_key for user_key in people if shard_of_person(user_key, SHARDS) == 1][:5]
     addresses = ";".join(map(fleet.address, range(SHARDS)))
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(open_channel(fleet.address(shard))) for shard in range(SHARDS)]
