@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from headrace.feature_store.erasing import NAME, Erasing
+from headrace.feature_store.erasing import Erasing, consumer_name
 from headrace.feature_store.feature_names import FeatureNames
 from headrace.feature_store.fold import State
 from headrace.feature_store.outage import Outage
@@ -46,7 +46,7 @@ async def compose(
     settings: FeatureStoreSettings, common: CommonSettings, views: Sequence[WindowedView] = ()
 ) -> AsyncIterator[Parts]:
     """The feature store over the event log, with declared `views`; at the end it writes a snapshot."""
-    folder = common.data_dir / "feature-store"
+    folder = _folder(settings, common)
     remove_unfinished(folder)
     tier, snapshots, state = await _restored(folder / "snapshots", settings, views)
     rows = RowStore(folder / "rows", settings.row_history_bytes, state.offset)
@@ -55,16 +55,16 @@ async def compose(
     log = open_event_log(common)
     past = PointInTime(log, Snapshots(folder / "snapshots"), settings.rules(), views, settings.read_limit)
     privacy = open_privacy(common)
-    confirmations = Confirmations(folder / "erasures.json", NAME, privacy)
+    confirmations = Confirmations(folder / "erasures.json", consumer_name(settings.rules().shard), privacy)
     erasing = Erasing(log, snapshots, confirmations, privacy)
     store = FeatureStore(log, state, tier, snapshots, rows, settings, FeatureNames(views), past, erasing)
     background = Background()
-    background.start(store.follow(), "follow the log")
-    background.start(store.back_fill(), "back-fill views")
+    background.start(store.follower.follow(), "follow the log")
+    background.start(store.follower.back_fill(), "back-fill views")
     background.start(store.drift.watch(settings.drift_every_s), "watch drift")
-    background.start(store.publish(), "publish items")
-    background.start(store.keep_snapshots(), "keep snapshots")
-    background.start(store.keep_erasures(), "keep erasures")
+    background.start(store.items.publish(), "publish items")
+    background.start(store.keeper.keep_snapshots(), "keep snapshots")
+    background.start(store.keeper.keep_erasures(), "keep erasures")
     try:
         yield Parts([FeatureStoreServer(store).face()], background)
     finally:
@@ -72,6 +72,12 @@ async def compose(
         await store.close()
         await log.close()
         tier.close()
+
+
+def _folder(settings: FeatureStoreSettings, common: CommonSettings) -> Path:
+    """Where the store keeps its files: shards beside one another, since they may read one embedded log."""
+    shard = settings.rules().shard
+    return common.data_dir / ("feature-store" if shard.count == 1 else f"feature-store-{shard.number}-of-{shard.count}")
 
 
 async def _restored(
@@ -116,7 +122,7 @@ def main() -> int:
 def _run() -> int:
     settings, common = load(FeatureStoreSettings), load(CommonSettings)
     views = views_of_module(settings.views)
-    register(common.data_dir / "feature-store" / "views.json", views)
+    register(_folder(settings, common) / "views.json", views)
     return run_service("feature-store", lambda: compose(settings, common, views), settings, common)
 
 

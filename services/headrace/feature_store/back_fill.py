@@ -15,6 +15,7 @@ from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.errors import TrimmedError, UnavailableError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.shards import WHOLE, Shard
 from headrace.runtime.telemetry import counter
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,12 @@ _RETRY_AFTER_S = 0.2
 class BackFill:
     """`views` as of `offset`. `run` until `is_near`, then `finish`."""
 
-    def __init__(self, event_log: EventLog, views: Sequence[WindowedView], read_limit: int) -> None:
+    def __init__(
+        self, event_log: EventLog, views: Sequence[WindowedView], read_limit: int, shard: Shard = WHOLE
+    ) -> None:
         self._log = event_log
         self._read_limit = read_limit
-        self.counts = [ViewCounts(view) for view in views]
+        self.counts = [ViewCounts(view, shard) for view in views]
         self.offset = 0
         self.is_near = False
         self._is_finished = not views
@@ -48,7 +51,7 @@ class BackFill:
                 self.is_near = not await self._fold_some(live_offset())
             except TrimmedError as error:
                 log.warning("back_fill_begins_anew", extra={"reason": str(error)})
-                self.counts, self.offset = [ViewCounts(counts.view) for counts in self.counts], 0
+                self.counts, self.offset = [ViewCounts(counts.view, counts.shard) for counts in self.counts], 0
             except UnavailableError as error:
                 log.warning("back_fill_waits", extra={"reason": str(error)})
                 await asyncio.sleep(_RETRY_AFTER_S)

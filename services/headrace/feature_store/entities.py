@@ -67,10 +67,11 @@ class Entities:
             self.category_of += [0] * missing
             self.brand_of += [0] * missing
 
-    def rows_of(self, user_key: str, ordinals: list[int]) -> NDArray[np.int64]:
-        """Distinct rows that an act counts in: items first, then the user, categories and brands."""
+    def rows_of(self, user_key: str | None, ordinals: list[int]) -> NDArray[np.int64]:
+        """Distinct rows that an act counts in: items first, then the user (None: not here), categories and brands."""
         rows = [self._row("item", ordinal) for ordinal in ordinals]
-        rows.append(self._user_row(user_key))
+        if user_key is not None:
+            rows.append(self._user_row(user_key))
         rows += [
             self._row("category", code) for code in dict.fromkeys(map(self.category_of.__getitem__, ordinals)) if code
         ]

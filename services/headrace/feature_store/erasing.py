@@ -14,15 +14,25 @@ from headrace.runtime.erasures import Erasure
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog import EventLog
 from headrace.runtime.privacy import Privacy
+from headrace.runtime.shards import Shard
 
 log = logging.getLogger(__name__)
 
-NAME = "feature-store"
+_NAME = "feature-store"
 _RETRY_AFTER_S = 0.5
 
 
+def consumer_name(shard: Shard) -> str:
+    """Who says that people are forgotten: each shard speaks for itself.
+
+    >>> consumer_name(Shard()), consumer_name(Shard(1, 4))
+    ('feature-store', 'feature-store-1/4')
+    """
+    return _NAME if shard.count == 1 else f"{_NAME}-{shard}"
+
+
 class Erasing:
-    """What is to be done after the fold has erased somebody. The state's side of it is in `store`."""
+    """What is to be done after the fold has erased somebody. The state's side of it is in `state_keeper`."""
 
     def __init__(
         self, event_log: EventLog, snapshots: Snapshots, confirmations: Confirmations, privacy: Privacy

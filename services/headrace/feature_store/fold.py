@@ -1,78 +1,54 @@
 """The whole state as a pure fold of log records: the same facts and rules give the same state, bit for bit.
 
 Time is the newest event time folded so far. A cancellation takes the counts of the person's newest purchase of each
-named item back (its windows and decays, not its repeats), and marks that event of the history as removed. A purchase
-that has left the history keeps its counts. Windows of users, categories and brands count what was done, and it was
-done.
+named item back (its windows and decays, not its repeats), and marks that event of the history as removed; one that is
+no longer known keeps its counts. Windows of users, categories and brands count what was done, and it was done.
 
 What was done under a key stays under it: a person with devices is put together from the keys whenever the person is
 looked at, for serving and training alike (see `identities`).
+
+A shard folds the whole log. Open visits, purchases and identities are everybody's, so what is true of items is the
+same in every shard, bit for bit; histories, counts and training groups are those of its own people. What a joined
+device did is then its own: it may be in another shard.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.catalogue import Catalogue, describe
 from headrace.feature_store.columns import Columns
 from headrace.feature_store.dated_facts import DatedFacts
-from headrace.feature_store.decay import DecayedCounts
-from headrace.feature_store.entities import Entities
-from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
-from headrace.feature_store.histories import Histories, HistoriesCopy, history_of
+from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, UserAct
+from headrace.feature_store.histories import Histories, history_of
 from headrace.feature_store.identities import Identities
 from headrace.feature_store.in_process_tier import InProcessTier
+from headrace.feature_store.item_state import KIND, ItemState
 from headrace.feature_store.rules import Rules
+from headrace.feature_store.state_copy import StateCopy
 from headrace.feature_store.training_rows import ClosedGroup, OpenGroup, is_sampled, open_group
 from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.visits import Visit, Visits
 from headrace.feature_store.windowed_view import WindowedView
-from headrace.feature_store.windows import WIDTH, WindowedCounts
-from headrace.feature_store.word_counts import WordCounts
+from headrace.feature_store.windows import WIDTH
 from headrace.model.candidates import RECENT_ITEMS
-from headrace.model.covisitation import Covisitation, moments_back
-from headrace.model.events import COUNTED_CODES, EventCode
+from headrace.model.events import EventCode
 from headrace.model.history import is_customer, recent_distinct
-from headrace.model.items import COLUMN, DAY_US, DECAY_COLUMNS, WINDOW_COLUMNS, WORD_COLUMNS, Items, hours
+from headrace.model.items import DAY_US
+from headrace.runtime.people_shards import holds_person
 
-_KIND = {code: kind for kind, code in enumerate(COUNTED_CODES)}
-_FIRST_SEEN = COLUMN["first_seen_h"]
-_PURCHASE = EventCode.PURCHASE
-_DAY_US = 86_400_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class StateCopy:
-    """The state at one offset, safe to write while the fold goes on."""
-
-    offset: int
-    fingerprint: str
-    columns: Columns
-    facts: str
-    histories: HistoriesCopy
-
-    def digest(self) -> str:
-        """SHA-256 over every count, history and document, wherever it is held."""
-        digest = hashlib.sha256(f"{self.facts}{self.histories.digest()}".encode())
-        for name in sorted(self.columns):
-            values = self.columns[name]
-            digest.update(f"{name} {values.dtype.str} {values.shape}".encode())
-            digest.update(np.ascontiguousarray(values).tobytes())
-        return digest.hexdigest()
+log = logging.getLogger(__name__)
 
 
 class State:
     """What is true after every fact so far.
 
-    `changed_items` and `changed_documents` gather ordinals until somebody takes them; they are no part of the state.
-    Which people are held in memory, and which rest in `tier`, changes nothing either.
+    Which people are held in memory, and which rest in `tier`, changes nothing about it.
     """
 
     def __init__(
@@ -83,22 +59,17 @@ class State:
         self.offset = 0
         self.now_us = 0
         self.events_by_type: dict[str, int] = {}
-        self.items = Items()
         self.histories = Histories(self.rules.history_events, InProcessTier() if tier is None else tier)
-        self.windows = WindowedCounts()
-        self.entities = Entities()
-        self.catalogue = Catalogue()
-        self.dated_facts = DatedFacts(int(self.rules.fact_horizon_days * _DAY_US))
+        self.of_items = ItemState(self.rules.covisitation_half_life_days)
+        self.items = self.of_items.items
+        self.windows = self.of_items.windows
+        self.entities = self.of_items.entities
+        self.catalogue = self.of_items.catalogue
+        self.dated_facts = DatedFacts(int(self.rules.fact_horizon_days * DAY_US))
         self.identities = Identities()
-        self._words = WordCounts()
-        self._decays = DecayedCounts()
-        self._covisitation = Covisitation(self.rules.covisitation_half_life_days)
         self._visits = Visits()
-        self._seen: list[bool] = []
         # declared views by name
-        self.views = {view.name: ViewCounts(view) for view in views}
-        self.changed_items: list[NDArray[np.int64]] = []
-        self.changed_documents: set[int] = set()
+        self.views = {view.name: ViewCounts(view, self.rules.shard) for view in views}
 
     def apply(self, fact: Fact) -> list[ClosedGroup]:
         """Folds one fact; returns the training groups that it closed.
@@ -115,13 +86,21 @@ class State:
             self._change_identity(fact)
         elif isinstance(fact, ProductFact):
             # a change carries the door's clock, which in a replay is years ahead of the shop's
-            self._describe(fact)
+            self.of_items.describe(fact, self.now_us)
         elif isinstance(fact, DatedFact):
             self.dated_facts.put(fact, self.now_us)
         for view in self.views.values():
             view.apply(fact)
         self.offset = fact.offset
         return closed
+
+    def owns(self, user_key: str) -> bool:
+        """Whether all is here that is told of the person under this key."""
+        return holds_person(self.rules.shard, user_key)
+
+    def read_together(self, user_key: str) -> tuple[str, ...]:
+        """The keys that are told of as one person, whose key comes first."""
+        return self.identities.members_of(user_key) if self.rules.shard.count == 1 else (user_key,)
 
     def join(self, counts: ViewCounts) -> None:
         """Takes in a view that was folded beside this state, up to the same offset; from now on it is folded here."""
@@ -147,13 +126,7 @@ class State:
             self.histories.cutoff_us = time_us - self._ttl_us
         self.dated_facts.advance(time_us)
         closed = list(self._visits.end(time_us, offset))
-        expired = self.windows.advance(time_us)
-        if len(expired):
-            expired = np.unique(expired)
-            self.entities.free_idle(expired, self.windows.totals_RW)
-            rows, ordinals = self.entities.items_of(expired)
-            self.items.features_NF[ordinals, WINDOW_COLUMNS] = self.windows.totals_RW[rows]
-            self.changed_items.append(ordinals)
+        self.of_items.advance(time_us)
         return closed
 
     def _act(self, act: UserAct) -> None:
@@ -162,16 +135,19 @@ class State:
             self._hand_over(act.device_key)
         if not act.ordinals:
             return
-        self._see(act.ordinals, act.time_us)
+        self.of_items.see(act.ordinals, act.time_us)
         if act.is_cancel:
             self._cancel(act)
             return
-        if act.code in _KIND:
+        if act.code in KIND:
             self._count(act)
-        self.histories.append(act.user_key, np.array(act.ordinals), act.code, act.time_us, act.channel)
+        if act.code == EventCode.PURCHASE or self.owns(act.user_key):
+            self.histories.append(act.user_key, np.array(act.ordinals), act.code, act.time_us, act.channel)
 
     def _change_identity(self, fact: IdentityFact) -> None:
         if fact.is_joined:
+            if self.rules.shard.count > 1 and not self.identities:
+                log.warning("devices_read_apart", extra={"shard": str(self.rules.shard), "offset": fact.offset})
             self.identities.join(fact.device_key, fact.user_key)
             self._hand_over(fact.device_key)
         else:
@@ -182,120 +158,54 @@ class State:
         if person != device_key:
             self._visits.hand_over(device_key, person, self.now_us)
 
-    def _see(self, ordinals: list[int], time_us: int) -> None:
-        """Makes items exist, with the time of their first sight."""
-        highest = max(ordinals)
-        if highest >= self.items.count:
-            self.items.grow(highest + 1)
-            self._decays.grow(highest + 1)
-            self._covisitation.grow(highest + 1)
-            self.entities.grow_items(highest + 1)
-            self._seen += [False] * (highest + 1 - len(self._seen))
-        for ordinal in ordinals:
-            if not self._seen[ordinal]:
-                self._seen[ordinal] = True
-                self.items.features_NF[ordinal, _FIRST_SEEN] = hours(time_us)
-                self.items.note_described(np.array([ordinal]))
-
     def _count(self, act: UserAct) -> None:
         visit = self._visit(self.identities.members_of(act.user_key))
         if visit.group is not None:
             visit.group.label(act.ordinals, act.code, self.items)
-        self._pair(visit, act)
-        rows = self.entities.rows_of(act.user_key, act.ordinals)
+        self.of_items.pair(visit, act)
+        own_key = act.user_key if self.owns(act.user_key) else None
+        self.of_items.count(act, own_key, self._marks(visit, act), self.now_us)
+
+    def _marks(self, visit: Visit, act: UserAct) -> Iterator[tuple[str, NDArray[np.int64]]]:
+        """What a purchase counts as by who made it, and which of its items do."""
+        if act.code != EventCode.PURCHASE:
+            return
         ordinals = np.array(act.ordinals)
-        self.windows.add(rows, _KIND[act.code], act.time_us, self.now_us)
-        self._decays.add(ordinals, act.code, act.time_us)
-        if act.code == _PURCHASE:
-            self._mark(visit, ordinals, act.time_us)
-        self._refresh(ordinals, rows[: len(ordinals)])
-
-    def _pair(self, visit: Visit, act: UserAct) -> None:
-        """Counts what is new in a visit as going together with what it held before."""
-        changed = np.array(act.ordinals)
-        if new := visit.new_among(act.ordinals):
-            moments = moments_back(visit.recent_us, act.time_us)
-            changed = self._covisitation.add(visit.recent, moments, new, act.time_us)
-        visit.touch(act.ordinals, act.time_us)
-        self.changed_items.append(changed)
-
-    def _mark(self, visit: Visit, ordinals: NDArray[np.int64], time_us: int) -> None:
-        """Counts a purchase by who made it."""
-        again = ordinals[self.histories.has_bought(self.identities.members_of(visit.user_key), ordinals)]
-        self._decays.add_marked("log_repeats_30d", again, time_us)
+        members = self.identities.members_of(visit.user_key)
+        yield "log_repeats_30d", ordinals[self.histories.has_bought(members, ordinals)]
         if not is_customer(visit.user_key):
             return
-        for name in ("log_customer_purchases_7d", "log_customer_purchases_30d"):
-            self._decays.add_marked(name, ordinals, time_us)
+        yield "log_customer_purchases_7d", ordinals
+        yield "log_customer_purchases_30d", ordinals
         if visit.is_first:
-            self._decays.add_marked("log_first_purchases_30d", ordinals, time_us)
+            yield "log_first_purchases_30d", ordinals
 
     def _visit(self, members: Sequence[str]) -> Visit:
         user_key = members[0]
         visit = self._visits.of(user_key)
         if visit is None:
-            group = self._group(members)
+            group = self._group(user_key)
             visit = Visit(user_key, self.now_us, [], [], group, not self.histories.has_bought_any(members))
             self._visits.begin(visit)
         self._visits.touch(user_key, self.now_us)
         return visit
 
-    def _group(self, members: Sequence[str]) -> OpenGroup | None:
-        user_key = members[0]
-        if not is_sampled(user_key, self.now_us, self.rules.row_sample_rate):
+    def _group(self, user_key: str) -> OpenGroup | None:
+        if not (self.owns(user_key) and is_sampled(user_key, self.now_us, self.rules.row_sample_rate)):
             return None
-        history = self.histories.joined_bytes_of(members)
+        history = self.histories.joined_bytes_of(self.read_together(user_key))
         recent = recent_distinct(history_of(history).ordinals, RECENT_ITEMS)
-        self.freshen_items(recent.astype(np.int64))
+        self.of_items.freshen(recent.astype(np.int64))
         return open_group(user_key, history, self.items, self.now_us, self.rules.row_candidates)
-
-    def freshen_items(self, ordinals: NDArray[np.int64]) -> None:
-        """Brings the neighbours of existing items up to date."""
-        stale = ordinals[self._covisitation.stale_N[ordinals]]
-        if len(stale):
-            self.items.set_neighbours(stale.astype(np.uint32), *self._covisitation.neighbours(stale))
-            self._covisitation.stale_N[stale] = False
-
-    def _refresh(self, ordinals: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        """Copies the counts of items into their columns."""
-        features = self.items.features_NF
-        before = features[ordinals, DECAY_COLUMNS]
-        features[ordinals, WINDOW_COLUMNS] = self.windows.totals_RW[rows]
-        features[ordinals, DECAY_COLUMNS] = self._decays.logs_NH[ordinals]
-        self.items.note_decayed(ordinals, before, features[ordinals, DECAY_COLUMNS])
 
     def _cancel(self, act: UserAct) -> None:
         for ordinal, time_us in self.histories.take_back(act.user_key, np.array(act.ordinals), act.time_us):
-            rows = self.entities.item_row(ordinal)
-            self.windows.add(rows, _KIND[_PURCHASE], time_us, self.now_us, sign=-1)
-            self._decays.take_back(ordinal, _PURCHASE, time_us)
-            self._refresh(np.array([ordinal]), rows)
-            self.changed_items.append(np.array([ordinal]))
-
-    def _describe(self, fact: ProductFact) -> None:
-        self._see([fact.ordinal], self._first_sale_us(fact))
-        category = self.entities.categories.of(fact.category)
-        brand = self.entities.brands.of(fact.brand)
-        row = self.items.features_NF[fact.ordinal]
-        describe(row, fact, category, brand)
-        self.items.note_described(np.array([fact.ordinal]))
-        if not fact.deleted:
-            row[WORD_COLUMNS] = self._words.read(fact.title, row[WORD_COLUMNS])
-            self.entities.category_of[fact.ordinal] = category
-            self.entities.brand_of[fact.ordinal] = brand
-        self.catalogue.put(fact)
-        self.changed_documents.add(fact.ordinal)
-        self.changed_items.append(np.array([fact.ordinal]))
-
-    def _first_sale_us(self, fact: ProductFact) -> int:
-        if fact.publish_us is not None:
-            return fact.publish_us
-        return self.now_us or fact.time_us
+            self.of_items.take_back(ordinal, time_us, self.now_us)
 
     def user_counts(self, user_key: str) -> NDArray[np.int32]:
         """The windowed counts of the person whose key it is; zeros for one never seen."""
         counts = np.zeros(WIDTH, np.int32)
-        for member in self.identities.members_of(user_key):
+        for member in self.read_together(user_key):
             if (row := self.entities.user_row(member)) is not None:
                 counts += self.windows.of(row)
         return counts
@@ -318,28 +228,13 @@ class State:
             for view in self.views.values():
                 view.forget(user_key)
 
-    def group_counts(self, kind: str, ordinals: list[int]) -> NDArray[np.int32]:
-        """Windowed counts of the categories ("category") or brands of items; zeros where an item has none."""
-        known = self.entities.group_rows(kind, ordinals)
-        counts = np.zeros((len(ordinals), WIDTH), np.int32)
-        counts[known >= 0] = self.windows.totals_RW[known[known >= 0]]
-        return counts
-
     def copy(self) -> StateCopy:
         """Everything that the next fact's effect depends on."""
-        count = self.items.count
         columns = {
-            **self.windows.columns(self.entities.row_count),
-            **self.entities.columns(),
-            **self.catalogue.columns(),
+            **self.of_items.columns(),
             **self.dated_facts.columns(),
             **self.identities.columns(),
-            **self._words.columns(),
-            **self._decays.columns(count),
-            **self._covisitation.columns(count),
             **self._visits.columns(),
-            "items.features": self.items.features_NF[:count].copy(),
-            "items.seen": np.array(self._seen, np.bool_),
         }
         for name, counts in self.views.items():
             columns |= {f"views.{name}.{column}": values for column, values in counts.columns().items()}
@@ -370,18 +265,12 @@ class State:
         for view in views:
             if parsed.get("views", {}).get(view.name) == view.definition_hash():
                 kept = _under(f"views.{view.name}.", columns)
-                state.views[view.name] = ViewCounts.restored(view, kept, state.offset, state.now_us)
+                state.views[view.name] = ViewCounts.restored(view, kept, state.offset, state.now_us, rules.shard)
         return state
 
     def _restore(self, columns: Columns) -> None:
-        for part in (self.windows, self.entities, self.catalogue, self.dated_facts, self.identities, self._words):
+        for part in (self.of_items, self.dated_facts, self.identities, self._visits):
             part.restore(columns)
-        for counted in (self._decays, self._covisitation, self._visits):
-            counted.restore(columns)
-        features = columns["items.features"].astype(np.float32)
-        self._seen = columns["items.seen"].tolist()
-        self.items.grow(len(features))
-        self.items.set_features(np.arange(len(features), dtype=np.uint32), features)
 
 
 def _under(prefix: str, columns: Columns) -> Columns:
@@ -392,6 +281,3 @@ def rows_of(facts: Iterable[Fact], rules: Rules | None = None) -> list[ClosedGro
     """The training groups that a log closes, folded from its beginning."""
     state = State(rules)
     return [group for fact in facts for group in state.apply(fact)]
-
-
-__all__ = ["State", "StateCopy", "Tick", "rows_of"]

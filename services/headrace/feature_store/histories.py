@@ -1,4 +1,8 @@
-"""The last product events of every person, 14 bytes an event.
+"""The last product events of every person, 14 bytes an event, and before them what purchases are older.
+
+A person's purchases decide what counts as a repeat and what can be cancelled; so the newest of them stay (as many as
+there are events in a history) when they have left the newest events. Of a person who is in another shard, nothing
+but purchases is kept: they say the same of items there as here.
 
 A person's events are one immutable byte string that is replaced as a whole, so that a reader on another thread
 sees a history before or after an event, never in between, without a lock. Those who changed since the last
@@ -74,13 +78,13 @@ class Histories:
         return self._held
 
     def append(self, user_key: str, ordinals: NDArray[np.int64], code: int, time_us: int, channel: int) -> None:
-        """Adds one event for each item; the oldest go when there are more than the limit."""
+        """Adds one event for each item; the oldest go when there are more than the limit, purchases last."""
         new = np.empty(len(ordinals), EVENT)
         new["ordinal"] = ordinals
         new["time_us"] = time_us
         new["event_type"] = code
         new["channel"] = channel
-        self._put(user_key, (self.bytes_of(user_key) + new.tobytes())[-self.limit_bytes :])
+        self._put(user_key, kept(self.bytes_of(user_key) + new.tobytes(), self.limit_bytes))
 
     def _put(self, user_key: str, events: bytes) -> None:
         self._held[user_key] = events
@@ -89,15 +93,18 @@ class Histories:
         self._changed[user_key] = None
 
     def has_bought(self, user_keys: Sequence[str], ordinals: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the items the person's history holds a purchase of."""
-        events = np.frombuffer(self.joined_bytes_of(user_keys), EVENT)
-        bought = set(events["ordinal"][events["event_type"] == EventCode.PURCHASE].tolist())
+        """Of which of the items the person under these keys is known to have made a purchase."""
+        bought = set(self._bought(user_keys)["ordinal"].tolist())
         return np.array([ordinal in bought for ordinal in ordinals.tolist()], np.bool_)
 
     def has_bought_any(self, user_keys: Sequence[str]) -> bool:
-        """Whether the person's history holds a purchase."""
-        events = np.frombuffer(self.joined_bytes_of(user_keys), EVENT)
-        return bool((events["event_type"] == EventCode.PURCHASE).any())
+        """Whether a purchase of the person under these keys is known."""
+        return len(self._bought(user_keys)) > 0
+
+    def _bought(self, user_keys: Sequence[str]) -> NDArray[np.void]:
+        events = np.frombuffer(b"".join(map(self.bytes_of, user_keys)), EVENT)
+        bought: NDArray[np.void] = events[events["event_type"] == EventCode.PURCHASE]
+        return bought
 
     def take_back(self, user_key: str, ordinals: NDArray[np.int64], not_after_us: int) -> list[tuple[int, int]]:
         """Marks the newest purchase of each item as removed; (item, time of the purchase) of those found."""
@@ -118,7 +125,7 @@ class Histories:
         self._put(user_key, b"")
 
     def bytes_of(self, user_key: str) -> bytes:
-        """The events of one who is held."""
+        """The events of one who is held, older purchases first."""
         return live(self._held[user_key], self.cutoff_us)
 
     def joined_bytes_of(self, user_keys: Sequence[str]) -> bytes:
@@ -171,9 +178,18 @@ def live(events: bytes, cutoff_us: int) -> bytes:
     return events if newer.all() else parsed[newer].tobytes()
 
 
+def kept(events: bytes, limit_bytes: int) -> bytes:
+    """The newest events, and before them the purchases that are older, of as many purchases as there may be events."""
+    if len(events) <= limit_bytes:
+        return events
+    limit, older = limit_bytes // EVENT.itemsize, np.frombuffer(events, EVENT)
+    places = np.flatnonzero(older["event_type"] == EventCode.PURCHASE)[-limit:]
+    return older[places[places < len(older) - limit]].tobytes() + events[-limit_bytes:]
+
+
 def joined(histories: Sequence[bytes], limit_bytes: int) -> bytes:
     """Several histories as one, in the order of time; each keeps its own order, in which late events came."""
-    given = [events for events in histories if events]
+    given = [events[-limit_bytes:] for events in histories if events]
     if len(given) < 2:
         return given[0] if given else b""
     events = np.concatenate([np.frombuffer(part, EVENT) for part in given])

@@ -94,10 +94,7 @@ def _of_user(state: State, columns: Columns, user_key: str) -> Values:
     values = np.empty(len(columns.names), np.float32)
     for part in columns.parts:
         view = state.views.get(part.source)
-        if view is None:
-            found = user_features(state, user_key)
-        else:
-            found = view.of(state.identities.members_of(user_key)).sum(axis=0)
+        found = user_features(state, user_key) if view is None else view.of(state.read_together(user_key)).sum(axis=0)
         values[part.places] = found[part.columns]
     return values
 
@@ -126,7 +123,7 @@ def _of_part(state: State, part: Part, ordinals: NDArray[np.uint32]) -> Values:
         return view.of_items(ordinals.tolist())[:, part.columns]
     # the built-in counts of categories and brands
     kind = part.source.removesuffix("_windows")
-    return np.maximum(state.group_counts(kind, ordinals.tolist())[:, part.columns], 0).astype(np.float32)
+    return np.maximum(state.of_items.group_counts(kind, ordinals.tolist())[:, part.columns], 0).astype(np.float32)
 
 
 def _of_table(state: State, columns: NDArray[np.int64], ordinals: NDArray[np.uint32]) -> Values:

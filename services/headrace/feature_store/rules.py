@@ -7,9 +7,10 @@ import json
 from dataclasses import asdict, dataclass
 
 from headrace.model.candidates import FEATURE_SCHEMA
+from headrace.runtime.shards import WHOLE, Shard
 
-# 5: items are found by their products' ids
-STATE_VERSION = 5
+# 6: a person's purchases outlast the newest events
+STATE_VERSION = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Rules:
     fact_horizon_days: float = 90.0
     # whether a log-in joins a device to a person
     stitch: bool = True
+    # whose histories, counts and training groups are kept; items are the same in every shard
+    shard: Shard = WHOLE
 
     def fingerprint(self) -> str:
         """Changes when the rules, the features or the form of the state do."""

@@ -12,6 +12,7 @@ from headrace.feature_store.drift_messages import drift_request, drift_response
 from headrace.feature_store.fact_questions import FactQuestion
 from headrace.feature_store.historical_messages import historical_request, historical_response
 from headrace.feature_store.histories import EVENT
+from headrace.feature_store.item_stream import WatchedChunk
 from headrace.feature_store.online_messages import (
     history_message,
     matrix_message,
@@ -20,7 +21,7 @@ from headrace.feature_store.online_messages import (
     view_message,
 )
 from headrace.feature_store.row_columns import RowColumns
-from headrace.feature_store.store import FeatureStore, WatchedChunk
+from headrace.feature_store.store import FeatureStore
 from headrace.feature_store.views import USER_SCHEMA
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from headrace.model.items import ITEM_FEATURES, NEIGHBOURS
@@ -48,7 +49,9 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self, request: feature_store_pb2.GetUserStateRequest, context: _Context
     ) -> feature_store_pb2.GetUserStateResponse:
         _check_user(request)
-        state = await self._store.user_state(request.user_key, request.max_events, request.min_offset, remaining_s())
+        state = await self._store.features.user_state(
+            request.user_key, request.max_events, request.min_offset, remaining_s()
+        )
         return feature_store_pb2.GetUserStateResponse(
             history=history_message(state.history),
             features=state.features.tobytes(),
@@ -63,7 +66,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self, request: feature_store_pb2.GetOnlineFeaturesRequest, context: _Context
     ) -> feature_store_pb2.GetOnlineFeaturesResponse:
         selection, wanted = online_request(request, self._store.names)
-        found = await self._store.online_features(selection, wanted, request.min_offset, remaining_s())
+        found = await self._store.features.online_features(selection, wanted, request.min_offset, remaining_s())
         return online_response(selection, found, bool(request.product_ids))
 
     async def GetHistoricalFeatures(
@@ -71,7 +74,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
     ) -> AsyncIterator[feature_store_pb2.GetHistoricalFeaturesResponse]:
         selection, labels = historical_request(request, self._store.names)
         is_first = True
-        async for part in self._store.historical_features(selection, labels):
+        async for part in self._store.features.historical_features(selection, labels):
             yield historical_response(selection, part, is_first)
             is_first = False
 
@@ -79,14 +82,14 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self, request: feature_store_pb2.WatchItemFeaturesRequest, context: _Context
     ) -> AsyncIterator[feature_store_pb2.WatchItemFeaturesResponse]:
         is_first = True
-        async for watched in self._store.watch():
+        async for watched in self._store.items.watch():
             yield _items(watched, is_first)
             is_first = False
 
     async def GetTrainingRows(
         self, request: feature_store_pb2.GetTrainingRowsRequest, context: _Context
     ) -> AsyncIterator[feature_store_pb2.GetTrainingRowsResponse]:
-        rows = self._store.training_rows(request.after_offset, request.until_offset, request.up_to_folded)
+        rows = self._store.training.rows(request.after_offset, request.until_offset, request.up_to_folded)
         async for part, complete_offset in rows:
             yield _rows(part, complete_offset)
 
@@ -104,7 +107,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
     async def GetFacts(
         self, request: feature_store_pb2.GetFactsRequest, context: _Context
     ) -> feature_store_pb2.GetFactsResponse:
-        held = await self._store.facts(_fact_question(request), remaining_s())
+        held = await self._store.features.facts(_fact_question(request), remaining_s())
         facts = [common_pb2.DatedFact.FromString(document) for document in held.documents]
         facts.sort(key=lambda fact: fact.fact_id)
         return feature_store_pb2.GetFactsResponse(facts=facts, offset=held.offset, now_us=held.now_us)
@@ -125,6 +128,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             snapshot_offset=status.snapshot_offset,
             events_by_type=status.events_by_type,
             state_digest=status.state_digest,
+            shard=status.shard,
         )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from headrace.feature_store.rules import Rules
+from headrace.runtime.people_shards import PeopleShardSetting
 from headrace.runtime.settings import ServingSettings
+from headrace.runtime.shards import Shard
 
 REDIS_SCHEMES = ("redis://", "rediss://", "redis+cluster://", "rediss+cluster://")
 
@@ -32,6 +34,9 @@ class FeatureStoreSettings(ServingSettings):
     hot_users: int = Field(100_000, ge=0, description="people kept in memory when the rest are in a Redis")
     user_ttl_days: float = Field(0.0, ge=0, description="days of log time after which events of a history go; 0: never")
     stitch: bool = Field(True, description="let a log-in join what was done on a device to the person's own")
+    shard: PeopleShardSetting = Field(
+        "0/1", description="NUMBER/COUNT: this process keeps the people of one of COUNT shards, and all items"
+    )
     publish_every_s: float = Field(0.075, gt=0, description="seconds between deltas to watchers of items")
     read_limit: int = Field(2000, ge=1, le=100_000, description="records read from the log at once")
     fold_slice_s: float = Field(0.015, gt=0, description="longest fold before other work on the state gets its turn")
@@ -46,6 +51,14 @@ class FeatureStoreSettings(ServingSettings):
             raise ValueError(f"must be empty or begin with {', '.join(REDIS_SCHEMES)}")
         return url
 
+    @field_validator("shard")
+    @classmethod
+    def _does_not_stitch(cls, text: str, info: ValidationInfo) -> str:
+        # what was done on a device before its log-in may be in another shard than the person who logs in
+        if Shard.parsed(text).count > 1 and info.data.get("stitch", False):
+            raise ValueError("a feature store in shards can't stitch: set HEADRACE_FEATURE_STORE_STITCH=false")
+        return text
+
     def rules(self) -> Rules:
         """The part that decides what the fold computes."""
         return Rules(
@@ -56,4 +69,5 @@ class FeatureStoreSettings(ServingSettings):
             user_ttl_days=self.user_ttl_days,
             fact_horizon_days=self.fact_horizon_days,
             stitch=self.stitch,
+            shard=Shard.parsed(self.shard),
         )

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from headrace.feature_store.column_file import read_columns, write_columns
-from headrace.feature_store.fold import State, StateCopy
+from headrace.feature_store.fold import State
 from headrace.feature_store.in_process_tier import InProcessTier
 from headrace.feature_store.rules import Rules
+from headrace.feature_store.state_copy import StateCopy
 from headrace.feature_store.user_tier import UserTier
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.atomic import sync_directory

@@ -18,6 +18,8 @@ from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.feature_store.facts import Fact, ProductFact, UserAct
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.feature_store.windows import WindowedCounts
+from headrace.runtime.people_shards import holds_person
+from headrace.runtime.shards import WHOLE, Shard
 
 # an item's ordinal, a user key, the name of a category or brand, a channel
 Key: TypeAlias = int | str
@@ -27,10 +29,14 @@ _NAMING = {"category": "category", "brand": "brand"}
 
 
 class ViewCounts:
-    """Counts of a `view` over the facts so far; `offset` is that of the last one, `now_us` the log's time."""
+    """Counts of a `view` over the facts so far; `offset` is that of the last one, `now_us` the log's time.
 
-    def __init__(self, view: WindowedView) -> None:
+    Of people, it counts those of `shard`.
+    """
+
+    def __init__(self, view: WindowedView, shard: Shard = WHOLE) -> None:
         self.view = view
+        self.shard = shard
         self.offset = 0
         self.now_us = 0
         self._event_types = frozenset(view.event_types)
@@ -85,7 +91,7 @@ class ViewCounts:
             case "item":
                 return act.ordinals
             case "user":
-                return (act.user_key,)
+                return (act.user_key,) if holds_person(self.shard, act.user_key) else ()
             case "channel":
                 return (act.channel,)
             case _:
@@ -123,8 +129,10 @@ class ViewCounts:
         }
 
     @classmethod
-    def restored(cls, view: WindowedView, columns: Columns, offset: int, now_us: int) -> ViewCounts:
-        counts = cls(view)
+    def restored(
+        cls, view: WindowedView, columns: Columns, offset: int, now_us: int, shard: Shard = WHOLE
+    ) -> ViewCounts:
+        counts = cls(view, shard)
         counts.offset, counts.now_us = offset, now_us
         counts._counts.restore(columns)
         parse = int if view.entity in _NUMBERED else bytes.decode

@@ -70,13 +70,6 @@ class Watchers:
             watcher.note(items, documents)
 
 
-def taken_changes(state: State) -> tuple[list[int], list[int]]:
-    """Ordinals of the items and documents that changed since the last call."""
-    items, documents = state.changed_items, state.changed_documents
-    state.changed_items, state.changed_documents = [], set()
-    return (np.unique(np.concatenate(items)).tolist() if items else []), sorted(documents)
-
-
 def batches(items: list[int], documents: list[int]) -> Iterator[tuple[list[int], list[int]]]:
     """The same in pieces of at most 2,000 items and as many documents."""
     for start in range(0, max(len(items), len(documents)), _ROWS):
@@ -103,7 +96,7 @@ def _document_groups(documents: list[bytes]) -> list[list[bytes]]:
 
 def _chunk(state: State, items: list[int], documents: list[bytes]) -> ItemChunk:
     ordinals = np.array(items, np.int64)
-    state.freshen_items(ordinals)
+    state.of_items.freshen(ordinals)
     columns = state.items
     return ItemChunk(
         ordinals.astype(np.uint32),

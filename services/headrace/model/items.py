@@ -108,9 +108,10 @@ def blank_item() -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class _Popular:
-    """Popular items, as long as the leaders and what may be shown stay."""
+    """Popular items, as long as the leaders, what may be shown and what there is to rank by stay."""
 
     changes: int
+    columns: list[int]
     servable: NDArray[np.bool_]
     ordinals: NDArray[np.uint32]
 
@@ -253,16 +254,13 @@ class Items:
     def popular(self, now_us: int, limit: int) -> NDArray[np.uint32]:
         """The most bought and most viewed servable items at several half-lives in turn, best first."""
         changes, servable = self._leaders.changes, self.is_servable(now_us)
-        kept = self._popular_kept.get(limit)
-        if kept is None or kept.changes != changes or kept.servable is not servable:
-            kept = _Popular(changes, servable, self._popular_now(servable, limit))
-            self._popular_kept[limit] = kept
-        return kept.ordinals
-
-    def _popular_now(self, servable: NDArray[np.bool_], limit: int) -> NDArray[np.uint32]:
-        # a shop without views, say, has nothing to rank by in half of the columns
+        # a shop without views, say, has nothing to rank by in half of the columns; and no leaders are followed there
         columns = [column for column in _POPULAR if self.decay_maxima[column - DECAY_COLUMNS.start] > NEVER]
-        return _interleaved([self._first(column, limit, servable) for column in columns], limit)
+        kept = self._popular_kept.get(limit)
+        if kept is None or (kept.changes, kept.columns) != (changes, columns) or kept.servable is not servable:
+            lists = [self._first(column, limit, servable) for column in columns]
+            kept = self._popular_kept[limit] = _Popular(changes, columns, servable, _interleaved(lists, limit))
+        return kept.ordinals
 
     def fresh(self, now_us: int, limit: int) -> NDArray[np.uint32]:
         """The servable items seen last for the first time, newest first."""

@@ -18,12 +18,13 @@ from headrace.ranker.admission import Admission
 from headrace.ranker.answer import Tokens
 from headrace.ranker.answering import Answering
 from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
-from headrace.ranker.peers import FeatureStorePeer, TrainerPeer
+from headrace.ranker.peers import TrainerPeer
 from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
@@ -48,7 +49,9 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
     """The ranker's parts while open. It answers before any peer is up, and better when they are."""
     async with AsyncExitStack() as stack:
         background = Background()
-        feature_store = FeatureStorePeer(await stack.enter_async_context(open_channel(settings.feature_store_address)))
+        feature_store = await stack.enter_async_context(
+            open_feature_store(addresses_of(settings.feature_store_address))
+        )
         index = await stack.enter_async_context(open_index(addresses_of(settings.index_address)))
         trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address)))
         pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from headrace.model.items import ITEM_FEATURES
 from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.feature_store import FeatureStore
 from headrace.ranker.following import followed
 from headrace.ranker.lexical import LexicalIndex
-from headrace.ranker.peers import FeatureStorePeer, ItemsUpdate, VectorsUpdate
+from headrace.ranker.peers import ItemsUpdate, VectorsUpdate
 from headrace.ranker.vector_index import VectorIndex
 from headrace.ranker.vectors import Vectors
 from headrace.runtime.errors import FailedPreconditionError
@@ -21,7 +22,7 @@ from headrace.runtime.errors import FailedPreconditionError
 class ItemFeed:
     """Takes the item stream into the catalogue and the word index."""
 
-    def __init__(self, peer: FeatureStorePeer, catalogue: Catalogue, lexical: LexicalIndex, retry_s: float) -> None:
+    def __init__(self, peer: FeatureStore, catalogue: Catalogue, lexical: LexicalIndex, retry_s: float) -> None:
         self._peer = peer
         self._catalogue = catalogue
         self._lexical = lexical

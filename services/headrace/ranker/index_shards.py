@@ -17,10 +17,10 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.ranker.index_replicas import IndexReplicas
 from headrace.ranker.joined_watch import joined_watch
 from headrace.ranker.nearest import Nearest, merged
 from headrace.ranker.peers import Embeddings, IndexPeer, Neighbours, VectorsUpdate, why_missing
+from headrace.ranker.replicas import Replicas
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import HeadraceError
@@ -53,7 +53,7 @@ async def open_index(addresses: ShardAddresses) -> AsyncIterator[VectorIndex]:
             [IndexPeer(await stack.enter_async_context(open_channel(one, retries=False))) for one in shard]
             for shard in addresses
         ]
-        yield IndexShards([IndexReplicas(replicas) for replicas in shards])
+        yield IndexShards([Replicas(replicas) for replicas in shards])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _Given(Generic[T]):
 class IndexShards:
     """Asks every shard, by the number that stands for its place among `shards`."""
 
-    def __init__(self, shards: Sequence[IndexReplicas]) -> None:
+    def __init__(self, shards: Sequence[Replicas[IndexPeer]]) -> None:
         self._shards = tuple(shards)
 
     async def near_vector(
@@ -93,7 +93,9 @@ class IndexShards:
 
     async def watch_vectors(self, space: str) -> AsyncIterator[VectorsUpdate]:
         """All vectors of a space, then every change. UnavailableError; NotFoundError: some shard has no such space."""
-        async for update in joined_watch([shard.watch_vectors(space) for shard in self._shards]):
+        async for update in joined_watch(
+            [shard.watched(lambda peer: peer.watch_vectors(space)) for shard in self._shards]
+        ):
             yield update
 
     async def _near(
@@ -128,7 +130,7 @@ def _look_up(space: str, ordinals: NDArray[np.uint32]) -> _Ask[Embeddings]:
     return lambda peer, left_s: peer.embeddings(space, ordinals, left_s)
 
 
-async def _tried(shard: IndexReplicas, ask: _Ask[T], timeout_s: float) -> T | HeadraceError:
+async def _tried(shard: Replicas[IndexPeer], ask: _Ask[T], timeout_s: float) -> T | HeadraceError:
     try:
         return await shard.asked(ask, timeout_s)
     except HeadraceError as error:

@@ -14,7 +14,14 @@ from headrace.model.items import NEIGHBOURS
 from headrace.ranker.catalogue import FOREVER_US, ItemRows, Listing
 from headrace.ranker.nearest import Nearest
 from headrace.runtime.calls import call_options
-from headrace.runtime.errors import CorruptDataError, DeadlineError, HeadraceError, NotFoundError, UnavailableError
+from headrace.runtime.errors import (
+    CorruptDataError,
+    DeadlineError,
+    FailedPreconditionError,
+    HeadraceError,
+    NotFoundError,
+    UnavailableError,
+)
 from headrace.v1 import (
     common_pb2,
     feature_store_pb2,
@@ -116,7 +123,9 @@ class ServingPlan:
 
 
 class FeatureStorePeer:
-    """What is true of users and items."""
+    """What is true of users and items, from one process."""
+
+    shards = 1
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         stub: feature_store_pb2_grpc.FeatureStoreServiceAsyncStub
@@ -124,11 +133,13 @@ class FeatureStorePeer:
         self._stub = stub
 
     async def state(self, user_key: str, min_offset: int, timeout_s: float) -> UserState:
-        """A person's state. DeadlineError, UnavailableError."""
+        """A person's state. DeadlineError, UnavailableError, FailedPreconditionError: asked of the wrong shard."""
         request = feature_store_pb2.GetUserStateRequest(user_key=user_key, min_offset=min_offset)
         try:
             response = await self._stub.GetUserState(request, **call_options(timeout_s))
         except grpc.aio.AioRpcError as error:
+            if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
+                raise FailedPreconditionError(error.details() or "") from error
             raise _translated(error) from error
         return UserState(_history(response.history, response.person_key or user_key), response.offset, response.now_us)
 
@@ -228,6 +239,8 @@ def why_missing(error: HeadraceError) -> str:
     """Why a peer gave no answer, as answers that do without it say."""
     if isinstance(error, DeadlineError):
         return "deadline"
+    if isinstance(error, FailedPreconditionError):
+        return "wrong shard"
     return "unknown space" if isinstance(error, NotFoundError) else "unavailable"
 
 

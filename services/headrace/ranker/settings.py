@@ -18,7 +18,9 @@ class RankerSettings(ServingSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_RANKER_", frozen=True)
 
     port: int = Field(7405, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
-    feature_store_address: str = Field("127.0.0.1:7402", description="host:port of the feature store")
+    feature_store_address: ShardAddressesSetting = Field(
+        "127.0.0.1:7402", description="host:port of the feature store: replicas by commas, shards by semicolons"
+    )
     trainer_address: str = Field("127.0.0.1:7403", description="host:port of the trainer's registry")
     index_address: ShardAddressesSetting = Field(
         "127.0.0.1:7404", description="host:port of the index: replicas separated by commas, shards by semicolons"

@@ -16,14 +16,16 @@ from headrace.model.candidates import COVISITATION, POPULAR
 from headrace.model.history import History
 from headrace.model.items import NO_NEIGHBOUR, Items
 from headrace.ranker.breaker import Breaker
+from headrace.ranker.feature_store import FeatureStore
 from headrace.ranker.filters import Allowed
-from headrace.ranker.peers import FeatureStorePeer, Neighbours, UserState, why_missing
+from headrace.ranker.peers import Neighbours, UserState, why_missing
 from headrace.ranker.releases import Served
 from headrace.ranker.scoring import popularity
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.stages import Stages
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.errors import DeadlineError, HeadraceError, NotFoundError
+from headrace.runtime.people_shards import shard_of_person
 
 T = TypeVar("T")
 
@@ -73,11 +75,14 @@ def merged(parts: Sequence[Candidates], limit: int) -> Candidates:
 class Sources:
     """Asks the peers on behalf of one answer at a time."""
 
-    def __init__(self, feature_store: FeatureStorePeer, index: VectorIndex, settings: RankerSettings) -> None:
+    def __init__(self, feature_store: FeatureStore, index: VectorIndex, settings: RankerSettings) -> None:
         self._feature_store = feature_store
         self._index = index
         self._settings = settings
-        self._state_breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
+        # one a shard: the others' people are asked for as before when one is away
+        self._state_breakers = [
+            Breaker(settings.breaker_failures, settings.breaker_open_s) for _ in range(feature_store.shards)
+        ]
         self._index_breaker = Breaker(settings.breaker_failures, settings.breaker_open_s)
 
     async def state(self, user_key: str, min_offset: int, stages: Stages) -> UserState | None:
@@ -85,19 +90,31 @@ class Sources:
         with stages.timed("state"):
             if min_offset > 0:
                 return await self._state_at(user_key, min_offset, stages)
-            return await self._asked(
-                "state", lambda budget_s: self._feature_store.state(user_key, 0, budget_s), self._state_breaker, stages
-            )
+            return await self._newest_state(user_key, stages)
+
+    async def _newest_state(self, user_key: str, stages: Stages) -> UserState | None:
+        breaker = self._state_breakers[shard_of_person(user_key, self._feature_store.shards)]
+        return await self._asked(
+            "state",
+            lambda budget_s: self._feature_store.state(user_key, 0, budget_s),
+            breaker,
+            stages,
+            self._shard_of(user_key),
+        )
+
+    def _shard_of(self, user_key: str) -> str:
+        """As reasons say it; empty where there is but one."""
+        shards = self._feature_store.shards
+        return f"shard {shard_of_person(user_key, shards)} " if shards > 1 else ""
 
     async def _state_at(self, user_key: str, min_offset: int, stages: Stages) -> UserState | None:
         try:
             return await self._feature_store.state(user_key, min_offset, _WAIT_SHARE * stages.left_s())
         except HeadraceError as error:
             # an older state is better than none
-            stages.miss("state", "behind min_offset" if isinstance(error, DeadlineError) else "unavailable")
-        return await self._asked(
-            "state", lambda budget_s: self._feature_store.state(user_key, 0, budget_s), self._state_breaker, stages
-        )
+            why = "behind min_offset" if isinstance(error, DeadlineError) else why_missing(error)
+            stages.miss("state", self._shard_of(user_key) + why)
+        return await self._newest_state(user_key, stages)
 
     async def near_vector(
         self, served: Served, query_D: NDArray[np.float32], allowed: Allowed, k: int, stages: Stages
@@ -135,16 +152,16 @@ class Sources:
         return found if found and (len(found.ordinals) or not found.missing) else None
 
     async def _asked(
-        self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages
+        self, stage: str, ask: Callable[[float], Awaitable[T]], breaker: Breaker, stages: Stages, where: str = ""
     ) -> T | None:
-        """What `ask` gives within the stage's budget; None, noted, when it gives nothing."""
+        """What `ask` gives within the stage's budget; None, noted with `where` it was asked, when it gives nothing."""
         most_s = self._settings.state_budget_s if stage == "state" else self._settings.search_budget_s
         budget_s = stages.peer_budget_s(most_s)
         if budget_s <= 0:
             stages.miss(stage, "deadline")
             return None
         if not breaker.allows():
-            stages.miss(stage, "unavailable")
+            stages.miss(stage, f"{where}unavailable")
             return None
         try:
             answer = await ask(budget_s)
@@ -152,7 +169,7 @@ class Sources:
             # a peer that answers "not found" is there
             if not isinstance(error, NotFoundError):
                 breaker.fail()
-            stages.miss(stage, why_missing(error))
+            stages.miss(stage, where + why_missing(error))
             return None
         breaker.succeed()
         return answer

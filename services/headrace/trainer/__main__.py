@@ -14,6 +14,7 @@ limit_threads()
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -42,7 +43,7 @@ from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.publisher import Publisher
 from headrace.trainer.registry import open_registry, registry_url
 from headrace.trainer.releases import Releases
-from headrace.trainer.rows import RowSource
+from headrace.trainer.row_shards import training_rows
 from headrace.trainer.server import TrainerServicer
 from headrace.trainer.settings import TrainerSettings
 from headrace.trainer.space_keeper import SpaceKeeper
@@ -69,7 +70,7 @@ async def compose(
         settings.keep_releases,
     )
     index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
-    feature_store = open_channel(settings.feature_store_address)
+    feature_store = [list(map(open_channel, shard)) for shard in addresses_of(settings.feature_store_address)]
     privacy = open_privacy(common)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers, privacy)
     confirmations = Confirmations(folder / "erasures.json", "trainer", privacy)
@@ -84,7 +85,7 @@ async def compose(
     keeper = SpaceKeeper(index, delta_log, releases, board, settings.keep_spaces)
     background = Background()
     background.start(learning.run(), "learn")
-    background.start(learning.follow_rows(RowSource(feature_store)), "learn rows")
+    background.start(learning.follow_rows(training_rows(feature_store)), "learn rows")
     background.start(publisher.run(), "publish deltas")
     background.start(keeper.run(), "drop spaces")
     servicer = TrainerServicer(event_log, lineage, learning, publisher, registry, releases, board)
@@ -94,7 +95,7 @@ async def compose(
         await background.stop()
         await learning.close()
         lineage.leave()
-        for channel in (feature_store, *(channel for shard in index for _, channel in shard)):
+        for channel in (*chain.from_iterable(feature_store), *(channel for shard in index for _, channel in shard)):
             await channel.close()
         await event_log.close()
         registry.close()

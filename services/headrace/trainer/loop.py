@@ -38,7 +38,7 @@ from headrace.trainer.registry import Release, ServingPlan
 from headrace.trainer.releases import Releases, Watermark, checked_parts
 from headrace.trainer.rotation import ASKED, DRIFTED, INCOMPARABLE, OTHER_FORM, note_rotation
 from headrace.trainer.row_scores import scored_groups
-from headrace.trainer.rows import RowPart, RowsError, RowSource
+from headrace.trainer.rows import RowPart, RowsError, TrainingRows
 from headrace.trainer.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -343,7 +343,7 @@ class LearningLoop:
             self._saved = time.monotonic()
             await self._work(self._lineage.checkpoint)
 
-    async def follow_rows(self, source: RowSource) -> None:
+    async def follow_rows(self, source: TrainingRows) -> None:
         """Learns the ranker network's rows for ever, beside everything else; waits for a feature store that is away."""
         await self._recovered.wait()
         is_reached: bool | None = None
@@ -360,7 +360,7 @@ class LearningLoop:
             is_reached = reached
             await asyncio.sleep(self._settings.rows_every_s if reached else _RETRY_S)
 
-    async def _learn_rows(self, source: RowSource) -> None:
+    async def _learn_rows(self, source: TrainingRows) -> None:
         standing = self._lineage.standing
         if standing.offset <= standing.rows_offset:
             return

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import grpc
 import numpy as np
@@ -27,6 +28,8 @@ class RowPart:
     weights_R: NDArray[np.float32]
     sizes_G: NDArray[np.int64]
     times_us_G: NDArray[np.int64]
+    # of the records that closed the groups
+    offsets_G: NDArray[np.int64]
     histories: tuple[History, ...]
     user_keys: tuple[str, ...]
     # everything up to here has been handed out with this part
@@ -37,14 +40,21 @@ class RowsError(Exception):
     """The feature store computes other features than this code."""
 
 
+class TrainingRows(Protocol):
+    """Where training rows come from, by offset."""
+
+    def parts(self, after: int, until: int) -> AsyncIterator[RowPart]:
+        """Groups closed at after < offset ≤ until, as far as they are folded. RowsError: another schema."""
+        ...
+
+
 class RowSource:
-    """Reads training rows by offset."""
+    """The rows of one process."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
 
     async def parts(self, after: int, until: int) -> AsyncIterator[RowPart]:
-        """Groups closed at after < offset ≤ until, as far as they are folded. RowsError: another schema."""
         request = feature_store_pb2.GetTrainingRowsRequest(after_offset=after, until_offset=until, up_to_folded=True)
         async for response in self._stub.GetTrainingRows(request):
             yield _part(response)
@@ -64,6 +74,7 @@ def _part(response: feature_store_pb2.GetTrainingRowsResponse) -> RowPart:
         np.frombuffer(response.weights, "<f4") if response.weights else np.ones(len(labels), np.float32),
         np.frombuffer(response.group_sizes, "<u4").astype(np.int64),
         np.frombuffer(response.group_times_us, "<i8"),
+        offsets,
         _histories(response),
         tuple(response.user_keys),
         max(response.complete_offset, reached),

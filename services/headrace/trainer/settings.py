@@ -22,7 +22,9 @@ class TrainerSettings(ServingSettings):
     index_address: ShardAddressesSetting = Field(
         "127.0.0.1:7404", description="where deltas are pushed to: replicas separated by commas, shards by semicolons"
     )
-    feature_store_address: str = Field("127.0.0.1:7402", description="where training rows come from")
+    feature_store_address: ShardAddressesSetting = Field(
+        "127.0.0.1:7402", description="where training rows come from: replicas by commas, shards by semicolons"
+    )
     registry_url: str = Field("", description="SQLAlchemy URL of the registry; empty: SQLite in the data folder")
     artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")
     lineage: str = Field("main", pattern="^[a-z0-9-]{1,40}$", description="names the line of releases and its spaces")

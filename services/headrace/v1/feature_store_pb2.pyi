@@ -931,11 +931,12 @@ class GetFeatureStoreStatusResponse(_message.Message):
     EVENTS_BY_TYPE_FIELD_NUMBER: _builtins.int
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
     HOT_USERS_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Everything up to here is in the state."""
     now_us: _builtins.int
     users: _builtins.int
-    """People with a history."""
+    """People with a history; in a shard also those of other shards who bought something."""
     items: _builtins.int
     lag_p50_ms: _builtins.float
     """Milliseconds from a record's append to its being in the state: recent quantiles."""
@@ -947,6 +948,8 @@ class GetFeatureStoreStatusResponse(_message.Message):
     """With with_digest: SHA-256 over every count and history: two folds of one log are equal."""
     hot_users: _builtins.int
     """Of the users, those whose history is in memory; the others' rest in a Redis."""
+    shard: _builtins.str
+    """NUMBER/COUNT: whose people it keeps; 0/1 is everybody."""
     @_builtins.property
     def events_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Events counted since the beginning of the log, by event type."""
@@ -965,10 +968,11 @@ class GetFeatureStoreStatusResponse(_message.Message):
         events_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         state_digest: _builtins.str = ...,
         hot_users: _builtins.int = ...,
+        shard: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "shard", b"shard", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

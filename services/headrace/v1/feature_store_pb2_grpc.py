@@ -87,7 +87,7 @@ class FeatureStoreServiceServicer:
     def GetUserState(self, request, context):
         """One person's state now. A user never seen has an empty one (not an error).
         INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
-        reached now.
+        reached now. FAILED_PRECONDITION: the person is in another shard, which is named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +104,7 @@ class FeatureStoreServiceServicer:
     def GetTrainingRows(self, request, context):
         """Candidates with the features that they had just before each labelled moment of a person
         (a visit: labelled events with no gap of 30 minutes), and what followed: no row sees its
-        future. Streamed in the order in which the moments were closed.
+        future. Streamed in the order in which the moments were closed. A shard has those of its own people.
         INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -116,7 +116,7 @@ class FeatureStoreServiceServicer:
         Persons, items and products never seen have the values of nothing known (not an error).
         INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
         user_key, of items without items, of a channel without channel; more than 1,000 items.
-        FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+        FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +126,7 @@ class FeatureStoreServiceServicer:
         """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
         beside the serving state. A row for every label; none is dropped.
         INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
-        FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+        FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds; a person of another shard.
         RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,7 +38,7 @@ class FeatureStoreServiceStub:
     GetUserState: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetUserStateRequest, _feature_store_pb2.GetUserStateResponse]
     """One person's state now. A user never seen has an empty one (not an error).
     INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
-    reached now.
+    reached now. FAILED_PRECONDITION: the person is in another shard, which is named.
     """
     WatchItemFeatures: _grpc.UnaryStreamMultiCallable[_feature_store_pb2.WatchItemFeaturesRequest, _feature_store_pb2.WatchItemFeaturesResponse]
     """All items as they stand, then every change: the ranker keeps items in memory.
@@ -47,7 +47,7 @@ class FeatureStoreServiceStub:
     GetTrainingRows: _grpc.UnaryStreamMultiCallable[_feature_store_pb2.GetTrainingRowsRequest, _feature_store_pb2.GetTrainingRowsResponse]
     """Candidates with the features that they had just before each labelled moment of a person
     (a visit: labelled events with no gap of 30 minutes), and what followed: no row sees its
-    future. Streamed in the order in which the moments were closed.
+    future. Streamed in the order in which the moments were closed. A shard has those of its own people.
     INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
     """
     GetOnlineFeatures: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetOnlineFeaturesRequest, _feature_store_pb2.GetOnlineFeaturesResponse]
@@ -55,13 +55,13 @@ class FeatureStoreServiceStub:
     Persons, items and products never seen have the values of nothing known (not an error).
     INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
     user_key, of items without items, of a channel without channel; more than 1,000 items.
-    FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+    FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.
     """
     GetHistoricalFeatures: _grpc.UnaryStreamMultiCallable[_feature_store_pb2.GetHistoricalFeaturesRequest, _feature_store_pb2.GetHistoricalFeaturesResponse]
     """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
     beside the serving state. A row for every label; none is dropped.
     INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
-    FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+    FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds; a person of another shard.
     RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
     """
     GetFeatureDrift: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureDriftRequest, _feature_store_pb2.GetFeatureDriftResponse]
@@ -82,7 +82,7 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     GetUserState: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetUserStateRequest, _feature_store_pb2.GetUserStateResponse]  # type: ignore[assignment]
     """One person's state now. A user never seen has an empty one (not an error).
     INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
-    reached now.
+    reached now. FAILED_PRECONDITION: the person is in another shard, which is named.
     """
     WatchItemFeatures: _aio.UnaryStreamMultiCallable[_feature_store_pb2.WatchItemFeaturesRequest, _feature_store_pb2.WatchItemFeaturesResponse]  # type: ignore[assignment]
     """All items as they stand, then every change: the ranker keeps items in memory.
@@ -91,7 +91,7 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     GetTrainingRows: _aio.UnaryStreamMultiCallable[_feature_store_pb2.GetTrainingRowsRequest, _feature_store_pb2.GetTrainingRowsResponse]  # type: ignore[assignment]
     """Candidates with the features that they had just before each labelled moment of a person
     (a visit: labelled events with no gap of 30 minutes), and what followed: no row sees its
-    future. Streamed in the order in which the moments were closed.
+    future. Streamed in the order in which the moments were closed. A shard has those of its own people.
     INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
     """
     GetOnlineFeatures: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetOnlineFeaturesRequest, _feature_store_pb2.GetOnlineFeaturesResponse]  # type: ignore[assignment]
@@ -99,13 +99,13 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     Persons, items and products never seen have the values of nothing known (not an error).
     INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
     user_key, of items without items, of a channel without channel; more than 1,000 items.
-    FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+    FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.
     """
     GetHistoricalFeatures: _aio.UnaryStreamMultiCallable[_feature_store_pb2.GetHistoricalFeaturesRequest, _feature_store_pb2.GetHistoricalFeaturesResponse]  # type: ignore[assignment]
     """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
     beside the serving state. A row for every label; none is dropped.
     INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
-    FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+    FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds; a person of another shard.
     RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
     """
     GetFeatureDrift: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetFeatureDriftRequest, _feature_store_pb2.GetFeatureDriftResponse]  # type: ignore[assignment]
@@ -129,7 +129,7 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_feature_store_pb2.GetUserStateResponse, _abc.Awaitable[_feature_store_pb2.GetUserStateResponse]]:
         """One person's state now. A user never seen has an empty one (not an error).
         INVALID_ARGUMENT: empty user_key. UNAVAILABLE: their history rests in a Redis that can't be
-        reached now.
+        reached now. FAILED_PRECONDITION: the person is in another shard, which is named.
         """
 
     @_abc_1.abstractmethod
@@ -150,7 +150,7 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_feature_store_pb2.GetTrainingRowsResponse], _abc.AsyncIterator[_feature_store_pb2.GetTrainingRowsResponse]]:
         """Candidates with the features that they had just before each labelled moment of a person
         (a visit: labelled events with no gap of 30 minutes), and what followed: no row sees its
-        future. Streamed in the order in which the moments were closed.
+        future. Streamed in the order in which the moments were closed. A shard has those of its own people.
         INVALID_ARGUMENT: a bad range. FAILED_PRECONDITION: not folded that far yet (RetryInfo).
         """
 
@@ -164,7 +164,7 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         Persons, items and products never seen have the values of nothing known (not an error).
         INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
         user_key, of items without items, of a channel without channel; more than 1,000 items.
-        FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo).
+        FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.
         """
 
     @_abc_1.abstractmethod
@@ -176,7 +176,7 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """The same features as they were at moments of the past, bit for bit: the log is folded again up to each moment,
         beside the serving state. A row for every label; none is dropped.
         INVALID_ARGUMENT: as above, columns of unequal length, more than 100,000 labels.
-        FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds.
+        FAILED_PRECONDITION: a moment that is not over yet, or before what the log still holds; a person of another shard.
         RESOURCE_EXHAUSTED: four such calls are being answered (RetryInfo).
         """
 

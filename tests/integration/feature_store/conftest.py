@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from headrace.datasets.feed import feed
+from headrace.datasets.simulated_shop import ShopSettings, SimulatedShop
 from headrace.feature_store.__main__ import compose
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.feature_store.windowed_view import WindowedView
@@ -52,6 +54,34 @@ def _product(ordinal: int, minutes: float = 0, price: float = 10.0) -> Record:
     return Record("product-change", f"p{ordinal}", f"c{ordinal}-{minutes}", change.change_time_us, payload)
 
 
+def _shop_records(settings: ShopSettings) -> Iterator[Record]:
+    """The shop's products and events as the door would log them."""
+    ordinals: dict[str, int] = {}
+    bought: dict[str, str] = {}
+    for number, chunk in enumerate(feed(SimulatedShop(settings), size=200)):
+        for product in chunk.products:
+            ordinal = ordinals.setdefault(product.id, len(ordinals))
+            time_us = int(chunk.time.timestamp() * 1e6)
+            change = log_pb2.ProductChange(ordinal=ordinal, product=product, change_time_us=time_us)
+            yield Record("product-change", product.id, f"{product.id}-{number}", time_us, change.SerializeToString())
+        for event in chunk.events:
+            time_us = event.event_time.ToMicroseconds()
+            ids = [detail.product_id for detail in event.product_details]
+            key = f"u:{event.user_id}" if event.user_id else f"v:{event.visitor_id}"
+            logged = log_pb2.LoggedUserEvent(event=event, user_key=key, event_time_us=time_us)
+            logged.item_ordinals.extend(ordinals.setdefault(one, len(ordinals)) for one in ids)
+            if event.event_type == "purchase-cancel":
+                logged.cancelled_event_id = bought.get(key, "")
+            elif event.event_type == "purchase-complete":
+                bought[key] = event.event_id
+            yield Record("user-event", key, event.event_id, time_us, logged.SerializeToString())
+
+
+@pytest.fixture
+def shop_records() -> Callable[[ShopSettings], Iterator[Record]]:
+    return _shop_records
+
+
 @pytest.fixture
 def event() -> Callable[..., Record]:
     return _event
@@ -82,7 +112,9 @@ def serve(tmp_path: Path) -> Serve:
         common = CommonSettings(data_dir=tmp_path)
         async with compose(settings, common, views) as parts, running(parts, settings) as server:
             channel = open_channel(server.address)
-            yield feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+            stub = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+            stub.address = server.address
+            yield stub
             await channel.close()
 
     return serving

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
 import pytest
 
-from headrace.datasets.feed import feed
-from headrace.datasets.simulated_shop import ShopSettings, SimulatedShop
+from headrace.datasets.simulated_shop import ShopSettings
 from headrace.feature_store.windowed_view import WindowedView
-from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
 from headrace.v1 import feature_store_pb2 as pb
-from headrace.v1 import log_pb2
 
 VIEWS = (
     WindowedView("looks", "item", ("detail-page-view",), ("1h", "1d")),
@@ -24,29 +20,6 @@ VIEWS = (
     WindowedView("acts", "channel", ("search", "purchase-complete"), ("7d",)),
 )
 ITEMS = 12
-
-
-def _records(settings: ShopSettings) -> Iterator[Record]:
-    """The shop's products and events as the door would log them."""
-    ordinals: dict[str, int] = {}
-    bought: dict[str, str] = {}
-    for number, chunk in enumerate(feed(SimulatedShop(settings), size=200)):
-        for product in chunk.products:
-            ordinal = ordinals.setdefault(product.id, len(ordinals))
-            time_us = int(chunk.time.timestamp() * 1e6)
-            change = log_pb2.ProductChange(ordinal=ordinal, product=product, change_time_us=time_us)
-            yield Record("product-change", product.id, f"{product.id}-{number}", time_us, change.SerializeToString())
-        for event in chunk.events:
-            time_us = event.event_time.ToMicroseconds()
-            ids = [detail.product_id for detail in event.product_details]
-            key = f"u:{event.user_id}" if event.user_id else f"v:{event.visitor_id}"
-            logged = log_pb2.LoggedUserEvent(event=event, user_key=key, event_time_us=time_us)
-            logged.item_ordinals.extend(ordinals.setdefault(one, len(ordinals)) for one in ids)
-            if event.event_type == "purchase-cancel":
-                logged.cancelled_event_id = bought.get(key, "")
-            elif event.event_type == "purchase-complete":
-                bought[key] = event.event_id
-            yield Record("user-event", key, event.event_id, time_us, logged.SerializeToString())
 
 
 def _matrices(message: object) -> list[np.ndarray]:
@@ -65,9 +38,9 @@ async def _past(stub, **columns: object) -> tuple[list[np.ndarray], np.ndarray]:
     return stacked, np.concatenate([np.frombuffer(part.now_us, "<i8") for part in parts])[order]
 
 
-async def test_all_served_answers_are_told_again_bit_for_bit(serve, event_log: SqliteEventLog) -> None:
+async def test_all_served_answers_are_told_again_bit_for_bit(serve, shop_records, event_log: SqliteEventLog) -> None:
     chance = np.random.default_rng(4)
-    records = list(_records(ShopSettings(seed=4, products=120, users=150, days=2, visits_a_day=1.0)))
+    records = list(shop_records(ShopSettings(seed=4, products=120, users=150, days=2, visits_a_day=1.0)))
     people = sorted({record.key for record in records if record.kind == "user-event"})
     assert len(records) > 1_000
     asked: list[tuple[str, np.ndarray]] = []
@@ -128,8 +101,10 @@ def _matrices_of_items(answer: pb.GetOnlineFeaturesResponse) -> np.ndarray:
     return np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns)
 
 
-async def test_a_moment_that_is_not_over_is_refused_and_every_fault_named(serve, event_log: SqliteEventLog) -> None:
-    records = list(_records(ShopSettings(seed=4, products=20, users=10, days=1)))
+async def test_a_moment_that_is_not_over_is_refused_and_every_fault_named(
+    serve, shop_records, event_log: SqliteEventLog
+) -> None:
+    records = list(shop_records(ShopSettings(seed=4, products=20, users=10, days=1)))
     end = (await event_log.append(records))[-1].offset
     newest_us = max(record.time_us for record in records if record.kind == "user-event")
     async with serve() as stub:
@@ -155,8 +130,8 @@ async def test_a_moment_that_is_not_over_is_refused_and_every_fault_named(serve,
     assert before[1].tolist() == [[0.0]]
 
 
-async def test_only_few_calls_for_the_past_wait(serve, event_log: SqliteEventLog) -> None:
-    records = list(_records(ShopSettings(seed=4, products=60, users=60, days=2, visits_a_day=1.0)))
+async def test_only_few_calls_for_the_past_wait(serve, shop_records, event_log: SqliteEventLog) -> None:
+    records = list(shop_records(ShopSettings(seed=4, products=60, users=60, days=2, visits_a_day=1.0)))
     end = (await event_log.append(records))[-1].offset
     async with serve() as stub:
         await stub.GetUserState(pb.GetUserStateRequest(user_key="u:x", min_offset=end), timeout=20)
@@ -174,8 +149,8 @@ async def test_only_few_calls_for_the_past_wait(serve, event_log: SqliteEventLog
     assert set(rows) == {now.item_features.values}
 
 
-async def test_a_past_that_the_log_forgot_is_refused(serve, event_log: SqliteEventLog) -> None:
-    records = list(_records(ShopSettings(seed=4, products=100, users=60, days=1)))
+async def test_a_past_that_the_log_forgot_is_refused(serve, shop_records, event_log: SqliteEventLog) -> None:
+    records = list(shop_records(ShopSettings(seed=4, products=100, users=60, days=1)))
     end = (await event_log.append(records[:100]))[-1].offset
     async with serve() as stub:
         await stub.GetUserState(pb.GetUserStateRequest(user_key="u:x", min_offset=end), timeout=20)

@@ -158,7 +158,7 @@ async def test_kills_of_store_and_redis_lose_nothing_and_double_nothing(
         user_key = f"u:{number}"
         state = await stub.GetUserState(pb.GetUserStateRequest(user_key=user_key), timeout=10)
         expected.histories.hold([user_key])
-        events = np.frombuffer(expected.histories.bytes_of(user_key), EVENT)
+        events = np.frombuffer(expected.histories.joined_bytes_of([user_key]), EVENT)
         assert state.history.item_ordinals == events["ordinal"].tobytes(), user_key
         assert state.history.times_us == events["time_us"].tobytes(), user_key
     assert status.state_digest == expected.copy().digest()

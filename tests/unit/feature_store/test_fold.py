@@ -28,7 +28,7 @@ def _column(state: State, ordinal: int, name: str) -> float:
 
 
 def _history(state: State, user_key: str = "u:ann") -> History:
-    return history_of(state.histories.bytes_of(user_key))
+    return history_of(state.histories.joined_bytes_of([user_key]))
 
 
 def test_a_purchase_is_in_the_history_and_in_every_window(act: Act) -> None:
@@ -47,7 +47,7 @@ def test_counts_leave_windows_as_the_clock_moves(act: Act) -> None:
     state.apply(act(1, 0, [3], "detail-page-view"))
     state.apply(act(2, 10, [4], "detail-page-view"))
     assert (_column(state, 3, "views_5m"), _column(state, 3, "views_1h")) == (0, 1)
-    assert 3 in np.concatenate(state.changed_items).tolist()
+    assert 3 in np.concatenate(state.of_items.changed_items).tolist()
 
 
 def test_a_late_event_counts_only_in_windows_that_still_hold_its_time(act: Act) -> None:
@@ -98,7 +98,7 @@ def test_cancelling_the_older_of_two_purchases_leaves_the_newer_count(act: Act) 
 def test_items_of_one_basket_become_neighbours(act: Act) -> None:
     state = State()
     state.apply(act(1, 0, [1, 2]))
-    state.freshen_items(np.array([1, 2]))
+    state.of_items.freshen(np.array([1, 2]))
     assert state.items.neighbour_ordinals_NK[1, 0] == 2
     assert state.items.neighbour_weights_NK[1, 0] == pytest.approx(1.0)
     assert state.items.neighbour_ordinals_NK[1, 1] == NO_NEIGHBOUR
@@ -108,14 +108,14 @@ def test_items_of_different_visits_do_not_become_neighbours(act: Act) -> None:
     state = State()
     state.apply(act(1, 0, [1]))
     state.apply(act(2, 31, [2]))
-    state.freshen_items(np.array([1]))
+    state.of_items.freshen(np.array([1]))
     assert state.items.neighbour_ordinals_NK[1, 0] == NO_NEIGHBOUR
 
 
 def test_a_large_basket_pairs_each_item_with_twenty_before_it(act: Act) -> None:
     state = State()
     state.apply(act(1, 0, list(range(500))))
-    state.freshen_items(np.array([100]))
+    state.of_items.freshen(np.array([100]))
     neighbours = state.items.neighbour_ordinals_NK[100]
     assert set(neighbours.tolist()) <= set(range(80, 121)) - {100}
     assert (neighbours != NO_NEIGHBOUR).all()
@@ -130,7 +130,7 @@ def test_neighbours_are_the_same_as_those_counted_by_hand(act: Act) -> None:
         together[np.ix_(basket, basket)] += 1
     np.fill_diagonal(together, 0)
     items = np.arange(40)
-    state.freshen_items(items)
+    state.of_items.freshen(items)
     heaviest = state.items.neighbour_weights_NK[:40, :5].sum(axis=1)
     counts = -np.sort(-together, axis=1)[:, :5].sum(axis=1) / (together.sum(axis=1) / 3)
     np.testing.assert_allclose(heaviest, counts, rtol=1e-3)
@@ -141,7 +141,7 @@ def test_the_heaviest_neighbours_survive_when_there_is_no_room(act: Act) -> None
     for number in range(300):
         partner = number % 5 + 1 if number % 2 else 10 + number
         state.apply(act(number + 1, number / 1e3, [0, partner], user=f"u:{number}"))
-    state.freshen_items(np.array([0]))
+    state.of_items.freshen(np.array([0]))
     assert set(state.items.neighbour_ordinals_NK[0, :5].tolist()) == {1, 2, 3, 4, 5}
     np.testing.assert_allclose(state.items.neighbour_weights_NK[0, :5], 30 / 300, rtol=1e-3)
 

@@ -15,12 +15,17 @@ from headrace.feature_store.rules import Rules
 from headrace.feature_store.snapshot import Snapshots
 from headrace.feature_store.tier_opening import open_user_tier
 from headrace.feature_store.user_tier import UserTier
+from headrace.runtime.shards import Shard
 
 Act = Callable[..., UserAct]
 Shop = Callable[..., list[Fact]]
 
 # times in the shop jump: a few of its people are away for more than a day
-RULES = [Rules(history_events=20), Rules(history_events=20, user_ttl_days=1.0)]
+RULES = [
+    Rules(history_events=20),
+    Rules(history_events=20, user_ttl_days=1.0),
+    Rules(history_events=5, shard=Shard(1, 2)),
+]
 
 
 @pytest.fixture(params=["in process", "redis"])
@@ -87,7 +92,7 @@ def _bytes(group: object) -> tuple[object, ...]:
     )
 
 
-@pytest.mark.parametrize("rules", RULES, ids=["for ever", "one day"])
+@pytest.mark.parametrize("rules", RULES, ids=["for ever", "one day", "shard"])
 @pytest.mark.parametrize("seed", range(2))
 def test_crashes_and_people_who_left_memory_change_nothing(
     tier_url: str, rules: Rules, seed: int, shop_facts: Shop, tmp_path: Path

@@ -142,7 +142,7 @@ def _with_a_clock(facts: Sequence[Fact]) -> Iterator[Fact]:
 
 def _served(state: State, user_key: str) -> Callable[[np.ndarray], np.ndarray]:
     """A ranker's features at this moment, for ordinals that are told later."""
-    state.freshen_items(np.arange(state.items.count))
+    state.of_items.freshen(np.arange(state.items.count))
     items = Items()
     count = state.items.count
     items.update(
@@ -152,6 +152,6 @@ def _served(state: State, user_key: str) -> Callable[[np.ndarray], np.ndarray]:
         state.items.neighbour_weights_NK[:count].copy(),
     )
     state.histories.hold((user_key,))
-    person = Person.of(history_of(state.histories.bytes_of(user_key), user_key), items)
+    person = Person.of(history_of(state.histories.joined_bytes_of([user_key]), user_key), items)
     now_us = state.now_us
     return lambda ordinals: features_for(person, ordinals, items.features_NF[ordinals], now_us)

@@ -224,6 +224,15 @@ def test_popular_takes_turns_and_equal_items_go_by_ordinal() -> None:
     assert items.popular(NOW, 4).tolist() == [1, 4, 2, 5]
 
 
+def test_the_first_purchase_of_a_shop_is_popular_at_once() -> None:
+    items = _items(6)
+    assert items.popular(NOW, 2).tolist() == []
+    features = items.features_NF[[3]].copy()
+    features[0, COLUMN["log_purchases_7d"]] = 1.0
+    items.set_features(np.array([3], np.uint32), features)
+    assert items.popular(NOW, 2).tolist() == [3]
+
+
 def test_limits_bound_each_source() -> None:
     items = _items(300, log_purchases_7d=[1.0] * 300)
     history = _history(*((ordinal, EventCode.VIEW, 1) for ordinal in range(100, 200)))

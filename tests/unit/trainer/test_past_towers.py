@@ -40,6 +40,7 @@ def part_at(time_us: int) -> RowPart:
         np.ones(3, np.float32),
         np.array([3], np.int64),
         np.array([time_us], np.int64),
+        np.array([9], np.int64),
         (history,),
         ("u:1",),
         9,

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from headrace.cli.moving.log_copy import LogCopy
@@ -17,7 +18,7 @@ from headrace.runtime.errors import CorruptDataError, NotFoundError
 
 # in this order: a delta log is to hold what the checkpoint before it needs. The index is left out: the trainer
 # fills it again from the delta log
-_FOLDERS = ("trainer/checkpoints", "artifacts", "feature-store")
+_FOLDERS = ("trainer/checkpoints", "artifacts", "feature-store", "feature-store-*-of-*")
 _DELTA_LOG = "trainer/deltas.db"
 # without it, whoever was forgotten cannot be told from others
 _PRIVACY_KEY = "privacy.key"
@@ -42,9 +43,9 @@ class Manifest:
 def copy_files(data_dir: Path, target: Path) -> None:
     """Copies the states of trainer and feature store, and the privacy key; what is not there is left out."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in _FOLDERS:
-        if (data_dir / name).is_dir():
-            _copy_folder(data_dir / name, target / name)
+    for folder in chain.from_iterable(data_dir.glob(pattern) for pattern in _FOLDERS):
+        if folder.is_dir():
+            _copy_folder(folder, target / folder.relative_to(data_dir))
     if (data_dir / _DELTA_LOG).is_file():
         _copy_database(data_dir / _DELTA_LOG, target / _DELTA_LOG)
     if (data_dir / _PRIVACY_KEY).is_file():

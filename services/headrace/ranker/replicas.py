@@ -1,32 +1,32 @@
-"""One shard of the index behind its replicas: one of them is asked, and the next when that one fails."""
+"""One shard behind its replicas: one of them is asked, and the next when that one fails."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from headrace.ranker.peers import IndexPeer, VectorsUpdate
 from headrace.runtime.errors import DeadlineError, HeadraceError, NotFoundError, UnavailableError
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 # a replica that failed is asked last for a while
 _SUSPECT_S = 1.0
 
 
-class IndexReplicas:
+class Replicas(Generic[P]):
     """Takes turns among the replicas that did not just fail."""
 
-    def __init__(self, peers: Sequence[IndexPeer]) -> None:
+    def __init__(self, peers: Sequence[P]) -> None:
         self._peers = tuple(peers)
         self._suspect_until = dict.fromkeys(range(len(peers)), 0.0)
         self._turn = 0
 
-    async def asked(self, ask: Callable[[IndexPeer, float], Awaitable[T]], timeout_s: float) -> T:
+    async def asked(self, ask: Callable[[P, float], Awaitable[T]], timeout_s: float) -> T:
         """What the first replica that answers gives, within `timeout_s` for all of them; else the last one's error."""
         end, order = time.monotonic() + timeout_s, self._order()
-        failure: HeadraceError = DeadlineError("no time left to ask the index")
+        failure: HeadraceError = DeadlineError("no time left to ask a replica")
         for place, number in enumerate(order):
             left_s = end - time.monotonic()
             if left_s <= 0:
@@ -38,15 +38,15 @@ class IndexReplicas:
                 self._suspect(number)
                 failure = error
             except NotFoundError as error:
-                # a replica that is being filled lacks a space that another one may have
+                # a replica that is being filled lacks what another one may have
                 failure = error
         raise failure
 
-    async def watch_vectors(self, space: str) -> AsyncIterator[VectorsUpdate]:
+    async def watched(self, watch: Callable[[P], AsyncIterator[T]]) -> AsyncIterator[T]:
         """The stream of one replica, until it fails: the next call takes another one."""
         number = self._order()[0]
         try:
-            async for update in self._peers[number].watch_vectors(space):
+            async for update in watch(self._peers[number]):
                 yield update
         except HeadraceError:
             self._suspect(number)
