@@ -38,7 +38,9 @@ def online_request(
     faults.raise_if_any()
     if selection is None:
         raise InvalidRequestError.of("features", "cannot be read")
-    return selection, Wanted(request.user_key, ordinals, request.product_ids, channel, request.max_events)
+    return selection, Wanted(
+        request.user_key, ordinals, request.product_ids, channel, request.store_id, request.max_events
+    )
 
 
 def _ordinals(request: feature_store_pb2.GetOnlineFeaturesRequest, faults: Faults) -> NDArray[np.uint32]:
