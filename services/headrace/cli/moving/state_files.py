@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from headrace.cli.moving.log_copy import LogCopy
-from headrace.runtime.atomic import write_atomically
+from headrace.runtime.atomic import make_directory, sync_tree, write_atomically
 from headrace.runtime.errors import CorruptDataError, NotFoundError
 
 # in this order: a delta log is to hold what the checkpoint before it needs. The index is left out: the trainer
@@ -41,7 +41,7 @@ class Manifest:
 
 def copy_files(data_dir: Path, target: Path) -> None:
     """Copies the states of trainer and feature store, and the privacy key; what is not there is left out."""
-    target.mkdir(parents=True, exist_ok=True)
+    make_directory(target)
     for name in _FOLDERS:
         if (data_dir / name).is_dir():
             _copy_folder(data_dir / name, target / name)
@@ -74,7 +74,8 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def write_manifest(folder: Path, version: str, log: LogCopy) -> Manifest:
-    """Notes every file of a backup, and that it is whole."""
+    """Notes every file of a backup, and that it is whole: after all of them are durable."""
+    sync_tree(folder)
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     manifest = Manifest(_FORM, version, created, log, {path: _sha256(folder / path) for path in _paths(folder)})
     write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
