@@ -28,7 +28,7 @@ def mended_of(lines: Iterable[str], name: str) -> Iterator[MendedDeadLetter]:
         try:
             letter = json.loads(line)
             yield MendedDeadLetter(id=letter["id"], event=ParseDict(letter["event"], UserEvent()))
-        except (ValueError, KeyError, TypeError, ParseError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, ParseError) as error:
             raise InvalidRequestError.of(f"{name}:{number}", f"must be a letter's id and event: {error}") from error
 
 
