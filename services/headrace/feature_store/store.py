@@ -28,7 +28,6 @@ from headrace.feature_store.fold import State, StateCopy
 from headrace.feature_store.histories import history_of
 from headrace.feature_store.history_reader import HistoryReader, MissingRows
 from headrace.feature_store.online_features import OnlineFeatures, Wanted, read_online
-from headrace.feature_store.outage import Outage
 from headrace.feature_store.point_in_time import Labels, PastFeatures, PointInTime
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_columns import RowColumns
@@ -50,7 +49,8 @@ from headrace.runtime.errors import (
     UnavailableError,
 )
 from headrace.runtime.eventlog import EventLog, LoggedRecord
-from headrace.runtime.eventlog.patience import Patience, note_late_start
+from headrace.runtime.eventlog.late_start import note_late_start
+from headrace.runtime.outage import Outage
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, gauge, histogram, span
 
@@ -159,7 +159,7 @@ class FeatureStore:
 
         TrimmedError: the log has forgotten what comes next.
         """
-        patience, outage = Patience(), Outage("fold")
+        patience, outage = Outage("event log", "fold"), Outage("user tier", "fold")
         while True:
             if self._back_fill.is_near:
                 await patience.attempt(self._join_views)
@@ -222,7 +222,7 @@ class FeatureStore:
 
     async def keep_erasures(self) -> None:
         """Makes durable that people are forgotten, and says so, for ever."""
-        outage = Outage("erase")
+        outage = Outage("user tier", "erase")
         while True:
             async with self._keeping:
                 # at first what was durable before a crash, and not said yet
@@ -304,7 +304,7 @@ class FeatureStore:
 
     async def keep_snapshots(self) -> None:
         """Writes a snapshot now and then, for ever; one that the tier can't take now is left to the next time."""
-        outage = Outage("snapshot")
+        outage = Outage("user tier", "snapshot")
         while True:
             await asyncio.sleep(self._settings.snapshot_every_s)
             try:
