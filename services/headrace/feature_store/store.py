@@ -109,6 +109,8 @@ class Status:
     snapshot_offset: int
     events_by_type: dict[str, int]
     state_digest: str
+    dated_facts: int
+    devices_joined: int
 
 
 class FeatureStore:
@@ -477,7 +479,7 @@ class FeatureStore:
 
     async def status(self, with_digest: bool = False) -> Status:
         """How far the fold is; `with_digest`, with a digest of all that it holds, which takes a copy."""
-        users = await self._run(self._state.histories.count)
+        users, facts = await self._run(lambda: (self._state.histories.count(), len(self._state.dated_facts)))
         if with_digest:
             # the tier stands still meanwhile
             async with self._keeping:
@@ -497,6 +499,8 @@ class FeatureStore:
             snapshot_offset=self._snapshot_offset,
             events_by_type=counts,
             state_digest=digest,
+            dated_facts=facts,
+            devices_joined=len(self._state.identities),
         )
 
 

@@ -938,6 +938,9 @@ class GetFeatureStoreStatusResponse(_message.Message):
     EVENTS_BY_TYPE_FIELD_NUMBER: _builtins.int
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
     HOT_USERS_FIELD_NUMBER: _builtins.int
+    DATED_FACTS_FIELD_NUMBER: _builtins.int
+    DEVICES_JOINED_FIELD_NUMBER: _builtins.int
+    BACK_FILLING_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Everything up to here is in the state."""
     now_us: _builtins.int
@@ -954,9 +957,17 @@ class GetFeatureStoreStatusResponse(_message.Message):
     """With with_digest: SHA-256 over every count and history: two folds of one log are equal."""
     hot_users: _builtins.int
     """Of the users, those whose history is in memory; the others' rest in a Redis."""
+    dated_facts: _builtins.int
+    """Dated facts held, corrected ones and those that are over included."""
+    devices_joined: _builtins.int
+    """Devices that are joined to a person now."""
     @_builtins.property
     def events_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Events counted since the beginning of the log, by event type."""
+
+    @_builtins.property
+    def back_filling(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureView]:
+        """Views that are still being folded from the log."""
 
     def __init__(
         self,
@@ -972,10 +983,13 @@ class GetFeatureStoreStatusResponse(_message.Message):
         events_by_type: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         state_digest: _builtins.str = ...,
         hot_users: _builtins.int = ...,
+        dated_facts: _builtins.int = ...,
+        devices_joined: _builtins.int = ...,
+        back_filling: _abc.Iterable[Global___FeatureView] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_filling", b"back_filling", "dated_facts", b"dated_facts", "devices_joined", b"devices_joined", "events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
