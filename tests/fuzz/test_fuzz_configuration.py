@@ -99,6 +99,8 @@ LETTER = json.dumps({"id": 3, "event": {"event_type": "search", "product_details
 @example([b'{"id": 3, "event": {"labels": ' + b'{"a":' * 5_000])
 @example([b'{"id": 1e30, "event": {}}'])
 @example([b'{"id": 3, "event": 7}'])
+@example([b'{"id": 3, "event": {"product_details": ["\\ud800"]}}'])
+@example([b'{"id": 3, "event": {"\\ud800": 1}}'])
 @example([b'{"id": 3, "event": {"event_time": "9999999-01-01T00:00:00Z"}}'])
 def test_any_lines_of_dead_letters(lines: list[bytes]) -> None:
     try:
@@ -114,6 +116,7 @@ PATH = st.lists(st.sampled_from(["product_details", "0", "-1", "price", "event_t
 
 @fuzz
 @given(PATH.map(".".join), st.sampled_from(["", "=", "=1", "=nan", "=2020-01-01T00:00:00Z", "=[]", "=\ud800"]))
+@example("product_details.0", "=\ud800")
 def test_any_change_of_a_letter_by_name(path: str, value: str) -> None:
     event = UserEvent(event_type="search", product_details=[ProductDetail(product_id="p", price=1)])
     try:
