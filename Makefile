@@ -34,7 +34,7 @@ test: setup ## all tests, with coverage
 
 FUZZ_SECONDS ?= 300
 
-fuzz: setup ## whatever files and mappings may hold, for FUZZ_SECONDS (300) with ever new seeds
+fuzz: setup ## whatever files, records, settings and requests may hold, for FUZZ_SECONDS (300) with ever new seeds
 	$(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
 
 lint: setup protos-check ## style, imports between parts, protos

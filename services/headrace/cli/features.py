@@ -67,6 +67,7 @@ def get(
     visitor: Annotated[str, typer.Option(help="Visitor who is not signed in.", show_default=False)] = "",
     item: Annotated[list[str] | None, typer.Option(help="Product id; may be repeated.", show_default=False)] = None,
     channel: Annotated[str, typer.Option(help="Channel: web, app, store …", show_default=False)] = "",
+    store: Annotated[str, typer.Option(help="Dated facts of this store and of everywhere.", show_default=False)] = "",
     feature: Annotated[list[str] | None, typer.Option(help=_NAMES, show_default=False)] = None,
     data_dir: DataDir = DATA_DIR,
     address: Address = [],  # noqa: B006  # typer reads it, nobody changes it
@@ -78,13 +79,18 @@ def get(
     Examples:
       headrace features get --user u7 --item 85123A --item 22423
       headrace features get --item 85123A --feature item_windows --feature price --json
+      headrace features get --user u7 --item 85123A --feature dated_facts --store 12
     """
     from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.cli.output import print_json, print_table
     from headrace.v1.feature_store_pb2 import GetOnlineFeaturesRequest
 
     request = GetOnlineFeaturesRequest(
-        user_key=_user_key(user, visitor), product_ids=item or [], features=feature or [], channel=_channel(channel)
+        user_key=_user_key(user, visitor),
+        product_ids=item or [],
+        features=feature or [],
+        channel=_channel(channel),
+        store_id=store,
     )
 
     async def conversation(client: Client) -> GetOnlineFeaturesResponse:

@@ -8,6 +8,7 @@ from headrace.cli.answers import recommend, search
 from headrace.cli.cleaning import cleaning
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
+from headrace.cli.facts import facts
 from headrace.cli.features import features
 from headrace.cli.forgetting.command import forget
 from headrace.cli.identity import identity
@@ -64,6 +65,7 @@ app.add_typer(imports, name="import", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(mapping)
 app.add_typer(letters, name="deadletters", rich_help_panel=_SHOP)
 app.add_typer(features, name="features", rich_help_panel=_SHOP)
+app.add_typer(facts, name="facts", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(forget)
 app.add_typer(identity, name="identity", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)

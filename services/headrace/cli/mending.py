@@ -27,8 +27,9 @@ def mended_of(lines: Iterable[str], name: str) -> Iterator[MendedDeadLetter]:
             continue
         try:
             letter = json.loads(line)
+            _check_text(json.dumps(letter, ensure_ascii=False))
             yield MendedDeadLetter(id=letter["id"], event=ParseDict(letter["event"], UserEvent()))
-        except (ValueError, KeyError, TypeError, ParseError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, ParseError) as error:
             raise InvalidRequestError.of(f"{name}:{number}", f"must be a letter's id and event: {error}") from error
 
 
@@ -40,6 +41,7 @@ def changed(event: UserEvent, settings: Sequence[str]) -> UserEvent:
         if not (path and equals):
             raise InvalidRequestError.of("--set", f"must be FIELD=VALUE, got {setting!r}")
         try:
+            _check_text(setting)
             _set(plain, path.split("."), value)
         except (IndexError, ValueError, KeyError, TypeError) as error:
             raise InvalidRequestError.of("--set", f"no such field in this event: {path!r}") from error
@@ -47,6 +49,11 @@ def changed(event: UserEvent, settings: Sequence[str]) -> UserEvent:
         return ParseDict(plain, UserEvent())
     except ParseError as error:
         raise InvalidRequestError.of("--set", str(error)) from error
+
+
+def _check_text(text: str) -> None:
+    """ValueError for halves of characters, at which protobuf's parser fails in a way of its own (SystemError)."""
+    text.encode()
 
 
 def _plain(event: UserEvent) -> dict[str, Any]:

@@ -220,6 +220,15 @@ def facts_of(found: Status) -> dict[str, object]:
         facts["events"] = f"{door.accepted:,} accepted, {door.duplicates:,} duplicates, rejected: {refused or 'none'}"
         facts |= {f"rule {name}": told for name, told in _rules(door).items()}
         facts["items"] = door.items
+    if store := found.feature_store:
+        facts["people"] = (
+            f"{store.users:,}, {store.hot_users:,} of them in memory; {store.devices_joined:,} devices joined"
+        )
+        facts["dated facts"] = f"{store.dated_facts:,}"
+        facts |= {
+            f"back-filling {view.name}": f"{view.back_fill_offset:,} of {view.back_fill_end_offset:,}"
+            for view in store.back_filling
+        }
     if found.ranker:
         facts["release served"] = found.ranker.release or "none yet"
         if found.ranker.refused_release:

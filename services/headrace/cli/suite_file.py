@@ -22,6 +22,11 @@ class ServiceEntry:
     log: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Suite:
+    services: dict[str, ServiceEntry]
+
+
 def suite_file(data_dir: Path) -> Path:
     return data_dir / "suite.json"
 
@@ -33,12 +38,14 @@ def write_entries(data_dir: Path, entries: Mapping[str, ServiceEntry]) -> None:
 
 
 def read_entries(data_dir: Path) -> dict[str, ServiceEntry]:
-    """What suite.json says; empty when there is none."""
+    """What suite.json says; empty when there is none. CorruptDataError: it is not what `headrace up` writes."""
+    from headrace.runtime.stored_json import parsed
+
+    path = suite_file(data_dir)
     try:
-        stored = json.loads(suite_file(data_dir).read_text())
+        return parsed(_Suite, path.read_bytes(), str(path)).services
     except FileNotFoundError:
         return {}
-    return {name: ServiceEntry(**entry) for name, entry in stored["services"].items()}
 
 
 def addresses(data_dir: Path, given: list[str]) -> dict[str, str]:

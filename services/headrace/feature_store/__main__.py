@@ -17,7 +17,6 @@ from pathlib import Path
 from headrace.feature_store.erasing import Erasing, consumer_name
 from headrace.feature_store.feature_names import FeatureNames
 from headrace.feature_store.fold import State
-from headrace.feature_store.outage import Outage
 from headrace.feature_store.point_in_time import PointInTime
 from headrace.feature_store.row_store import RowStore
 from headrace.feature_store.server import FeatureStoreServer
@@ -32,6 +31,7 @@ from headrace.runtime.atomic import remove_unfinished
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.errors import FailedPreconditionError, UnavailableError
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.outage import Outage
 from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
@@ -84,7 +84,7 @@ async def _restored(
     folder: Path, settings: FeatureStoreSettings, views: Sequence[WindowedView]
 ) -> tuple[UserTier, Snapshots, State]:
     """The users' tier and the newest state; a tier that is away gets some time. UnavailableError afterwards."""
-    outage, until_s = Outage("start"), time.monotonic() + _START_S
+    outage, until_s = Outage("user tier", "start"), time.monotonic() + _START_S
     while True:
         try:
             tier = open_user_tier(settings.redis_url)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,21 @@ from headrace.runtime.errors import CorruptDataError
 
 _MAGIC = b"headrace-columns-1\n"
 _HASH_BYTES = 32
+# what NumPy and zipfile say of bytes that `write_columns` did not write
+_NOT_OURS = (
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    TypeError,
+    AttributeError,
+    zlib.error,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def write_columns(path: Path, columns: Columns) -> int:
@@ -38,5 +55,5 @@ def read_columns(path: Path) -> Columns:
     try:
         with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, zipfile.BadZipFile) as error:
+    except _NOT_OURS as error:
         raise CorruptDataError(f"{path}: {error}") from error

@@ -1,6 +1,7 @@
 """Dated facts as features of an item for a person, joined as of a moment: is it promoted, may they use a coupon.
 
 A product has its own facts and those of its first category and brand. Without a store those of all stores count.
+A person has those that are about them or about a device of theirs.
 """
 
 # N items, R rows of facts
@@ -57,7 +58,8 @@ def user_entity(user_key: str) -> Entity:
 
 
 def _campaigns(state: State, user_key: str, time_us: int, offset: int) -> NDArray[np.uint32]:
-    rows = np.frombuffer(state.dated_facts.rows(user_entity(user_key)), ROW)
+    members = state.identities.members_of(user_key)
+    rows = np.frombuffer(b"".join(state.dated_facts.rows(user_entity(member)) for member in members), ROW)
     campaigns: NDArray[np.uint32] = rows["campaign"][holding(rows, time_us, offset) & (rows["family"] == CAMPAIGN)]
     return campaigns
 

@@ -5,7 +5,8 @@ whole, so a reader on another thread sees both before or after a record, never i
 which a later record replaced it: whether it held at a moment, as known at an offset, can be told from the row alone.
 
 A row goes when it can matter no more to a question within the horizon: it ended, or was replaced or taken back,
-longer ago. `complete_from_us` and `complete_from_offset` say which questions can still be answered.
+longer ago. Its revision is forgotten with it: what is said of the fact afterwards counts whatever its revision is.
+`complete_from_us` and `complete_from_offset` say which questions can still be answered.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class DatedFacts:
     def put(self, fact: DatedFact, now_us: int) -> None:
         """Takes a record in: a new fact, or what is now said of a known one. A lower revision changes nothing."""
         data, documents = self._held.get(fact.entity, (b"", ()))
-        rows, key = np.frombuffer(data, ROW).copy(), _key(fact.fact_id)
+        rows, key = np.frombuffer(data, ROW).copy(), key_of(fact.fact_id)
         standing = np.flatnonzero((rows["fact"] == key).all(axis=1) & (rows["replaced_offset"] == NEVER))
         if len(standing):
             if rows["revision"][standing[0]] > fact.revision:
@@ -221,6 +222,7 @@ def _ends(entity: Entity, rows: Rows) -> list[tuple[int, Entity]]:
     return [(end_us, entity) for end_us in ends_us.tolist() if end_us != NEVER]
 
 
-def _key(fact_id: str) -> tuple[int, int]:
+def key_of(fact_id: str) -> tuple[int, int]:
+    """What stands for a fact's id in its rows."""
     digest = hashlib.sha256(fact_id.encode()).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")

@@ -18,8 +18,16 @@ from headrace.runtime.errors import Faults
 
 AnyView: TypeAlias = View | WindowedView
 
-# what a feature is read by: a category's and a brand's by the item that is of it
-ROLES = {"user": "user", "item": "item", "category": "item", "brand": "item", "channel": "channel"}
+# what a feature is read by: a category's and a brand's by the item that is of it, a candidate's by the item for the
+# person, if one is named
+ROLES = {
+    "user": "user",
+    "item": "item",
+    "category": "item",
+    "brand": "item",
+    "candidate": "item",
+    "channel": "channel",
+}
 # the built-in views of items are columns of one table
 ITEM_TABLE = ""
 

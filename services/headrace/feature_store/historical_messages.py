@@ -35,7 +35,7 @@ def historical_request(
     faults.raise_if_any()
     if selection is None:
         raise InvalidRequestError.of("features", "cannot be read")
-    return selection, Labels(list(request.user_keys), ordinals, moments, len(times_us) > 0, channel)
+    return selection, Labels(list(request.user_keys), ordinals, moments, len(times_us) > 0, channel, request.store_id)
 
 
 def _unpacked(packed: bytes, field: str, kind: str, faults: Faults) -> NDArray[np.generic]:

@@ -11,7 +11,6 @@ import time
 from headrace.feature_store.back_fill import BackFill
 from headrace.feature_store.facts import Fact
 from headrace.feature_store.fold import State
-from headrace.feature_store.outage import Outage
 from headrace.feature_store.progress import Progress
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_store import RowStore
@@ -21,7 +20,8 @@ from headrace.feature_store.state_owner import StateOwner
 from headrace.runtime.erasures import TOMBSTONE
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
-from headrace.runtime.eventlog.patience import Patience, note_late_start
+from headrace.runtime.eventlog.late_start import note_late_start
+from headrace.runtime.outage import Outage
 from headrace.runtime.telemetry import counter, span
 
 _fetched = counter("headrace.feature_store.users.fetched", "{user}", "people brought into memory for the fold")
@@ -61,7 +61,7 @@ class LogFollower:
 
         TrimmedError: the log has forgotten what comes next.
         """
-        patience, outage = Patience(), Outage("fold")
+        patience, outage = Outage("event log", "fold"), Outage("user tier", "fold")
         while True:
             if self._back_fill.is_near:
                 await patience.attempt(self._join_views)

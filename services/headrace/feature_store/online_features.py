@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from headrace.feature_store.feature_names import ITEM_TABLE, Columns, Part, Selection
+from headrace.feature_store.context_facts import CONTEXT_FEATURES, context_facts
+from headrace.feature_store.feature_names import ITEM_TABLE, Part, Selection
 from headrace.feature_store.fold import State
 from headrace.feature_store.histories import history_of
-from headrace.feature_store.views import user_features
+from headrace.feature_store.views import DATED_FACTS, user_features
 from headrace.model.history import History
 from headrace.model.items import NO_NEIGHBOUR, blank_item
 from headrace.runtime.errors import FailedPreconditionError
@@ -36,6 +37,8 @@ class Wanted:
     ordinals: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     product_ids: Sequence[str] = ()
     channel: int = 0
+    # whose facts count beside those of everywhere; "": those of all stores
+    store_id: str = ""
     # of the person's history, newest kept
     max_events: int = 0
 
@@ -62,7 +65,9 @@ def read_online(state: State, selection: Selection, wanted: Wanted, events: byte
     if missing:
         raise FailedPreconditionError(f"still being back-filled: {', '.join(missing)}", _BACK_FILL_RETRY_S)
     ordinals = _ordinals(state, wanted)
-    user, items, channel = features_of(state, selection, wanted.user_key, ordinals, wanted.channel)
+    user = user_values(state, selection, wanted.user_key)
+    items = item_values(state, selection, [wanted.user_key], ordinals, wanted.store_id)
+    channel = channel_values(state, selection, wanted.channel)
     history = history_of(events).last(wanted.max_events)
     return OnlineFeatures(user, items, channel, history, ordinals, state.offset, state.now_us)
 
@@ -74,44 +79,49 @@ def _ordinals(state: State, wanted: Wanted) -> NDArray[np.uint32]:
     return np.array([UNKNOWN_ORDINAL if ordinal is None else ordinal for ordinal in found], np.uint32)
 
 
-def features_of(
-    state: State, selection: Selection, user_key: str, ordinals: NDArray[np.uint32], channel: int
-) -> tuple[Values, Values, Values]:
-    """Features of the person, of the items (a row each) and of the channel, in the order of the selection's names."""
-    return (
-        user_values(state, selection, user_key),
-        _of_items(state, selection.item, ordinals),
-        _of_channel(state, selection.channel, channel),
-    )
-
-
 def user_values(state: State, selection: Selection, user_key: str) -> Values:
-    """Features of the person alone."""
-    return _of_user(state, selection.user, user_key)
-
-
-def _of_user(state: State, columns: Columns, user_key: str) -> Values:
-    values = np.empty(len(columns.names), np.float32)
-    for part in columns.parts:
+    """Features of the person, in the order of the selection's names."""
+    values = np.empty(len(selection.user.names), np.float32)
+    for part in selection.user.parts:
         view = state.views.get(part.source)
         found = user_features(state, user_key) if view is None else view.of(state.read_together(user_key)).sum(axis=0)
         values[part.places] = found[part.columns]
     return values
 
 
-def _of_channel(state: State, columns: Columns, channel: int) -> Values:
-    values = np.empty(len(columns.names), np.float32)
-    for part in columns.parts:
+def channel_values(state: State, selection: Selection, channel: int) -> Values:
+    """Features of the channel, in the order of the selection's names."""
+    values = np.empty(len(selection.channel.names), np.float32)
+    for part in selection.channel.parts:
         values[part.places] = state.views[part.source].of([channel])[0][part.columns]
     return values
 
 
-def _of_items(state: State, columns: Columns, ordinals: NDArray[np.uint32]) -> Values:
+def item_values(
+    state: State, selection: Selection, user_keys: Sequence[str], ordinals: NDArray[np.uint32], store_id: str = ""
+) -> Values:
+    """Features of the items, a row each, for one person or for a person each."""
+    columns = selection.item
     if len(columns.parts) == 1 and columns.parts[0].source == ITEM_TABLE:
         return _of_table(state, columns.parts[0].columns, ordinals)
     values = np.empty((len(ordinals), len(columns.names)), np.float32)
     for part in columns.parts:
-        values[:, part.places] = _of_part(state, part, ordinals)
+        if part.source == DATED_FACTS:
+            values[:, part.places] = _facts_for(state, user_keys, ordinals, store_id)[:, part.columns]
+        else:
+            values[:, part.places] = _of_part(state, part, ordinals)
+    return values
+
+
+def _facts_for(state: State, user_keys: Sequence[str], ordinals: NDArray[np.uint32], store_id: str) -> Values:
+    if len(user_keys) == 1:
+        return np.stack([*context_facts(state, user_keys[0], ordinals, state.now_us, store_id=store_id).values()], 1)
+    values = np.empty((len(ordinals), len(CONTEXT_FEATURES)), np.float32)
+    places_of: dict[str, list[int]] = {}
+    for place, user_key in enumerate(user_keys):
+        places_of.setdefault(user_key, []).append(place)
+    for user_key, places in places_of.items():
+        values[places] = _facts_for(state, [user_key], ordinals[places], store_id)
     return values
 
 

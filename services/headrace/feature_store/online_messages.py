@@ -16,7 +16,7 @@ from headrace.v1 import common_pb2, feature_store_pb2
 MOST_ITEMS = 1_000
 
 _LIVE = feature_store_pb2.FEATURE_VIEW_STATE_LIVE
-_BACK_FILLING = feature_store_pb2.FEATURE_VIEW_STATE_BACK_FILLING
+BACK_FILLING = feature_store_pb2.FEATURE_VIEW_STATE_BACK_FILLING
 
 
 def online_request(
@@ -38,7 +38,9 @@ def online_request(
     faults.raise_if_any()
     if selection is None:
         raise InvalidRequestError.of("features", "cannot be read")
-    return selection, Wanted(request.user_key, ordinals, request.product_ids, channel, request.max_events)
+    return selection, Wanted(
+        request.user_key, ordinals, request.product_ids, channel, request.store_id, request.max_events
+    )
 
 
 def _ordinals(request: feature_store_pb2.GetOnlineFeaturesRequest, faults: Faults) -> NDArray[np.uint32]:
@@ -95,7 +97,7 @@ def view_message(view: AnyView, back_fill: tuple[int, int] | None) -> feature_st
         version=view.version,
         definition_hash=view.definition_hash(),
         windows=view.windows,
-        state=_LIVE if back_fill is None else _BACK_FILLING,
+        state=_LIVE if back_fill is None else BACK_FILLING,
         back_fill_offset=offset,
         back_fill_end_offset=end,
         is_online=view.is_online,

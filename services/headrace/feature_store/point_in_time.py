@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from headrace.feature_store.facts import Fact, UserAct
 from headrace.feature_store.feature_names import Selection
 from headrace.feature_store.fold import State
-from headrace.feature_store.online_features import Values, features_of, user_values
+from headrace.feature_store.online_features import Values, channel_values, item_values, user_values
 from headrace.feature_store.records import KINDS_FOLDED, fact_of
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.snapshot import Snapshots
@@ -47,6 +47,8 @@ class Labels:
     moments: NDArray[np.int64]
     by_time: bool
     channel: int = 0
+    # as in `Wanted`
+    store_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,8 @@ class PastFold:
         labels, state = self._labels, self.state
         keys = [labels.user_keys[place] for place in places.tolist()] if labels.user_keys else [""]
         ordinals = labels.ordinals[places] if len(labels.ordinals) else labels.ordinals
-        _, items, channel = features_of(state, self._selection, keys[0], ordinals, labels.channel)
+        items = item_values(state, self._selection, keys, ordinals, labels.store_id)
+        channel = channel_values(state, self._selection, labels.channel)
         users = [user_values(state, self._selection, key) for key in keys]
         count = len(places)
         offset = labels.moments[places] if not labels.by_time else np.full(count, state.offset)

@@ -8,7 +8,9 @@ from headrace.feature_store.dated_facts import ALWAYS, NEVER
 from headrace.feature_store.facts import DatedFact, Fact, IdentityFact, ProductFact, Tick, UserAct
 from headrace.feature_store.identities import device_key_of
 from headrace.model.events import EVENT_CODES, EventCode
+from headrace.runtime.errors import CorruptDataError
 from headrace.runtime.eventlog import LoggedRecord
+from headrace.runtime.eventlog.payloads import pass_over, payload_of
 from headrace.v1 import common_pb2, feature_store_pb2, log_pb2
 
 _CANCEL = "purchase-cancel"
@@ -16,13 +18,19 @@ _UNAVAILABLE = (common_pb2.AVAILABILITY_OUT_OF_STOCK,)
 
 
 def fact_of(record: LoggedRecord) -> Fact:
-    """The fact of a record; a Tick for kinds that change no state, such as impressions."""
+    """The fact of a record; a Tick for kinds that change no state, such as impressions, and for unreadable ones."""
     read = _READ.get(record.kind)
-    return Tick(record.offset) if read is None else read(record)
+    if read is None:
+        return Tick(record.offset)
+    try:
+        return read(record)
+    except CorruptDataError as error:
+        pass_over(record, error)
+        return Tick(record.offset)
 
 
 def _user_act(record: LoggedRecord) -> UserAct:
-    logged = log_pb2.LoggedUserEvent.FromString(record.payload)
+    logged = payload_of(log_pb2.LoggedUserEvent, record)
     event = logged.event
     event_type = event.event_type
     is_cancel = event_type == _CANCEL and bool(logged.cancelled_event_id)
@@ -43,7 +51,7 @@ def _user_act(record: LoggedRecord) -> UserAct:
 
 
 def _dated_fact(record: LoggedRecord) -> DatedFact:
-    logged = log_pb2.LoggedDatedFact.FromString(record.payload)
+    logged = payload_of(log_pb2.LoggedDatedFact, record)
     fact = logged.fact
     return DatedFact(
         offset=record.offset,
@@ -63,7 +71,7 @@ def _dated_fact(record: LoggedRecord) -> DatedFact:
 
 
 def _product_fact(record: LoggedRecord) -> ProductFact:
-    change = log_pb2.ProductChange.FromString(record.payload)
+    change = payload_of(log_pb2.ProductChange, record)
     product = change.product
     document = feature_store_pb2.ItemDocument(ordinal=change.ordinal, product=product, deleted=change.deleted)
     return ProductFact(
@@ -85,7 +93,7 @@ def _product_fact(record: LoggedRecord) -> ProductFact:
 
 
 def _identity_fact(record: LoggedRecord) -> IdentityFact:
-    change = log_pb2.IdentityChange.FromString(record.payload)
+    change = payload_of(log_pb2.IdentityChange, record)
     return IdentityFact(record.offset, change.device_key, change.user_key, change.joined)
 
 

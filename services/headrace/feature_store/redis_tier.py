@@ -34,7 +34,7 @@ _BATCH = 1_000
 # partitions that are moved on by one question, or back at a time
 _AT_ONCE = 8
 # of a durable store that removes nothing by itself
-_WANTED = {"appendonly": ("yes",), "maxmemory-policy": ("noeviction",)}
+WANTED = {"appendonly": ("yes",), "maxmemory-policy": ("noeviction",)}
 _OUT_OF_MEMORY = "OOM command not allowed when used memory > 'maxmemory'"
 _COLUMN = "users.redis"
 
@@ -223,12 +223,12 @@ class RedisTier:
 
     def _warn_of_settings(self) -> None:
         try:
-            found = {name: self._setting(name) for name in _WANTED}
+            found = {name: self._setting(name) for name in WANTED}
         except redis.ResponseError as error:
             log.warning("redis_settings_unknown", extra={"redis": self._name, "reason": str(error)})
             return
-        if wrong := {name: value for name, value in found.items() if value not in _WANTED[name]}:
-            log.warning("redis_not_durable", extra={"redis": self._name, "settings": wrong, "wanted": _WANTED})
+        if wrong := {name: value for name, value in found.items() if value not in WANTED[name]}:
+            log.warning("redis_not_durable", extra={"redis": self._name, "settings": wrong, "wanted": WANTED})
 
     def _setting(self, name: str) -> str:
         return cast("dict[str, str]", self._client.config_get(name)).get(name, "")

@@ -14,6 +14,7 @@ from headrace.feature_store.columns import Columns, packed, unpacked
 from headrace.feature_store.histories import EVENT
 from headrace.feature_store.training_rows import ClosedGroup
 from headrace.model.candidates import CANDIDATE_FEATURES
+from headrace.runtime.errors import CorruptDataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,30 @@ class RowColumns:
 
     @classmethod
     def restored(cls, columns: Columns) -> RowColumns:
+        """The rows of their `columns()`. CorruptDataError: they are none, or of another build's form."""
+        try:
+            found = cls._of_columns(columns)
+        except (KeyError, ValueError, TypeError) as error:
+            raise CorruptDataError(f"no training rows: {error!r}") from error
+        if not found._is_whole():
+            raise CorruptDataError("training rows whose columns are of different lengths")
+        return found
+
+    def _is_whole(self) -> bool:
+        if any(column.ndim != 1 for column in (self.group_offsets, self.group_times_us, self.group_sizes)):
+            return False
+        groups, rows = len(self), int(self.group_sizes.sum())
+        by_group = (self.group_times_us, self.group_sizes, self.user_keys, self.histories)
+        by_row = (self.ordinals, self.labels, self.weights)
+        return (
+            all(len(column) == groups for column in by_group)
+            and all(column.shape == (rows,) for column in by_row)
+            and self.features.shape == (rows, len(CANDIDATE_FEATURES))
+            and all(len(history) % EVENT.itemsize == 0 for history in self.histories)
+        )
+
+    @classmethod
+    def _of_columns(cls, columns: Columns) -> RowColumns:
         return cls(
             columns["group_offsets"].astype(np.int64),
             columns["group_times_us"].astype(np.int64),

@@ -14,6 +14,7 @@ from headrace.feature_store.historical_messages import historical_request, histo
 from headrace.feature_store.histories import EVENT
 from headrace.feature_store.item_stream import WatchedChunk
 from headrace.feature_store.online_messages import (
+    BACK_FILLING,
     history_message,
     matrix_message,
     online_request,
@@ -101,8 +102,10 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
     async def ListFeatureViews(
         self, request: feature_store_pb2.ListFeatureViewsRequest, context: _Context
     ) -> feature_store_pb2.ListFeatureViewsResponse:
-        views = [view_message(view, self._store.view_progress(view.name)) for view in self._store.names.views.values()]
-        return feature_store_pb2.ListFeatureViewsResponse(feature_views=views, feature_schema=FEATURE_SCHEMA)
+        return feature_store_pb2.ListFeatureViewsResponse(feature_views=self._views(), feature_schema=FEATURE_SCHEMA)
+
+    def _views(self) -> list[feature_store_pb2.FeatureView]:
+        return [view_message(view, self._store.view_progress(view.name)) for view in self._store.names.views.values()]
 
     async def GetFacts(
         self, request: feature_store_pb2.GetFactsRequest, context: _Context
@@ -129,6 +132,9 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             events_by_type=status.events_by_type,
             state_digest=status.state_digest,
             shard=status.shard,
+            dated_facts=status.dated_facts,
+            devices_joined=status.devices_joined,
+            back_filling=[view for view in self._views() if view.state == BACK_FILLING],
         )
 
 

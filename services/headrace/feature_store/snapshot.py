@@ -32,6 +32,8 @@ _store_time = histogram(
 
 _KEPT = 2
 _TEXTS = ("fingerprint", "facts")
+# what restoring says of columns that are sound as bytes, and of another build
+_ANOTHER_FORM = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, StopIteration)
 
 
 class Snapshots:
@@ -80,7 +82,7 @@ class Snapshots:
         for path in self._paths():
             try:
                 state = self._restored(path, rules, views)
-            except (CorruptDataError, FileNotFoundError, ValueError) as error:
+            except (CorruptDataError, FileNotFoundError, LookupError, ValueError) as error:
                 self.was_refused = True
                 log.warning("snapshot_refused", extra={"snapshot": path.name, "reason": str(error)})
                 continue
@@ -97,7 +99,10 @@ class Snapshots:
         if fingerprint != rules.fingerprint():
             raise ValueError(f"folded by rules {fingerprint[:12]}, these are {rules.fingerprint()[:12]}")
         self._tier.restore(_offset(path), columns)
-        return State.restored(rules, columns, facts, self._tier, views)
+        try:
+            return State.restored(rules, columns, facts, self._tier, views)
+        except _ANOTHER_FORM as error:
+            raise CorruptDataError(f"not a state of this build's form: {error!r}") from error
 
     def _paths(self) -> list[Path]:
         """Newest first."""

@@ -15,7 +15,6 @@ from headrace.feature_store.drift_gauge import DriftGauge
 from headrace.feature_store.erasing import Erasing
 from headrace.feature_store.facts import Tick
 from headrace.feature_store.fold import State
-from headrace.feature_store.outage import Outage
 from headrace.feature_store.progress import Progress
 from headrace.feature_store.row_store import Cut, RowStore
 from headrace.feature_store.settings import FeatureStoreSettings
@@ -26,6 +25,7 @@ from headrace.feature_store.user_tier import UserTier
 from headrace.runtime.erasures import Erasure, erasure_of
 from headrace.runtime.errors import CorruptDataError, UnavailableError
 from headrace.runtime.eventlog import LoggedRecord
+from headrace.runtime.outage import Outage
 from headrace.runtime.telemetry import gauge, histogram
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class StateKeeper:
 
     async def keep_snapshots(self) -> None:
         """Writes a snapshot now and then, for ever; one that the tier can't take now is left to the next time."""
-        outage = Outage("snapshot")
+        outage = Outage("user tier", "snapshot")
         while True:
             await asyncio.sleep(self._settings.snapshot_every_s)
             try:
@@ -158,7 +158,7 @@ class StateKeeper:
 
     async def keep_erasures(self) -> None:
         """Makes durable that people are forgotten, and says so, for ever."""
-        outage = Outage("erase")
+        outage = Outage("user tier", "erase")
         while True:
             async with self.still:
                 # at first what was durable before a crash, and not said yet

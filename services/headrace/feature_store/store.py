@@ -45,6 +45,8 @@ class Status:
     events_by_type: dict[str, int]
     state_digest: str
     shard: str
+    dated_facts: int
+    devices_joined: int
 
 
 class FeatureStore:
@@ -83,7 +85,7 @@ class FeatureStore:
 
     async def status(self, with_digest: bool = False) -> Status:
         """How far the fold is; `with_digest`, with a digest of all that it holds, which takes a copy."""
-        users = await self._owner.run(self._state.histories.count)
+        users, facts = await self._owner.run(lambda: (self._state.histories.count(), len(self._state.dated_facts)))
         if with_digest:
             # the tier stands still meanwhile
             async with self.keeper.still:
@@ -104,6 +106,8 @@ class FeatureStore:
             events_by_type=counts,
             state_digest=digest,
             shard=str(self._state.rules.shard),
+            dated_facts=facts,
+            devices_joined=len(self._state.identities),
         )
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from headrace.feature_store.views import VIEWS
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.atomic import write_atomically
 from headrace.runtime.settings import SettingsError
+from headrace.runtime.stored_json import parsed
 
 SETTING = "HEADRACE_FEATURE_STORE_VIEWS"
 MOST_VIEWS = 64
@@ -64,7 +65,7 @@ def register(path: Path, views: Iterable[WindowedView]) -> None:
 
     SettingsError names every view whose definition is not the one that was registered under its version.
     """
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    known = parsed(dict[str, str], path.read_bytes(), str(path)) if path.exists() else {}
     registered: list[AnyView] = [*VIEWS, *views]
     given = {view.key: view.definition_hash() for view in registered}
     changed = [

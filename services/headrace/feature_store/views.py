@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.feature_store.context_facts import CONTEXT_FEATURES
 from headrace.feature_store.fold import State
 from headrace.feature_store.windowed_view import definition_hash
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_VERSION
@@ -50,9 +51,11 @@ _BEFORE, _AFTER = WINDOW_COLUMNS.start, DECAY_COLUMNS.stop
 _DOCUMENT = "what the product document says, the words of its title, and the first sight"
 _COVISITATION = "decayed shares of the visits that other items were part of"
 _CANDIDATE = "what a ranker scores an item for a person by"
+_FACTS = "what is said to hold now of the item, its category and its brand, for the person"
 _EACH = tuple(WINDOWS_US)
 _WINDOWS = "counts over 5 minutes, 1 hour, 1 day and 7 days, by ring buckets of 1/64 of the window"
 
+DATED_FACTS = "dated_facts"
 USER_FEATURES = tuple(f"user_{name}" for name in WINDOW_FEATURES)
 VIEWS = (
     View("item_document", "item", ITEM_FEATURES[:_BEFORE] + ITEM_FEATURES[_AFTER:], _DOCUMENT, FEATURE_VERSION),
@@ -62,6 +65,7 @@ VIEWS = (
     View("user_windows", "user", USER_FEATURES, f"events of the person: {_WINDOWS}", windows=_EACH),
     View("category_windows", "category", WINDOW_FEATURES, f"events that name its items: {_WINDOWS}", windows=_EACH),
     View("brand_windows", "brand", WINDOW_FEATURES, f"events that name its items: {_WINDOWS}", windows=_EACH),
+    View(DATED_FACTS, "candidate", CONTEXT_FEATURES, _FACTS),
     View("candidate", "candidate", CANDIDATE_FEATURES, _CANDIDATE, FEATURE_VERSION, is_online=False),
 )
 USER_SCHEMA = hashlib.sha256("\n".join(USER_FEATURES).encode()).hexdigest()

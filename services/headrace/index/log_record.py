@@ -76,7 +76,7 @@ def decoded(data: bytes) -> Entry | Adopt:
         kind, length = _HEAD.unpack_from(data)
         space = data[_HEAD.size : _HEAD.size + length].decode()
         return _decoded(kind, space, data, _HEAD.size + length)
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError) as error:
         raise CorruptDataError(f"a log record of {len(data)} bytes cannot be read: {error}") from error
 
 

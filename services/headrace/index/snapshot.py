@@ -16,24 +16,28 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
-from headrace.index.rolling_hash import Mark, RollingHash
+from headrace.index.rolling_hash import RollingHash
 from headrace.index.rows import U32, Rows
 from headrace.index.segment import Segment
 from headrace.runtime.atomic import check_sha256, make_directory, sha256, sync_directory, write_atomically
 from headrace.runtime.errors import CorruptDataError
+from headrace.runtime.stored_json import parsed
 
 log = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
 _KEPT = 2
+_FILE = re.compile(r"space-\d+\.rows")
+_MOST_DIMENSIONS = 1 << 24
 _READ_ROWS = 1 << 14
 # of snapshots by builds that did not hash what they took
 _UNHASHED = RollingHash(chain=None)
@@ -74,6 +78,12 @@ class Snapshotted:
     sequence: int
     log_offset: int
     rolling_hash: RollingHash
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    manifest: str
+    sha256: str
 
 
 class Snapshots:
@@ -124,13 +134,14 @@ def skipped(folder: Path, error: Exception) -> None:
 
 def read_rows(folder: Path, base: SpaceBase) -> Iterator[Rows]:
     """The rows of a space, in pieces. CorruptDataError before the first when the file is not what was written."""
-    path = folder / base.file
+    path, row = folder / base.file, _row(base.dimension)
+    if path.stat().st_size != base.rows * row.itemsize:
+        raise CorruptDataError(f"{path.name}: {path.stat().st_size} bytes are not {base.rows} rows")
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
         if actual != base.sha256:
             raise CorruptDataError(f"{path.name}: SHA-256 is {actual}, expected {base.sha256}")
         file.seek(0)
-        row = _row(base.dimension)
         while data := file.read(_READ_ROWS * row.itemsize):
             read = np.frombuffer(data, row)
             yield Rows(
@@ -179,21 +190,11 @@ def _manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def _manifest(folder: Path) -> Manifest:
-    try:
-        sealed = json.loads((folder / _MANIFEST).read_bytes())
-        body = str(sealed["manifest"])
-        check_sha256(body.encode(), str(sealed["sha256"]), _MANIFEST)
-        fields = json.loads(body)
-        spaces = tuple(_base(**base) for base in fields["spaces"])
-        return Manifest(fields["last"], fields["active"], spaces)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptDataError(f"{_MANIFEST} cannot be read: {error}") from error
-
-
-def _base(rolling_hash: dict[str, Any] | None = None, **fields: Any) -> SpaceBase:
-    # what json gives is known to fit by its checksum
-    if rolling_hash is None:
-        return SpaceBase(**fields)
-    chain, marks = rolling_hash["chain"], rolling_hash["marks"]
-    known = RollingHash(rolling_hash["sequence"], chain and tuple(chain), tuple(Mark(**mark) for mark in marks))
-    return SpaceBase(**fields, rolling_hash=known)
+    sealed = parsed(_Sealed, (folder / _MANIFEST).read_bytes(), _MANIFEST)
+    body = sealed.manifest.encode()
+    check_sha256(body, sealed.sha256, _MANIFEST)
+    manifest = parsed(Manifest, body, _MANIFEST)
+    for base in manifest.spaces:
+        if not (_FILE.fullmatch(base.file) and 0 < base.dimension <= _MOST_DIMENSIONS):
+            raise CorruptDataError(f"{_MANIFEST}: no space has {base.dimension} dimensions in a file {base.file!r}")
+    return manifest

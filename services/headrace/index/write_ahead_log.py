@@ -24,6 +24,8 @@ _MAGIC = b"HRINDEX1"
 # length of the payload, CRC-32 of number and payload, number
 _HEAD = struct.Struct("<IIQ")
 _SUFFIX = ".wal"
+# there is no next one after the largest that fits
+_MOST = (1 << 63) - 1
 
 
 class WriteAheadLog:
@@ -173,7 +175,7 @@ def _records(path: Path) -> Iterator[tuple[int, bytes, int]]:
         while len(head := file.read(_HEAD.size)) == _HEAD.size:
             length, crc, number = _HEAD.unpack(head)
             payload = file.read(length)
-            if len(payload) < length or _crc(number, payload) != crc:
+            if len(payload) < length or _crc(number, payload) != crc or number > _MOST:
                 return
             end += len(head) + length
             yield number, payload, end

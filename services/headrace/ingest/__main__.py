@@ -54,11 +54,12 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             max_inside=settings.max_waiting_records,
             forgotten=forgotten,
         )
+        facts = FactIntake(log=log, catalogue=catalogue, forgotten=forgotten)
         forgetting = Forgetting(
             event_log=log,
             store=store,
             ledger=Ledger(store),
-            intake=intake,
+            intakes=(intake, facts),
             forgotten=forgotten,
             purchases=purchases,
             rules=rules,
@@ -71,7 +72,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         servicer = IngestServicer(
             intake=intake,
             catalogue=catalogue,
-            facts=FactIntake(log=log, catalogue=catalogue),
+            facts=facts,
             store=store,
             log=log,
             forgetting=forgetting,

@@ -16,8 +16,9 @@ from sys import intern
 
 from headrace.ingest.rules import CANCEL_EXCEEDS, CANCEL_UNMATCHED
 from headrace.ingest.validation import CANCEL, PURCHASE
-from headrace.runtime.errors import TrimmedError
+from headrace.runtime.errors import CorruptDataError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
+from headrace.runtime.eventlog.payloads import pass_over, payload_of
 from headrace.v1.common_pb2 import UserEvent
 from headrace.v1.log_pb2 import LoggedUserEvent
 
@@ -126,7 +127,10 @@ class Purchases:
         for record in records:
             # nine events in ten are no purchase: looking for the type's bytes costs a tenth of parsing
             if b"purchase-c" in record.payload:
-                self._fold_event(record.offset, LoggedUserEvent.FromString(record.payload))
+                try:
+                    self._fold_event(record.offset, payload_of(LoggedUserEvent, record))
+                except CorruptDataError as error:
+                    pass_over(record, error)
 
     def _fold_event(self, offset: int, logged: LoggedUserEvent) -> None:
         event = logged.event

@@ -17,6 +17,7 @@ from headrace.ingest.validation import product_violations
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import NotFoundError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, Record
+from headrace.runtime.eventlog.payloads import payload_of
 from headrace.runtime.telemetry import traceparent
 from headrace.v1.common_pb2 import Product
 from headrace.v1.log_pb2 import LoggedDatedFact, LoggedUserEvent, ProductChange
@@ -168,15 +169,15 @@ class Catalogue:
         products: list[StoredProduct] = []
         for record in records:
             if record.kind == "product-change":
-                change = ProductChange.FromString(record.payload)
+                change = payload_of(ProductChange, record)
                 ordinals[change.product.id] = change.ordinal
                 products.append(_stored(change, record))
             elif record.kind == "dated-fact":
-                dated = LoggedDatedFact.FromString(record.payload)
+                dated = payload_of(LoggedDatedFact, record)
                 if dated.HasField("item_ordinal"):
                     ordinals[dated.fact.entity_id] = dated.item_ordinal
             else:
-                logged = LoggedUserEvent.FromString(record.payload)
+                logged = payload_of(LoggedUserEvent, record)
                 named = [detail.product_id for detail in logged.event.product_details]
                 ordinals |= dict(zip(named, logged.item_ordinals, strict=True))
         await self._store.restore_items(ordinals)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.fact_validation import fact_violations
+from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.identity import digest
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.validation import Violation
@@ -25,18 +27,28 @@ _PREFIXES = {EntityKind.ENTITY_KIND_USER: "u:", EntityKind.ENTITY_KIND_VISITOR: 
 class FactIntake:
     """Takes batches of dated facts. A record's id is its whole content, so that any repeat is one."""
 
-    def __init__(self, *, log: EventLog, catalogue: Catalogue) -> None:
+    def __init__(self, *, log: EventLog, catalogue: Catalogue, forgotten: Forgotten) -> None:
         self._log = log
         self._catalogue = catalogue
+        self._forgotten = forgotten
+        self._appending: set[asyncio.Task[list[Appended]]] = set()
 
     async def write(self, facts: Sequence[DatedFact]) -> list[Result]:
         """A result a fact, in order, when every accepted one is durable.
 
         OverloadedError when the log is behind: then no fact of the batch was taken.
         """
-        violations = [fact_violations(fact) for fact in facts]
+        stated = [fact_violations(fact) for fact in facts]
+        sound = [fact for fact, found in zip(facts, stated, strict=True) if not found]
+        ordinals = await self._catalogue.ordinals([fact.entity_id for fact in sound if _is_of_product(fact)])
+        # nothing is waited for between this judgement and the append, which an erasure waits for
+        violations = [
+            found or self._forgotten.fact_violations(fact, _key(fact))
+            for fact, found in zip(facts, stated, strict=True)
+        ]
         taken = [_named(fact) for fact, found in zip(facts, violations, strict=True) if not found]
-        places = iter(await self._log.append(await self._records(taken)))
+        # the append goes on when the caller gives up: others may share its commit
+        places = iter(await asyncio.shield(self._start_append(_records(taken, ordinals))))
         names = iter(taken)
         results = [
             _refused(fact, found) if found else _placed(next(names).fact_id, next(places))
@@ -46,11 +58,29 @@ class FactIntake:
             _facts.add(1, {"outcome": result.outcome.value, "reason": result.reason})
         return results
 
-    async def _records(self, facts: Sequence[DatedFact]) -> list[Record]:
-        products = [fact.entity_id for fact in facts if fact.entity_kind == EntityKind.ENTITY_KIND_PRODUCT]
-        ordinals = await self._catalogue.ordinals(products)
-        time_us, trace = now_us(), traceparent()
-        return [_record(fact, ordinals.get(fact.entity_id), time_us, trace) for fact in facts]
+    async def settle(self) -> None:
+        """Returns when everything that was judged before is in the log, or was refused by it."""
+        if self._appending:
+            await asyncio.wait(set(self._appending))
+
+    def _start_append(self, records: Sequence[Record]) -> asyncio.Task[list[Appended]]:
+        task = asyncio.create_task(self._log.append(records), name="ingest-append-facts")
+        self._appending.add(task)
+        task.add_done_callback(self._appending.discard)
+        return task
+
+
+def _is_of_product(fact: DatedFact) -> bool:
+    return fact.entity_kind == EntityKind.ENTITY_KIND_PRODUCT
+
+
+def _key(fact: DatedFact) -> str:
+    return _PREFIXES.get(fact.entity_kind, "") + fact.entity_id
+
+
+def _records(facts: Sequence[DatedFact], ordinals: Mapping[str, int]) -> list[Record]:
+    time_us, trace = now_us(), traceparent()
+    return [_record(fact, ordinals.get(fact.entity_id), time_us, trace) for fact in facts]
 
 
 def _named(fact: DatedFact) -> DatedFact:
@@ -70,11 +100,9 @@ def _derived_id(fact: DatedFact) -> str:
 
 
 def _record(fact: DatedFact, ordinal: int | None, time_us: int, trace: str) -> Record:
-    is_product = fact.entity_kind == EntityKind.ENTITY_KIND_PRODUCT
-    logged = LoggedDatedFact(fact=fact, item_ordinal=ordinal if is_product else None, ingest_time_us=time_us)
+    logged = LoggedDatedFact(fact=fact, item_ordinal=ordinal if _is_of_product(fact) else None, ingest_time_us=time_us)
     content = digest(fact.SerializeToString(deterministic=True))
-    key = _PREFIXES.get(fact.entity_kind, "") + fact.entity_id
-    return Record(KIND, key, f"{KIND}:{content}", time_us, logged.SerializeToString(), trace)
+    return Record(KIND, _key(fact), f"{KIND}:{content}", time_us, logged.SerializeToString(), trace)
 
 
 def _refused(fact: DatedFact, violations: Sequence[Violation]) -> Result:

@@ -11,14 +11,13 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.cleaning import Rules
 from headrace.ingest.dead_letters import forget_people
 from headrace.ingest.devices import Person, person_of, uses_of, without_device
 from headrace.ingest.forgotten import Forgotten
-from headrace.ingest.intake import EventIntake
 from headrace.ingest.ledger import Ledger, Standing
 from headrace.ingest.receipts import Signer
 from headrace.ingest.storage import IngestStore
@@ -53,6 +52,13 @@ class Manner:
     refresh_s: float
 
 
+class Intake(Protocol):
+    """A way into the log."""
+
+    async def settle(self) -> None:
+        """Returns when everything that was judged before is in the log, or was refused by it."""
+
+
 class Forgetting:
     """Erases one person at a time in this process; several processes may."""
 
@@ -62,7 +68,7 @@ class Forgetting:
         event_log: EventLog,
         store: IngestStore,
         ledger: Ledger,
-        intake: EventIntake,
+        intakes: Sequence[Intake],
         forgotten: Forgotten,
         purchases: Purchases,
         rules: Rules,
@@ -72,7 +78,7 @@ class Forgetting:
         self._log = event_log
         self._store = store
         self._ledger = ledger
-        self._intake = intake
+        self._intakes = intakes
         self._forgotten = forgotten
         self._purchases = purchases
         self._rules = rules
@@ -159,7 +165,8 @@ class Forgetting:
     async def _announced(self, standing: Standing, user_id: str, visitor_id: str, include_shared: bool) -> Standing:
         """The erasure with its tombstone in the log, behind everything of the person that any replica still took."""
         await self.refresh()
-        await self._intake.settle()
+        for intake in self._intakes:
+            await intake.settle()
         await asyncio.sleep(self._manner.settle_s)
         person = await self._person(user_id, visitor_id, include_shared, None)
         named = {key: digest for key in person.keys if (digest := self._privacy.digest(key)).hex() in standing.own}

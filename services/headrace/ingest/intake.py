@@ -12,10 +12,10 @@ from headrace.ingest.arrivals import Arrival, arrival
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
-from headrace.ingest.forgotten import FORGOTTEN, Forgotten
+from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.identity import digest
 from headrace.ingest.outcomes import Outcome, Result
-from headrace.ingest.rules import EXCUSABLE
+from headrace.ingest.rules import EXCUSABLE, FORGOTTEN
 from headrace.ingest.storage import IngestStore, Refusal
 from headrace.ingest.validation import CANCEL, TimeBounds
 from headrace.runtime.clock import now_us

@@ -38,7 +38,8 @@ def checked(receipt: bytes, public_key: bytes) -> dict[str, Any]:
     try:
         body = json.loads(receipt)
         signature, claimed = bytes.fromhex(body.pop(_SIGNATURE)), bytes.fromhex(body[_KEY])
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        signed = _canonical(body)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise InvalidRequestError.of("receipt", f"is none: {error!r}") from error
     if claimed != public_key:
         # whoever forges a receipt can sign it too, by a key of their own
@@ -46,7 +47,7 @@ def checked(receipt: bytes, public_key: bytes) -> dict[str, Any]:
             "receipt", f"is signed by key {key_id(claimed)}, this suite's is {key_id(public_key)}"
         )
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, _canonical(body))
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, signed)
     except InvalidSignature as error:
         raise InvalidRequestError.of("receipt", "was changed after it was signed") from error
     return dict(body)

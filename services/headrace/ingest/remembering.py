@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from headrace.ingest.arrivals import arrival
 from headrace.ingest.cleaning import Rules
-from headrace.runtime.errors import TrimmedError
+from headrace.runtime.errors import CorruptDataError, TrimmedError
 from headrace.runtime.eventlog import EventLog
+from headrace.runtime.eventlog.payloads import pass_over, payload_of
 from headrace.v1.log_pb2 import LoggedUserEvent
 
 _READ_LIMIT = 2_000
@@ -22,5 +23,8 @@ async def remember_newest(rules: Rules, log: EventLog, count: int) -> None:
             offset = error.oldest_offset - 1
             continue
         for record in records:
-            rules.remember(arrival(LoggedUserEvent.FromString(record.payload).event))
+            try:
+                rules.remember(arrival(payload_of(LoggedUserEvent, record).event))
+            except CorruptDataError as error:
+                pass_over(record, error)
         offset = records[-1].offset if len(records) == _READ_LIMIT else end

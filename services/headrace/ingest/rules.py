@@ -1,9 +1,9 @@
 """The cleaning rules, declared: what each looks at, what it does, and which settings it has.
 
 Every rule is named once, here; its name is the `reason` of a refusal, and what counters go by. The rules are asked in
-this order. The ones above the line need only the event, and all of an event's faults are reported together; the ones
-below need a memory, are asked of events that the others let pass, and again all report together. An event of a visitor
-who was judged a bot is looked at no further.
+this order. The first is asked alone, of dated facts too. The others above the line need only the event, and all of an
+event's faults are reported together; the ones below need a memory, are asked of events that the others let pass, and
+again all report together. An event of a visitor who was judged a bot is looked at no further.
 """
 
 from __future__ import annotations
@@ -32,10 +32,17 @@ class Rule:
     needs_memory: bool = False
 
 
+FORGOTTEN = "forgotten"
 BOT, BOT_PATTERN, REPEAT, OUTLIER = "bot", "bot-pattern", "repeat", "outlier"
 CANCEL_UNMATCHED, CANCEL_EXCEEDS = "cancel-unmatched", "cancel-exceeds"
 
 RULES = (
+    Rule(
+        FORGOTTEN,
+        Does.REFUSE,
+        "the person, and event_time; of facts valid_from",
+        "the person was forgotten after that time; no dead letter is kept",
+    ),
     Rule("missing", Does.REFUSE, "required fields", "a required field is not there", ("require_event_ids",)),
     Rule("unknown-type", Does.REFUSE, "event_type, channel", "an event type or channel that nobody declared"),
     Rule(

@@ -68,8 +68,21 @@ def make_directory(path: Path) -> None:
         sync_directory(path.parent)
 
 
+def sync_tree(folder: Path) -> None:
+    """Makes everything in a folder durable, and its own name: for files that something else than these here wrote."""
+    for parent, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            _sync(Path(parent, name))
+        sync_directory(Path(parent))
+    make_directory(folder)
+
+
 def sync_directory(path: Path) -> None:
     """Makes renames and new names in a directory durable."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -14,6 +14,7 @@ from headrace.runtime.atomic import write_atomically
 from headrace.runtime.erasures import done
 from headrace.runtime.eventlog import EventLog
 from headrace.runtime.privacy import Privacy
+from headrace.runtime.stored_json import parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class _Word:
 
 
 class Confirmations:
-    """Erasures that `consumer` has done and not said yet, in the file `path`."""
+    """Erasures that `consumer` has done and not said yet, in the file `path`. CorruptDataError: nobody can tell."""
 
     def __init__(self, path: Path, consumer: str, privacy: Privacy) -> None:
         self._path = path
@@ -31,7 +32,7 @@ class Confirmations:
         self._fingerprint = privacy.fingerprint
         self._waiting: dict[str, _Word] = {}
         if path.exists():
-            self._waiting = {name: _Word(**word) for name, word in json.loads(path.read_bytes()).items()}
+            self._waiting = parsed(dict[str, _Word], path.read_bytes(), str(path))
 
     def are_due(self, durable_offset: int) -> bool:
         """Whether there is something to `send`."""

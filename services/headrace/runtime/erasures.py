@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import TrimmedError
 from headrace.runtime.eventlog.log import EventLog, LoggedRecord, Record, partition_of
+from headrace.runtime.eventlog.payloads import payload_of
 from headrace.runtime.privacy import Privacy, owner_of
 from headrace.v1.log_pb2 import ErasureDone, UserTombstone
 
@@ -38,8 +39,8 @@ class Erasure:
 
 
 def erasure_of(record: LoggedRecord) -> Erasure:
-    """What a tombstone's record says."""
-    said = UserTombstone.FromString(record.payload)
+    """What a tombstone's record says. CorruptDataError: nobody can tell who is to be forgotten."""
+    said = payload_of(UserTombstone, record)
     return Erasure(
         said.erasure_id,
         record.offset,
@@ -81,4 +82,4 @@ async def read_left(log: EventLog, after_offset: int, kind: str, limit: int = 1_
 
 
 def done_of(record: LoggedRecord) -> ErasureDone:
-    return ErasureDone.FromString(record.payload)
+    return payload_of(ErasureDone, record)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from headrace.runtime.atomic import read_checked, sync_directory, write_atomically
 from headrace.runtime.errors import CorruptDataError
+from headrace.runtime.stored_json import parsed
 from headrace.trainer.arrays import Arrays
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,15 @@ class Checkpoint:
     entry: int
     facts: dict[str, Any]
     arrays: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """The checksum is that of the arrays."""
+
+    entry: int
+    sha256: str
+    facts: dict[str, Any]
 
 
 class Checkpoints:
@@ -62,7 +73,7 @@ class Checkpoints:
         for manifest in reversed(self._manifests()):
             try:
                 return _read(manifest)
-            except (CorruptDataError, FileNotFoundError, ValueError, KeyError) as error:
+            except (CorruptDataError, FileNotFoundError) as error:
                 log.error("checkpoint_unreadable", extra={"checkpoint": manifest.name, "reason": str(error)})
         return None
 
@@ -80,6 +91,9 @@ class Checkpoints:
 
 
 def _read(path: Path) -> Checkpoint:
-    manifest = json.loads(path.read_bytes())
-    data = read_checked(path.with_suffix(".safetensors"), manifest["sha256"])
-    return Checkpoint(int(manifest["entry"]), manifest["facts"], dict(load_arrays(data)))
+    manifest = parsed(_Manifest, path.read_bytes(), path.name)
+    data = read_checked(path.with_suffix(".safetensors"), manifest.sha256)
+    try:
+        return Checkpoint(manifest.entry, manifest.facts, dict(load_arrays(data)))
+    except SafetensorError as error:
+        raise CorruptDataError(f"{path.stem}.safetensors: {error}") from error

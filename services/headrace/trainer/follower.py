@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from headrace.runtime.eventlog import EventLog
-from headrace.runtime.eventlog.patience import Patience
+from headrace.runtime.outage import Outage
 from headrace.trainer.acts import STOP
 from headrace.trainer.distributed import Distributed
 from headrace.trainer.lineage import Lineage
@@ -34,7 +34,7 @@ class Follower:
     async def run(self) -> None:
         """Learns along until rank 0 stops. PeerError: it vanished, or came out otherwise."""
         log.info("following", extra={"rank": self._peers.rank, "size": self._peers.size})
-        patience = Patience()
+        patience = Outage("event log", "follow")
         while (act := await self._work(self._peers.hear)).kind != STOP:
             records = await patience.insist(partial(read_slice, self._log, act.after, act.until))
             await self._work(partial(self._lineage.follow, act, records))

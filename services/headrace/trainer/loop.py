@@ -22,7 +22,8 @@ from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.erasures import TOMBSTONE
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
-from headrace.runtime.eventlog.patience import Patience, note_late_start
+from headrace.runtime.eventlog.late_start import note_late_start
+from headrace.runtime.outage import Outage
 from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.telemetry import counter, histogram, span, traceparent
@@ -87,7 +88,7 @@ class LearningLoop:
     ) -> None:
         self._settings = settings
         self._log = event_log
-        self._patience = Patience()
+        self._patience = Outage("event log", "learn")
         self._lineage = lineage
         self._delta_log = delta_log
         self._releases = releases

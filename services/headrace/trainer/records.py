@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from headrace.model.events import EVENT_CODES
 from headrace.runtime.erasures import TOMBSTONE, Erasure, erasure_of
+from headrace.runtime.errors import CorruptDataError
 from headrace.runtime.eventlog import LoggedRecord
+from headrace.runtime.eventlog.payloads import corrupt, pass_over, payload_of
 from headrace.v1 import common_pb2, log_pb2
 
 # E events of a slice, R shown items
@@ -122,21 +124,25 @@ class _EventRows:
 
 
 def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
-    """The records as one slice; kinds and event types that teach nothing are passed over."""
+    """The records as one slice; kinds and event types that teach nothing are passed over, and unreadable records."""
     rows = _EventRows()
     products: list[Product] = []
     searches: list[Searched] = []
     impressions: list[Shown] = []
     erasures: list[Erasure] = []
     for record in records:
-        if record.kind == "user-event":
-            _add_event(record.payload, rows, searches)
-        elif record.kind == "product-change":
-            products.append(_product(record.offset, log_pb2.ProductChange.FromString(record.payload)))
-        elif record.kind == "impression":
-            impressions.append(_shown(log_pb2.Impression.FromString(record.payload)))
-        elif record.kind == TOMBSTONE:
+        if record.kind == TOMBSTONE:
             erasures.append(erasure_of(record))
+            continue
+        try:
+            if record.kind == "user-event":
+                _add_event(payload_of(log_pb2.LoggedUserEvent, record), rows, searches)
+            elif record.kind == "product-change":
+                products.append(_product(record.offset, payload_of(log_pb2.ProductChange, record)))
+            elif record.kind == "impression":
+                impressions.append(_shown(record))
+        except CorruptDataError as error:
+            pass_over(record, error)
     traces = [record.traceparent for record in records if record.traceparent]
     return Slice(
         after,
@@ -151,8 +157,7 @@ def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
     )
 
 
-def _add_event(payload: bytes, rows: _EventRows, searches: list[Searched]) -> None:
-    logged = log_pb2.LoggedUserEvent.FromString(payload)
+def _add_event(logged: log_pb2.LoggedUserEvent, rows: _EventRows, searches: list[Searched]) -> None:
     code = EVENT_CODES.get(logged.event.event_type)
     if code is not None:
         rows.add(logged, int(code))
@@ -182,13 +187,19 @@ def _first(values: Iterable[str]) -> str:
     return next(iter(values), "")
 
 
-def _shown(impression: log_pb2.Impression) -> Shown:
+def _shown(record: LoggedRecord) -> Shown:
+    impression = payload_of(log_pb2.Impression, record)
     matrix = impression.features
+    try:
+        ordinals = np.frombuffer(impression.item_ordinals, "<u4")
+        features = np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns)
+    except ValueError as error:
+        raise corrupt(record, str(error)) from error
     return Shown(
         impression.attribution_token,
         impression.user_key,
-        np.frombuffer(impression.item_ordinals, "<u4"),
-        np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns),
+        ordinals,
+        features,
         impression.feature_schema,
         impression.time_us,
     )

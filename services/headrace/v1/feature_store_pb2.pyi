@@ -399,6 +399,7 @@ class GetOnlineFeaturesRequest(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     MAX_EVENTS_FIELD_NUMBER: _builtins.int
     MIN_OFFSET_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
     user_key: _builtins.str
     """"u:" + user_id, or "v:" + visitor_id; empty: of no person."""
     item_ordinals: _builtins.bytes
@@ -409,6 +410,8 @@ class GetOnlineFeaturesRequest(_message.Message):
     """The person's events wanted, newest kept; 0 means none, unlike in GetUserState."""
     min_offset: _builtins.int
     """Waits (within the deadline) until the fold reached this offset."""
+    store_id: _builtins.str
+    """Whose dated facts count, beside those that hold everywhere; empty: those of all stores."""
     @_builtins.property
     def product_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -427,10 +430,11 @@ class GetOnlineFeaturesRequest(_message.Message):
         channel: _common_pb2.Channel.ValueType = ...,
         max_events: _builtins.int = ...,
         min_offset: _builtins.int = ...,
+        store_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "features", b"features", "item_ordinals", b"item_ordinals", "max_events", b"max_events", "min_offset", b"min_offset", "product_ids", b"product_ids", "user_key", b"user_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "features", b"features", "item_ordinals", b"item_ordinals", "max_events", b"max_events", "min_offset", b"min_offset", "product_ids", b"product_ids", "store_id", b"store_id", "user_key", b"user_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,6 +514,7 @@ class GetHistoricalFeaturesRequest(_message.Message):
     TIMES_US_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     CHANNEL_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
     item_ordinals: _builtins.bytes
     """uint32 little-endian; empty: of no items."""
     offsets: _builtins.bytes
@@ -517,6 +522,7 @@ class GetHistoricalFeaturesRequest(_message.Message):
     times_us: _builtins.bytes
     """int64 little-endian, Unix microseconds of the log's time: before the first record that moves it beyond that."""
     channel: _common_pb2.Channel.ValueType
+    store_id: _builtins.str
     @_builtins.property
     def user_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One a label, all of the same length: the person (may be empty), the item, the moment."""
@@ -534,10 +540,11 @@ class GetHistoricalFeaturesRequest(_message.Message):
         times_us: _builtins.bytes = ...,
         features: _abc.Iterable[_builtins.str] | None = ...,
         channel: _common_pb2.Channel.ValueType = ...,
+        store_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "features", b"features", "item_ordinals", b"item_ordinals", "offsets", b"offsets", "times_us", b"times_us", "user_keys", b"user_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "features", b"features", "item_ordinals", b"item_ordinals", "offsets", b"offsets", "store_id", b"store_id", "times_us", b"times_us", "user_keys", b"user_keys"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -932,6 +939,9 @@ class GetFeatureStoreStatusResponse(_message.Message):
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
     HOT_USERS_FIELD_NUMBER: _builtins.int
     SHARD_FIELD_NUMBER: _builtins.int
+    DATED_FACTS_FIELD_NUMBER: _builtins.int
+    DEVICES_JOINED_FIELD_NUMBER: _builtins.int
+    BACK_FILLING_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
     """Everything up to here is in the state."""
     now_us: _builtins.int
@@ -950,9 +960,17 @@ class GetFeatureStoreStatusResponse(_message.Message):
     """Of the users, those whose history is in memory; the others' rest in a Redis."""
     shard: _builtins.str
     """NUMBER/COUNT: whose people it keeps; 0/1 is everybody."""
+    dated_facts: _builtins.int
+    """Dated facts held, corrected ones and those that are over included."""
+    devices_joined: _builtins.int
+    """Devices that are joined to a person now."""
     @_builtins.property
     def events_by_type(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Events counted since the beginning of the log, by event type."""
+
+    @_builtins.property
+    def back_filling(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureView]:
+        """Views that are still being folded from the log."""
 
     def __init__(
         self,
@@ -969,10 +987,13 @@ class GetFeatureStoreStatusResponse(_message.Message):
         state_digest: _builtins.str = ...,
         hot_users: _builtins.int = ...,
         shard: _builtins.str = ...,
+        dated_facts: _builtins.int = ...,
+        devices_joined: _builtins.int = ...,
+        back_filling: _abc.Iterable[Global___FeatureView] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "shard", b"shard", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["back_filling", b"back_filling", "dated_facts", b"dated_facts", "devices_joined", b"devices_joined", "events_by_type", b"events_by_type", "events_folded", b"events_folded", "hot_users", b"hot_users", "items", b"items", "lag_p50_ms", b"lag_p50_ms", "lag_p99_ms", b"lag_p99_ms", "now_us", b"now_us", "offset", b"offset", "shard", b"shard", "snapshot_offset", b"snapshot_offset", "state_digest", b"state_digest", "users", b"users"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,7 +52,8 @@ class FeatureStoreServiceStub:
     """
     GetOnlineFeatures: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.GetOnlineFeaturesRequest, _feature_store_pb2.GetOnlineFeaturesResponse]
     """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
-    Persons, items and products never seen have the values of nothing known (not an error).
+    Persons, items and products never seen have the values of nothing known (not an error). Dated facts are those
+    that hold at the log's time for the items and the person; without a person those that hold for anybody.
     INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
     user_key, of items without items, of a channel without channel; more than 1,000 items.
     FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.
@@ -96,7 +97,8 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     """
     GetOnlineFeatures: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.GetOnlineFeaturesRequest, _feature_store_pb2.GetOnlineFeaturesResponse]  # type: ignore[assignment]
     """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
-    Persons, items and products never seen have the values of nothing known (not an error).
+    Persons, items and products never seen have the values of nothing known (not an error). Dated facts are those
+    that hold at the log's time for the items and the person; without a person those that hold for anybody.
     INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
     user_key, of items without items, of a channel without channel; more than 1,000 items.
     FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.
@@ -161,7 +163,8 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_store_pb2.GetOnlineFeaturesResponse, _abc.Awaitable[_feature_store_pb2.GetOnlineFeaturesResponse]]:
         """One person's features and a matrix of items' features, all as of one offset: one call, one moment.
-        Persons, items and products never seen have the values of nothing known (not an error).
+        Persons, items and products never seen have the values of nothing known (not an error). Dated facts are those
+        that hold at the log's time for the items and the person; without a person those that hold for anybody.
         INVALID_ARGUMENT: every fault is named: unknown or ambiguous features, features of a person without
         user_key, of items without items, of a channel without channel; more than 1,000 items.
         FAILED_PRECONDITION: a view that is still being back-filled (RetryInfo); a person of another shard, which is named.

@@ -117,6 +117,7 @@ class IngestServiceServicer:
 
     def WriteFacts(self, request, context):
         """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+        Refused (`forgotten`): a fact about a person who was forgotten after its valid_from, or that has none.
         RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -46,6 +46,7 @@ class IngestServiceStub:
     """Creates or replaces products (at most 2,000), a result each."""
     WriteFacts: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.WriteFactsRequest, _ingest_pb2.WriteFactsResponse]
     """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+    Refused (`forgotten`): a fact about a person who was forgotten after its valid_from, or that has none.
     RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
     """
     DeleteProduct: _grpc.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]
@@ -85,6 +86,7 @@ class IngestServiceAsyncStub(IngestServiceStub):
     """Creates or replaces products (at most 2,000), a result each."""
     WriteFacts: _aio.UnaryUnaryMultiCallable[_ingest_pb2.WriteFactsRequest, _ingest_pb2.WriteFactsResponse]  # type: ignore[assignment]
     """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+    Refused (`forgotten`): a fact about a person who was forgotten after its valid_from, or that has none.
     RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
     """
     DeleteProduct: _aio.UnaryUnaryMultiCallable[_ingest_pb2.DeleteProductRequest, _ingest_pb2.DeleteProductResponse]  # type: ignore[assignment]
@@ -145,6 +147,7 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_pb2.WriteFactsResponse, _abc.Awaitable[_ingest_pb2.WriteFactsResponse]]:
         """Writes dated facts (at most 2,000), a result each: idempotent, durable when answered.
+        Refused (`forgotten`): a fact about a person who was forgotten after its valid_from, or that has none.
         RESOURCE_EXHAUSTED (RetryInfo): the log is behind; no fact of the batch was taken.
         """
 

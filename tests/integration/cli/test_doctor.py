@@ -13,10 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.kafka_mock import KafkaMock
+from benchmarks.redis_server import RedisServer
 from headrace.cli.doctor.clock import clock
 from headrace.cli.doctor.finding import Level
 from headrace.cli.main import app
 from headrace.cli.suite_file import ServiceEntry, write_entries
+from headrace.feature_store.redis_rows import Tag
+from headrace.feature_store.tier_opening import open_user_tier
 from headrace.ingest.storage import open_store
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.kafka_url import kafka_url
@@ -161,3 +164,35 @@ def test_a_topic_is_looked_at_and_not_made(tmp_path: Path, shared_kafka: KafkaMo
     assert "is not begun yet" in found[missing][1]
     assert found["kafka://127.0.0.1:1/shop"][0] == "failure"
     assert "no broker answers" in found["kafka://127.0.0.1:1/shop"][1]
+
+
+def test_the_redis_of_users_is_asked_for_version_settings_and_whose_people_it_holds(
+    tmp_path: Path, own_redis: RedisServer
+) -> None:
+    url = own_redis.url()
+
+    def looked_at(redis_url: str) -> dict[str, tuple[str, str, str]]:
+        found = doctor(tmp_path, HEADRACE_FEATURE_STORE_REDIS_URL=redis_url)[1]
+        return {part.removeprefix("users' Redis"): told for part, told in found.items() if "Redis" in part}
+
+    unused = looked_at(url)
+    assert unused[""][1].startswith("Redis ")
+    assert unused[": settings"][:2] == ("ok", "appendonly yes, maxmemory-policy noeviction")
+    assert unused[": people"][:2] == ("ok", "none yet: no feature store has used it")
+    tier = open_user_tier(url)
+    tier.restore(0, {})
+    assert "64 partitions at offset 0" in looked_at(url)[": people"][1]
+    other = Tag(3).standing
+    own_redis.client().set(other, "another process 7 1")
+    assert looked_at(url)[": people"][:2] == ("failure", "64 of 64 partitions, of 2 feature stores")
+    own_redis.client().set(other, "junk")
+    assert looked_at(url)[": people"][0] == "failure"
+    own_redis.client().config_set("maxmemory-policy", "allkeys-lru")
+    level, said, remedy = looked_at(url)[": settings"]
+    assert (level, said) == ("warning", "appendonly yes, maxmemory-policy allkeys-lru")
+    assert "needed: maxmemory-policy noeviction" in remedy
+    own_redis.kill()
+    away = looked_at(url)
+    assert (list(away), away[""][0]) == ([""], "failure")
+    assert "does not answer" in away[""][1]
+    tier.close()

@@ -103,7 +103,7 @@ async def test_without_names_all_that_the_keys_can_read_is_read(
         )
         found = await stub.GetOnlineFeatures(request, timeout=10)
     columns = dict(zip(found.item_feature_names, _items(found).T.tolist(), strict=True))
-    assert len(columns) == len(ITEM_FEATURES) + 2 * 12 + 3
+    assert len(columns) == len(ITEM_FEATURES) + 2 * 12 + 4 + 3
     assert columns["store_views:count_1h"] == [1, 0]
     # both are of one category
     assert columns["shelf:count_1d"] == columns["category_windows:views_1d"] == [2, 2]

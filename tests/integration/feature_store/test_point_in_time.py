@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import grpc
 import numpy as np
 import pytest
 
 from headrace.datasets.simulated_shop import ShopSettings
+from headrace.feature_store.context_facts import CONTEXT_FEATURES
 from headrace.feature_store.windowed_view import WindowedView
+from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
+from headrace.v1 import common_pb2, log_pb2
 from headrace.v1 import feature_store_pb2 as pb
 
 VIEWS = (
@@ -20,6 +24,43 @@ VIEWS = (
     WindowedView("acts", "channel", ("search", "purchase-complete"), ("7d",)),
 )
 ITEMS = 12
+
+
+def _with_facts(records: list[Record], people: list[str], items: int, chance: np.random.Generator) -> Iterator[Record]:
+    """The records, and said among them what holds of products, categories, brands, people and devices around then."""
+    kinds, clock_us = common_pb2.EntityKind, 0
+    for number, record in enumerate(records):
+        yield record
+        clock_us = max(clock_us, record.time_us if record.kind == "user-event" else 0)
+        if not clock_us or number % 4:
+            continue
+        name = str(chance.choice(["promotion.display", "discount", "coupon", "campaign"]))
+        fact = common_pb2.DatedFact(
+            # some are said again: ended, corrected, taken back
+            fact_id=f"f{chance.integers(200)}",
+            name=name,
+            number=float(chance.uniform()),
+            campaign_id="" if name == "coupon" and chance.random() < 0.2 else f"c{chance.integers(4)}",
+            store_id=str(chance.choice(["", "7", "8"])),
+            deleted=bool(chance.random() < 0.1),
+        )
+        fact.valid_from.FromMicroseconds(clock_us + int(chance.integers(-3, 3)) * 3_600_000_000)
+        fact.valid_until.FromMicroseconds(clock_us + int(chance.integers(4, 30)) * 3_600_000_000)
+        ordinal = None
+        if name == "campaign":
+            person = str(chance.choice(people))
+            fact.entity_kind = kinds.ENTITY_KIND_USER if person[0] == "u" else kinds.ENTITY_KIND_VISITOR
+            fact.entity_id = person[2:]
+        elif record.kind == "product-change":
+            product = log_pb2.ProductChange.FromString(record.payload).product
+            fact.entity_kind, fact.entity_id = kinds.ENTITY_KIND_CATEGORY, product.categories[0]
+            if chance.random() < 0.5 and product.brands:
+                fact.entity_kind, fact.entity_id = kinds.ENTITY_KIND_BRAND, product.brands[0]
+        else:
+            ordinal = int(chance.integers(items))
+            fact.entity_kind, fact.entity_id = kinds.ENTITY_KIND_PRODUCT, f"of ordinal {ordinal}"
+        logged = log_pb2.LoggedDatedFact(fact=fact, item_ordinal=ordinal)
+        yield Record("dated-fact", "", f"fact-{number}", clock_us, logged.SerializeToString())
 
 
 def _matrices(message: object) -> list[np.ndarray]:
@@ -42,6 +83,10 @@ async def test_all_served_answers_are_told_again_bit_for_bit(serve, shop_records
     chance = np.random.default_rng(4)
     records = list(shop_records(ShopSettings(seed=4, products=120, users=150, days=2, visits_a_day=1.0)))
     people = sorted({record.key for record in records if record.kind == "user-event"})
+    # devices are joined to people on the way, and facts are about either
+    events = [log_pb2.LoggedUserEvent.FromString(one.payload) for one in records if one.kind == "user-event"]
+    devices = {f"v:{event.event.visitor_id}" for event in events}
+    records = list(_with_facts(records, people + sorted(devices), 120, chance))
     assert len(records) > 1_000
     asked: list[tuple[str, np.ndarray]] = []
     answers: list[pb.GetOnlineFeaturesResponse] = []
@@ -51,7 +96,7 @@ async def test_all_served_answers_are_told_again_bit_for_bit(serve, shop_records
         async def ask(min_offset: int) -> None:
             person, items = str(chance.choice(people)), chance.integers(0, 140, ITEMS).astype("<u4")
             request = pb.GetOnlineFeaturesRequest(
-                user_key=person, item_ordinals=items.tobytes(), channel=1, min_offset=min_offset
+                user_key=person, item_ordinals=items.tobytes(), channel=1, min_offset=min_offset, store_id="7"
             )
             asked.append((person, items))
             answers.append(await stub.GetOnlineFeatures(request, timeout=20))
@@ -74,6 +119,7 @@ async def test_all_served_answers_are_told_again_bit_for_bit(serve, shop_records
             item_ordinals=np.concatenate([items for _, items in asked]).astype("<u4").tobytes(),
             offsets=np.repeat(np.array(offsets, "<i8"), ITEMS).tobytes(),
             channel=1,
+            store_id="7",
         )
         of_users, _ = await _past(
             stub,
@@ -94,6 +140,10 @@ async def test_all_served_answers_are_told_again_bit_for_bit(serve, shop_records
     # it was not asked of an empty shop
     assert np.count_nonzero(served_users) > 100
     assert np.count_nonzero(served_items[:, -4:]) > 100
+    names = list(answers[0].item_feature_names)
+    facts = served_items[:, [names.index(f"dated_facts:{name}") for name in CONTEXT_FEATURES]]
+    told = [np.count_nonzero(column) for column in facts.T]
+    assert all(50 < count < len(facts) for count in told), told
 
 
 def _matrices_of_items(answer: pb.GetOnlineFeaturesResponse) -> np.ndarray:

@@ -153,6 +153,57 @@ async def test_old_events_of_the_forgotten_are_refused_without_a_trace_and_new_o
         assert await whose(door) == ["u:ann"]
 
 
+async def test_facts_about_the_forgotten_are_refused_without_a_trace_unless_they_begin_later(
+    open_door: Any, event: Event
+) -> None:
+    def membership(begins_us: int | None, person: str = "ann", revision: int = 0) -> DatedFact:
+        fact = DatedFact(entity_kind=EntityKind.ENTITY_KIND_USER, entity_id=person, name="campaign", campaign_id="c")
+        fact.revision = revision
+        if begins_us is not None:
+            fact.valid_from.FromMicroseconds(begins_us)
+        return fact
+
+    async def written(door: Any, *facts: DatedFact) -> list[str]:
+        return [one.reason for one in (await door.stub.WriteFacts(pb.WriteFactsRequest(facts=facts))).results]
+
+    async with open_door(**ALONE) as door:
+        await door.write(event(1, user_id="ann", visitor_id="phone"))
+        assert await written(door, membership(None), membership(0)) == ["", ""]
+        await forget(door, user_id="ann")
+    async with open_door(**ALONE) as door:
+        device = membership(0)
+        device.entity_kind, device.entity_id = EntityKind.ENTITY_KIND_VISITOR, "phone"
+        old = (membership(None), membership(0), membership(now_us() - 3_600_000_000, revision=5), device)
+        later = (membership(now_us() + 1_000), membership(None, "bob"))
+        assert await written(door, *old, *later) == ["forgotten"] * 4 + ["", ""]
+        assert [record.key for record in await door.records("dated-fact")] == ["u:ann", "u:bob"]
+        assert await door.letters() == []
+        status = await door.stub.GetIngestStatus(pb.GetIngestStatusRequest())
+        assert status.rules[0].name == "forgotten"
+
+
+async def test_a_fact_that_was_judged_before_an_erasure_is_in_the_log_before_its_tombstone(
+    open_door: Any, event: Event
+) -> None:
+    """Whatever the interleaving: what was taken is erased, what comes later is refused."""
+    async with open_door(**ALONE) as door:
+        await door.write(event(1, user_id="ann"))
+
+        async def say(number: int) -> str:
+            fact = DatedFact(entity_kind=EntityKind.ENTITY_KIND_USER, entity_id="ann", name="loyal", revision=number)
+            (result,) = (await door.stub.WriteFacts(pb.WriteFactsRequest(facts=[fact]))).results
+            return str(result.reason)
+
+        before = [asyncio.create_task(say(number)) for number in range(30)]
+        forgetting = asyncio.create_task(forget(door, user_id="ann"))
+        after = [asyncio.create_task(say(number)) for number in range(30, 60)]
+        reasons = set(await asyncio.gather(*before, *after))
+        await forgetting
+        assert reasons <= {"", "forgotten"}
+        assert await say(61) == "forgotten"
+        assert await door.records("dated-fact") == []
+
+
 async def test_a_lost_database_knows_from_the_log_who_was_forgotten(open_door: Any, event: Event, backend: Any) -> None:
     async with open_door(**ALONE) as door:
         await door.write(event(1, user_id="ann"), event(2, user_id="bob"))

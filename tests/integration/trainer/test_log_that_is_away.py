@@ -13,12 +13,12 @@ async def test_a_trainer_waits_for_a_log_that_is_away_and_says_so_once(
     suite, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("headrace.runtime.eventlog.postgres._PATIENCE_S", 0.05)
-    caplog.set_level("INFO", "headrace.runtime.eventlog.patience")
+    caplog.set_level("INFO", "headrace.runtime.outage")
     suite.common = CommonSettings(data_dir=suite.common.data_dir, event_log_url=own_postgres.new_database())
     await suite.write([*suite.products(), *suite.visits(5)])
 
     def said() -> list[str]:
-        return [one.message for one in caplog.records if one.name == "headrace.runtime.eventlog.patience"]
+        return [one.message for one in caplog.records if one.name == "headrace.runtime.outage"]
 
     async def attempts() -> bool:
         # it is asked more often than it says
@@ -35,4 +35,4 @@ async def test_a_trainer_waits_for_a_log_that_is_away_and_says_so_once(
         await suite.write(suite.visits(5))
         after = await suite.learned(stub)
     assert after.offset > before.offset
-    assert said() == ["log_unavailable", "log_available"]
+    assert said() == ["unavailable", "available_again"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from headrace.cli.status import Status, facts_of
 from headrace.v1.common_pb2 import CHANNEL_APP, CHANNEL_WEB
+from headrace.v1.feature_store_pb2 import FeatureView, GetFeatureStoreStatusResponse
 from headrace.v1.index_pb2 import Divergence, GetIndexStatsResponse, SpaceStats
 from headrace.v1.ingest_pb2 import CleaningCount, GetIngestStatusResponse
 
@@ -14,6 +15,18 @@ def test_what_holds_the_vectors_is_told_with_its_reason() -> None:
     assert facts_of(Status(index=index)) == {
         "vectors of main-1": "12,345 by compact-cpu (cpu: asked for)",
         "searches find": "0.988 of the true best, 40 queries checked",
+    }
+
+
+def test_people_facts_and_views_on_their_way_are_told() -> None:
+    views = [FeatureView(name="searches", back_fill_offset=1_200, back_fill_end_offset=56_000)]
+    store = GetFeatureStoreStatusResponse(
+        users=9_000, hot_users=1_000, devices_joined=12, dated_facts=3_400, back_filling=views
+    )
+    assert facts_of(Status(feature_store=store)) == {
+        "people": "9,000, 1,000 of them in memory; 12 devices joined",
+        "dated facts": "3,400",
+        "back-filling searches": "1,200 of 56,000",
     }
 
 

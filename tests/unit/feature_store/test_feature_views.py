@@ -111,6 +111,7 @@ BUILT_IN = {
     "user_windows@1": "11f5714c1a4a",
     "category_windows@1": "1fc94ed5e00b",
     "brand_windows@1": "467bf2cf229f",
+    "dated_facts@1": "faf49368a11c",
     "candidate@3": "e4243f57b1ad",
 }
 

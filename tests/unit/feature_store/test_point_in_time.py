@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.feature_store.facts import Fact, UserAct
+from headrace.feature_store.dated_facts import ALWAYS, NEVER
+from headrace.feature_store.facts import USER, DatedFact, Fact, UserAct
 from headrace.feature_store.feature_names import FeatureNames, Keys
 from headrace.feature_store.fold import State
 from headrace.feature_store.histories import history_of
-from headrace.feature_store.online_features import features_of
+from headrace.feature_store.online_features import channel_values, item_values, user_values
 from headrace.feature_store.point_in_time import Labels, PastFold
 from headrace.feature_store.rules import Rules
 from headrace.feature_store.windowed_view import WindowedView
@@ -54,6 +56,16 @@ def _past(facts: Sequence[Fact], labels: Labels) -> dict[int, tuple[bytes, ...]]
     return rows
 
 
+def _told(state: State, user_key: str, ordinals: np.ndarray) -> tuple[bytes, ...]:
+    """What a state says of a person, of items and of the channel."""
+    items = item_values(state, SELECTION, [user_key], ordinals)
+    return (
+        user_values(state, SELECTION, user_key).tobytes(),
+        items.tobytes(),
+        channel_values(state, SELECTION, 1).tobytes(),
+    )
+
+
 def _clock_us(facts: Sequence[Fact]) -> int:
     return max((fact.time_us for fact in facts if isinstance(fact, UserAct)), default=0)
 
@@ -83,10 +95,23 @@ def test_a_row_is_what_a_fold_up_to_the_moment_says(shop_facts: Callable[..., li
         state = State(views=VIEWS)
         for fact in facts[:offset]:
             state.apply(fact)
-        user, items, channel = features_of(
-            state, SELECTION, labels.user_keys[place], labels.ordinals[place : place + 1], 1
-        )
-        assert rows[place][:3] == (user.tobytes(), items.tobytes(), channel.tobytes())
+        assert rows[place][:3] == _told(state, labels.user_keys[place], labels.ordinals[place : place + 1])
+
+
+def test_each_label_of_one_moment_sees_the_dated_facts_of_its_own_person(shop_facts: Callable[..., list[Fact]]) -> None:
+    said = DatedFact(101, (USER, "1"), None, "c", "campaign", "", "c1", 0.0, ALWAYS, NEVER, 0, False, b"")
+    facts = [*shop_facts(5, 100), said]
+    labels = replace(_labels(5, [101] * 6, by_time=False), user_keys=[f"u:{number}" for number in (0, 1, 2, 1, 3, 0)])
+    state = State(views=VIEWS)
+    for fact in facts:
+        state.apply(fact)
+    rows = _past(facts, labels)
+    in_campaign = SELECTION.item.names.index("dated_facts:in_campaign")
+    seen = [np.frombuffer(rows[place][1], np.float32)[in_campaign] for place in range(6)]
+    assert seen == [0, 1, 0, 1, 0, 0]
+    for place in range(6):
+        ordinals = labels.ordinals[place : place + 1]
+        assert rows[place][:3] == _told(state, labels.user_keys[place], ordinals)
 
 
 def test_as_of_a_time_is_before_the_first_record_that_moves_the_clock_beyond_it(
@@ -109,8 +134,7 @@ def test_a_label_before_everything_has_the_values_of_nothing_known(
     by_time: bool, shop_facts: Callable[..., list[Fact]]
 ) -> None:
     rows = _past(shop_facts(1, 60), _labels(1, [0], by_time))
-    user, items, channel = features_of(State(views=VIEWS), SELECTION, "u:0", np.array([3], np.uint32), 1)
-    assert rows[0][:3] == (user.tobytes(), items.tobytes(), channel.tobytes())
+    assert rows[0][:3] == _told(State(views=VIEWS), "u:0", np.array([3], np.uint32))
 
 
 def test_training_rows_are_what_was_served_just_before_their_moment(shop_facts: Callable[..., list[Fact]]) -> None:

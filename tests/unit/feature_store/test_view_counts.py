@@ -13,7 +13,7 @@ from headrace.feature_store.facts import Fact, IdentityFact, ProductFact, UserAc
 from headrace.feature_store.feature_names import FeatureNames, Keys
 from headrace.feature_store.fold import State
 from headrace.feature_store.in_process_tier import InProcessTier
-from headrace.feature_store.online_features import features_of
+from headrace.feature_store.online_features import user_values
 from headrace.feature_store.view_counts import ViewCounts
 from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.errors import Faults
@@ -150,10 +150,10 @@ def test_a_person_and_their_devices_are_read_together(act: Callable[..., UserAct
     view = WindowedView("acts", "user", (VIEW, BUY), ("1d",))
     selection = FeatureNames((view,)).select(("acts", "user_views_1d"), Keys(True, False, False), Faults())
     assert selection is not None
-    state, none = State(views=(view,)), np.empty(0, np.uint32)
+    state = State(views=(view,))
 
     def read(user_key: str) -> list[float]:
-        return features_of(state, selection, user_key, none, 0)[0].tolist()
+        return user_values(state, selection, user_key).tolist()
 
     state.apply(act(1, 0, [1], VIEW, user="v:phone"))
     state.apply(act(2, 1, [2], VIEW, user="u:ann")._replace(device_key="v:phone"))

@@ -64,6 +64,7 @@ class Shop:
 def test_every_rule_is_declared_once_with_settings_that_exist() -> None:
     names = [rule.name for rule in RULES]
     assert names == [
+        "forgotten",
         *(name for name, _ in EVENT_RULES),
         *("bot", "bot-pattern", "repeat", "outlier", "cancel-unmatched", "cancel-exceeds"),
     ]

@@ -48,12 +48,14 @@ def _findings(data_dir: Path, address: list[str]) -> list[Finding]:
     from headrace.cli.doctor.databases import databases
     from headrace.cli.doctor.finding import Level
     from headrace.cli.doctor.machine import machine
+    from headrace.cli.doctor.user_tier import user_tier
     from headrace.runtime.settings import CommonSettings, load
 
     findings = [*machine(data_dir), *configuration()]
     # what cannot be read cannot be looked at
     if all(finding.level is not Level.FAILURE for finding in findings if finding.part.startswith("settings")):
         findings += databases(load(CommonSettings).model_copy(update={"data_dir": data_dir}))
+        findings += user_tier()
     return [*findings, *_services(data_dir, address)]
 
 

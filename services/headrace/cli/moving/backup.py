@@ -64,11 +64,13 @@ def restore(
     """
     from headrace.cli.moving.backends import backends, configured
     from headrace.cli.moving.state_files import copy_files, read_manifest
+    from headrace.runtime.atomic import sync_tree
 
     _require_empty(data_dir, "--data-dir")
     manifest = read_manifest(folder)
     copy_files(folder, data_dir)
     copied = _copied(backends(folder), configured(data_dir), as_json)
+    sync_tree(data_dir)
     _print(data_dir, copied, {"files": len(manifest.files)}, as_json)
 
 

@@ -13,8 +13,9 @@ from itertools import chain
 from pathlib import Path
 
 from headrace.cli.moving.log_copy import LogCopy
-from headrace.runtime.atomic import write_atomically
+from headrace.runtime.atomic import make_directory, sync_tree, write_atomically
 from headrace.runtime.errors import CorruptDataError, NotFoundError
+from headrace.runtime.stored_json import parsed
 
 # in this order: a delta log is to hold what the checkpoint before it needs. The index is left out: the trainer
 # fills it again from the delta log
@@ -26,6 +27,11 @@ _MANIFEST = "backup.json"
 _FORM = 1
 # a file of a running suite may be replaced by a newer one while its folder is copied
 _TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    form: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Manifest:
 
 def copy_files(data_dir: Path, target: Path) -> None:
     """Copies the states of trainer and feature store, and the privacy key; what is not there is left out."""
-    target.mkdir(parents=True, exist_ok=True)
+    make_directory(target)
     for folder in chain.from_iterable(data_dir.glob(pattern) for pattern in _FOLDERS):
         if folder.is_dir():
             _copy_folder(folder, target / folder.relative_to(data_dir))
@@ -75,7 +81,8 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 def write_manifest(folder: Path, version: str, log: LogCopy) -> Manifest:
-    """Notes every file of a backup, and that it is whole."""
+    """Notes every file of a backup, and that it is whole: after all of them are durable."""
+    sync_tree(folder)
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     manifest = Manifest(_FORM, version, created, log, {path: _sha256(folder / path) for path in _paths(folder)})
     write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2).encode())
@@ -85,14 +92,16 @@ def write_manifest(folder: Path, version: str, log: LogCopy) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """What a backup should hold. NotFoundError: the folder is none; CorruptDataError: a file is not as it was."""
     try:
-        stored = json.loads((folder / _MANIFEST).read_bytes())
+        stored = (folder / _MANIFEST).read_bytes()
     except FileNotFoundError as error:
         raise NotFoundError(f"{folder} is no backup, or one that was broken off: it has no {_MANIFEST}") from error
-    if stored.get("form") != _FORM:
-        raise CorruptDataError(f"{folder}: form {stored.get('form')} of another version, this one reads {_FORM}")
-    manifest = Manifest(**{**stored, "log": LogCopy(**stored["log"])})
+    form = parsed(_Form, stored, str(folder / _MANIFEST)).form
+    if form != _FORM:
+        raise CorruptDataError(f"{folder}: form {form} of another version, this one reads {_FORM}")
+    manifest = parsed(Manifest, stored, str(folder / _MANIFEST))
+    there = set(_paths(folder))
     for path, sha256 in manifest.files.items():
-        if not (folder / path).is_file() or _sha256(folder / path) != sha256:
+        if path not in there or _sha256(folder / path) != sha256:
             raise CorruptDataError(f"{folder / path} is not what the backup held")
     return manifest
 

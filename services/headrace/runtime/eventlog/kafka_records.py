@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from confluent_kafka import Message
 
 from headrace.runtime.errors import CorruptDataError
@@ -49,11 +51,11 @@ def logged_record(message: Message) -> LoggedRecord:
         return LoggedRecord(
             offset=offset_of(message) + 1,
             partition=partition_of(key),
-            append_time_us=int(headers.get(_APPEND_TIME_US, time_ms * 1_000)),
+            append_time_us=_int64(headers.get(_APPEND_TIME_US, time_ms * 1_000)),
             kind=headers[_KIND].decode(),
             key=key,
             event_id=headers[_EVENT_ID].decode(),
-            time_us=int(headers[_TIME_US]),
+            time_us=_int64(headers[_TIME_US]),
             payload=message.value() or b"",
             traceparent=headers.get(_TRACEPARENT, b"").decode(),
         )
@@ -73,8 +75,17 @@ def event_id_of(message: Message) -> str | None:
 
 
 def _headers(message: Message) -> dict[str, bytes]:
-    # what is fetched has a list of pairs of text and bytes
-    return dict(message.headers() or ())  # type: ignore[arg-type]
+    # what is fetched has a list of pairs of text and bytes, or None for no bytes
+    pairs: Iterable[tuple[str, bytes | None]] = message.headers() or ()  # type: ignore[assignment]
+    return {name: value or b"" for name, value in pairs}
+
+
+def _int64(said: bytes | int) -> int:
+    """ValueError when it is no number, or one that no time can be."""
+    number = int(said)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"must be an int64, got {number}")
+    return number
 
 
 def offset_of(message: Message) -> int:
