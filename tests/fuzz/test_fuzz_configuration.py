@@ -117,6 +117,7 @@ PATH = st.lists(st.sampled_from(["product_details", "0", "-1", "price", "event_t
 @fuzz
 @given(PATH.map(".".join), st.sampled_from(["", "=", "=1", "=nan", "=2020-01-01T00:00:00Z", "=[]", "=\ud800"]))
 @example("product_details.0", "=\ud800")
+@example("product_details.0.price.product_details", "=")
 def test_any_change_of_a_letter_by_name(path: str, value: str) -> None:
     event = UserEvent(event_type="search", product_details=[ProductDetail(product_id="p", price=1)])
     try:

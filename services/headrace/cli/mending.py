@@ -43,7 +43,7 @@ def changed(event: UserEvent, settings: Sequence[str]) -> UserEvent:
         try:
             _check_text(setting)
             _set(plain, path.split("."), value)
-        except (IndexError, ValueError, KeyError, TypeError) as error:
+        except (IndexError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidRequestError.of("--set", f"no such field in this event: {path!r}") from error
     try:
         return ParseDict(plain, UserEvent())
