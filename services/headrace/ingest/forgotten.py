@@ -18,6 +18,11 @@ class Forgotten:
         self._privacy = privacy
         self._until_us: dict[bytes, int] = {}
 
+    @property
+    def anybody(self) -> bool:
+        """Whether there is anybody: most shops have forgotten nobody."""
+        return bool(self._until_us)
+
     def learn(self, until_us: Mapping[bytes, int]) -> frozenset[bytes]:
         """Takes in the ledger; those that are new in it, or erased again."""
         new = frozenset(digest for digest, at_us in until_us.items() if self._until_us.get(digest) != at_us)
@@ -37,5 +42,4 @@ class Forgotten:
             event.visitor_id = ""
 
     def _is_forgotten(self, user_key: str, time_us: int) -> bool:
-        # most shops have forgotten nobody: nothing is hashed then
-        return bool(self._until_us) and time_us <= self._until_us.get(self._privacy.digest(user_key), -1)
+        return time_us <= self._until_us.get(self._privacy.digest(user_key), -1)

@@ -22,11 +22,11 @@ PRODUCT_EVENTS = frozenset(
 )
 EVENT_TYPES = PRODUCT_EVENTS | {"home-page-view", "category-page-view", "search"}
 
-_ID_BYTES = 128
+ID_BYTES = 128
 _MAX_PRICE = 1e9
 _MAX_QUANTITY = 1_000_000
 _MAX_DETAILS = 1_000
-_CHANNELS = frozenset(Channel.values())
+CHANNELS = frozenset(Channel.values())
 _AVAILABILITIES = frozenset(Availability.values())
 # year 9999: beyond it google.protobuf.Timestamp is not valid
 _MAX_SECONDS = 253_402_300_799
@@ -57,20 +57,8 @@ Line = tuple[str, float, int]
 _Found = Iterator[tuple[str, str]]
 
 
-def lines_of(event: UserEvent) -> list[Line]:
-    """What an event is about."""
-    return [(detail.product_id, detail.price, detail.quantity) for detail in event.product_details]
-
-
-def event_violations(event: UserEvent, bounds: TimeBounds, lines: Sequence[Line] | None = None) -> list[Violation]:
-    """Everything that is wrong with an event; empty when it may be taken. `lines` are its own, where they are read."""
-    if _is_plainly_sound(event, bounds, lines_of(event) if lines is None else lines):
-        return []
-    return stated_event_violations(event, bounds)
-
-
-def stated_event_violations(event: UserEvent, bounds: TimeBounds) -> list[Violation]:
-    """What every rule says of an event, rule by rule."""
+def stated_violations(event: UserEvent, bounds: TimeBounds) -> list[Violation]:
+    """What every rule says of an event, rule by rule; empty when it may be taken."""
     return [
         Violation(reason, field, description)
         for reason, rule in EVENT_RULES
@@ -78,34 +66,12 @@ def stated_event_violations(event: UserEvent, bounds: TimeBounds) -> list[Violat
     ]
 
 
-def _is_plainly_sound(event: UserEvent, bounds: TimeBounds, lines: Sequence[Line]) -> bool:
-    """Whether no rule can have been broken, said at a look; False says nothing.
-
-    Nearly all events are of this kind, and the rules one by one took a third of the door's time for each.
-    """
-    event_type = event.event_type
-    if event_type not in PRODUCT_EVENTS or event.channel not in _CHANNELS:
-        return False
-    if event.page_categories or event.labels or event.search_query or not event.HasField("event_time"):
-        return False
-    person, timestamp = event.visitor_id + event.user_id, event.event_time
-    ids = person + event.event_id + event.session_id + event.transaction_id
-    return (
-        bool(person)
-        and 0 <= timestamp.nanos < 1_000_000_000
-        and bounds.earliest_us <= time_us(timestamp) <= bounds.latest_us
-        # all together as short as each may be; a character of these is one byte
-        and len(ids) <= _ID_BYTES
-        and ids.isascii()
-        and _are_plainly_sound(lines)
-    )
-
-
-def _are_plainly_sound(lines: Sequence[Line]) -> bool:
+def are_plainly_sound(lines: Sequence[Line]) -> bool:
+    """Whether no rule can have been broken by what a product event is about, said at a look; False says nothing."""
     if not 1 <= len(lines) <= _MAX_DETAILS:
         return False
     for product_id, price, quantity in lines:
-        if not product_id or len(product_id) > _ID_BYTES or not product_id.isascii():
+        if not product_id or len(product_id) > ID_BYTES or not product_id.isascii():
             return False
         if not (0 <= price <= _MAX_PRICE and 0 <= quantity <= _MAX_QUANTITY):
             return False
@@ -147,7 +113,7 @@ def _event_unknown_type(event: UserEvent, _: TimeBounds) -> _Found:
     event_type = event.event_type
     if event_type and event_type not in EVENT_TYPES:
         yield "event_type", f"must be one of {', '.join(sorted(EVENT_TYPES))}, got {_shown(event_type)}"
-    if event.channel not in _CHANNELS:
+    if event.channel not in CHANNELS:
         yield "channel", f"must be one of {', '.join(Channel.keys())}, got {event.channel}"
 
 
@@ -179,16 +145,16 @@ def _event_quantity(event: UserEvent, _: TimeBounds) -> _Found:
 
 
 def _event_too_long(event: UserEvent, _: TimeBounds) -> _Found:
-    yield from _over(_ID_BYTES, "event_id", event.event_id)
-    yield from _over(_ID_BYTES, "visitor_id", event.visitor_id)
-    yield from _over(_ID_BYTES, "user_id", event.user_id)
-    yield from _over(_ID_BYTES, "session_id", event.session_id)
-    yield from _over(_ID_BYTES, "transaction_id", event.transaction_id)
+    yield from _over(ID_BYTES, "event_id", event.event_id)
+    yield from _over(ID_BYTES, "visitor_id", event.visitor_id)
+    yield from _over(ID_BYTES, "user_id", event.user_id)
+    yield from _over(ID_BYTES, "session_id", event.session_id)
+    yield from _over(ID_BYTES, "transaction_id", event.transaction_id)
     yield from _over(1_000, "search_query", event.search_query)
     yield from _too_many(_MAX_DETAILS, "product_details", len(event.product_details))
     for number, detail in enumerate(event.product_details):
-        if len(detail.product_id) > _ID_BYTES // 4:
-            yield from _over(_ID_BYTES, f"product_details[{number}].product_id", detail.product_id)
+        if len(detail.product_id) > ID_BYTES // 4:
+            yield from _over(ID_BYTES, f"product_details[{number}].product_id", detail.product_id)
     yield from _all_over(20, 500, "page_categories", event.page_categories)
     if event.labels:
         yield from _labels_over(50, "labels", event.labels.items())
@@ -251,7 +217,7 @@ def _product_quantity(product: Product) -> _Found:
 
 
 def _product_too_long(product: Product) -> _Found:
-    yield from _over(_ID_BYTES, "id", product.id)
+    yield from _over(ID_BYTES, "id", product.id)
     yield from _over(1_000, "title", product.title)
     yield from _over(5_000, "description", product.description)
     yield from _all_over(30, 128, "brands", product.brands)
