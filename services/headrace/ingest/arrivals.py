@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.ingest.identity import event_id, key_of
+from headrace.ingest.limits import ID_BYTES, Violation, time_us
 from headrace.ingest.validation import (
     CHANNELS,
-    ID_BYTES,
     PRODUCT_EVENTS,
     Line,
     TimeBounds,
-    Violation,
     are_plainly_sound,
     stated_violations,
-    time_us,
 )
 from headrace.v1.common_pb2 import Channel, UserEvent
 

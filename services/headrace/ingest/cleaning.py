@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from headrace.ingest.arrivals import Arrival
 from headrace.ingest.arrivals import violations as stated_violations
 from headrace.ingest.bots import Judged, PatternLimits, ViewRuns, VisitorRates
+from headrace.ingest.limits import Violation
 from headrace.ingest.repeats import Acts
 from headrace.ingest.rules import BOT, BOT_PATTERN, OUTLIER, REPEAT
 from headrace.ingest.usual import Odd, UsualValues
-from headrace.ingest.validation import CANCEL, PRODUCT_EVENTS, PURCHASE, TimeBounds, Violation
+from headrace.ingest.validation import CANCEL, PRODUCT_EVENTS, PURCHASE, TimeBounds
 from headrace.runtime.clock import MICROSECONDS
 from headrace.v1.common_pb2 import Product, UserEvent
 

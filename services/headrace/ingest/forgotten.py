@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headrace.ingest.validation import Violation
+from headrace.ingest.limits import Violation
 from headrace.runtime.privacy import Privacy
 from headrace.v1.common_pb2 import UserEvent
 

@@ -14,10 +14,11 @@ from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
 from headrace.ingest.forgotten import FORGOTTEN, Forgotten
 from headrace.ingest.identity import digest
+from headrace.ingest.limits import Violation
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE
 from headrace.ingest.storage import IngestStore, Refusal
-from headrace.ingest.validation import CANCEL, TimeBounds, Violation
+from headrace.ingest.validation import CANCEL, TimeBounds
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import OverloadedError
 from headrace.runtime.eventlog import Appended, EventLog, Record

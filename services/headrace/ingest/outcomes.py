@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from headrace.ingest.validation import Violation
+from headrace.ingest.limits import Violation
 
 
 class Outcome(StrEnum):

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.ingest.arrivals import arrival, violations
+from headrace.ingest.limits import Violation
+from headrace.ingest.product_validation import product_violations
 from headrace.ingest.validation import (
     EVENT_TYPES,
     TimeBounds,
-    Violation,
-    product_violations,
     stated_violations,
 )
 from headrace.v1.common_pb2 import PriceInfo, Product, ProductDetail, UserEvent
