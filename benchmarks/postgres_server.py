@@ -94,7 +94,8 @@ class PostgresServer:
                 process.kill()
         self._process.wait()
         # what is left of it holds the memory that the next one wants
-        psutil.wait_procs(group[1:], timeout=_START_S)
+        for process in group[1:]:
+            _wait_until_dead(process)
 
     def stop(self) -> None:
         """Ends it without waiting for its clients."""
@@ -139,6 +140,16 @@ class PostgresServer:
                     ended = f"exit status {self._process.poll()}"
                     raise RuntimeError(f"PostgreSQL did not start ({ended}): {error}\n{said}") from error
                 time.sleep(0.02)
+
+
+def _wait_until_dead(process: psutil.Process) -> None:
+    # whoever inherits an orphan may leave it a zombie for seconds: that holds nothing any more
+    until = time.monotonic() + _START_S
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until:
+                raise RuntimeError(f"{process} outlived a SIGKILL")
+            time.sleep(0.001)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from headrace.cli.demo.run import DemoPlan, run_demo
-from headrace.datasets.source import SIMULATED_SHOP, find
+from headrace.datasets.simulated_shop import ShopSettings, SimulatedShop
 
 SMALL = DemoPlan(
     warm_up_weeks=2,
@@ -19,13 +19,15 @@ SMALL = DemoPlan(
     live_events_per_s=100,
     probes_each=2,
 )
+# a quarter of the demo's: the rest would only be learned longer
+SHOP = ShopSettings(products=500, users=625)
 
 
 @pytest.mark.timeout(150)
 async def test_a_shop_is_streamed_learned_and_a_click_changes_a_list(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     console = Console(record=True, width=120)
-    record = await run_demo(SMALL, find(SIMULATED_SHOP), tmp_path / "suite", report, console, stay=False)
+    record = await run_demo(SMALL, SimulatedShop(SHOP), tmp_path / "suite", report, console, stay=False)
     assert record.accepted > 10_000
     assert record.rejected_by_reason["bot-pattern"] > 0
     assert record.sent == record.accepted + record.duplicates + sum(record.rejected_by_reason.values())

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from headrace.ingest.identity import digest
 from headrace.ingest.outcomes import Outcome, Result
+from headrace.ingest.product_validation import product_violations
 from headrace.ingest.storage import IngestStore, StoredProduct
-from headrace.ingest.validation import product_violations
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import NotFoundError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord, Record

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headrace.ingest.arrivals import Arrival
+from headrace.ingest.arrivals import violations as stated_violations
 from headrace.ingest.bots import Judged, PatternLimits, ViewRuns, VisitorRates
+from headrace.ingest.limits import Violation
 from headrace.ingest.repeats import Acts
 from headrace.ingest.rules import BOT, BOT_PATTERN, OUTLIER, REPEAT
 from headrace.ingest.usual import Odd, UsualValues
-from headrace.ingest.validation import CANCEL, PRODUCT_EVENTS, PURCHASE, TimeBounds, Violation
-from headrace.ingest.validation import event_violations as stated_violations
+from headrace.ingest.validation import CANCEL, PRODUCT_EVENTS, PURCHASE, TimeBounds
 from headrace.runtime.clock import MICROSECONDS
 from headrace.v1.common_pb2 import Product, UserEvent
 
@@ -68,7 +69,7 @@ class Rules:
 
     def violations(self, one: Arrival, bounds: TimeBounds) -> list[Violation]:
         """Everything against taking an event; empty when it is taken."""
-        found = stated_violations(one.event, bounds, one.lines)
+        found = stated_violations(one, bounds)
         if self._limits.require_event_ids and one.is_derived:
             found = [Violation("missing", "event_id", "must be given"), *found]
         return found or self.remember(one)
@@ -119,29 +120,44 @@ class Rules:
 class Outliers:
     """Prices and quantities that are far from their product's usual ones."""
 
-    def __init__(self, limit: float, *, memory_refused: int = 100_000) -> None:
+    def __init__(self, limit: float, *, memory_products: int = 200_000, memory_refused: int = 100_000) -> None:
+        """Forgets the products that it met first beyond `memory_products`."""
         self.prices = UsualValues(limit, least_scale=_LEAST_PRICE_SCALE, is_low_odd=True)
         self._quantities = UsualValues(limit, least_scale=_LEAST_QUANTITY_SCALE, is_low_odd=False)
+        self._places: OrderedDict[str, int] = OrderedDict()
+        self._memory_products = memory_products
         # an odd event that is sent again and again counts once
         self._refused: OrderedDict[int, None] = OrderedDict()
         self._memory_refused = memory_refused
 
     def violations(self, one: Arrival) -> list[Violation]:
         """The odd values of an event."""
-        has_quantity = one.event_type in _WITH_QUANTITY
-        found: list[tuple[UsualValues, str, str, Odd]] = []
+        has_quantity, prices, quantities = one.event_type in _WITH_QUANTITY, self.prices, self._quantities
+        found: list[tuple[UsualValues, int, str, Odd]] = []
         for number, (product_id, price, quantity) in enumerate(one.lines):
+            place = self._places.get(product_id)
+            if place is None:
+                place = self._begin(product_id)
             # free and not told are the same here
-            if price > 0 and (odd := self.prices.odd(product_id, price)) is not None:
-                found.append((self.prices, product_id, f"product_details[{number}].price", odd))
-            if has_quantity and (odd := self._quantities.odd(product_id, quantity or 1)) is not None:
-                found.append((self._quantities, product_id, f"product_details[{number}].quantity", odd))
+            if price > 0 and (odd := prices.odd(place, product_id, price)) is not None:
+                found.append((prices, place, f"product_details[{number}].price", odd))
+            if has_quantity and (odd := quantities.odd(place, product_id, quantity or 1)) is not None:
+                found.append((quantities, place, f"product_details[{number}].quantity", odd))
         if not found:
             return []
         if self._is_first(one.event_id):
-            for usual, product_id, _, odd in found:
-                usual.note_odd(product_id, odd.value)
-        return [_outlier(field, odd, self.prices.limit) for _, _, field, odd in found]
+            for usual, place, _, odd in found:
+                usual.note_odd(place, odd.value)
+        return [_outlier(field, odd, prices.limit) for _, _, field, odd in found]
+
+    def _begin(self, product_id: str) -> int:
+        place = len(self._places)
+        if place == self._memory_products:
+            _, place = self._places.popitem(last=False)
+        self._places[product_id] = place
+        for usual in (self.prices, self._quantities):
+            usual.begin(place)
+        return place
 
     def _is_first(self, event_id: str) -> bool:
         number = hash(event_id)

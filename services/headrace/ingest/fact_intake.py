@@ -9,8 +9,8 @@ from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.fact_validation import fact_violations
 from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.identity import digest
+from headrace.ingest.limits import Violation
 from headrace.ingest.outcomes import Outcome, Result
-from headrace.ingest.validation import Violation
 from headrace.runtime.clock import now_us
 from headrace.runtime.eventlog import Appended, EventLog, Record
 from headrace.runtime.telemetry import counter, traceparent

@@ -8,13 +8,11 @@ from collections.abc import Callable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from headrace.ingest.validation import Violation, time_us
+from headrace.ingest.limits import MAX_SECONDS, MIN_SECONDS, Violation, time_us
 from headrace.v1.common_pb2 import DatedFact, EntityKind
 
 _ID_BYTES, _TEXT_BYTES, _CATEGORY_BYTES, _NAME_BYTES = 128, 256, 500, 64
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-# years 1 .. 9999
-_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 
 _Found = Iterator[tuple[str, str]]
 
@@ -48,7 +46,7 @@ def _time(fact: DatedFact) -> _Found:
     sound = [field for field in ("valid_from", "valid_until") if fact.HasField(field)]
     for field in tuple(sound):
         given: Timestamp = getattr(fact, field)
-        if not (_MIN_SECONDS <= given.seconds <= _MAX_SECONDS and 0 <= given.nanos < 1_000_000_000):
+        if not (MIN_SECONDS <= given.seconds <= MAX_SECONDS and 0 <= given.nanos < 1_000_000_000):
             sound.remove(field)
             yield field, f"must be within the years 1 .. 9999, got {given.seconds} s and {given.nanos} ns"
     if len(sound) == 2 and time_us(fact.valid_until) <= time_us(fact.valid_from):

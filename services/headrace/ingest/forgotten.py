@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from headrace.ingest.limits import Violation, time_us
 from headrace.ingest.rules import FORGOTTEN
-from headrace.ingest.validation import Violation, time_us
 from headrace.runtime.privacy import Privacy
 from headrace.v1.common_pb2 import DatedFact, UserEvent
 
@@ -19,6 +19,11 @@ class Forgotten:
     def __init__(self, privacy: Privacy) -> None:
         self._privacy = privacy
         self._until_us: dict[bytes, int] = {}
+
+    @property
+    def anybody(self) -> bool:
+        """Whether there is anybody: most shops have forgotten nobody."""
+        return bool(self._until_us)
 
     def learn(self, until_us: Mapping[bytes, int]) -> frozenset[bytes]:
         """Takes in the ledger; those that are new in it, or erased again."""

@@ -11,8 +11,12 @@ _ID_LENGTH = 32
 
 def user_key(event: UserEvent) -> str:
     """The key of the history that an event belongs to: the person when known, else the device."""
-    user_id = event.user_id
-    return "u:" + user_id if user_id else "v:" + event.visitor_id
+    return key_of(event.user_id, event.visitor_id)
+
+
+def key_of(user_id: str, visitor_id: str) -> str:
+    """The same of an event whose ids are read."""
+    return "u:" + user_id if user_id else "v:" + visitor_id
 
 
 def event_id(event: UserEvent) -> str:

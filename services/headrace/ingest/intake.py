@@ -14,6 +14,7 @@ from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
 from headrace.ingest.forgotten import Forgotten
 from headrace.ingest.identity import digest
+from headrace.ingest.limits import Violation
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE, FORGOTTEN
 from headrace.ingest.storage import IngestStore, Refusal
@@ -114,10 +115,16 @@ class EventIntake:
 
     def _judged(self, event: UserEvent, bounds: TimeBounds, excused: Collection[str]) -> Arrival:
         one = arrival(event)
-        found = self._forgotten.violations(event, one.user_key, one.time_us) or self._rules.violations(one, bounds)
+        found = self._against(one, bounds)
         one.violations = [violation for violation in found if violation.reason not in excused] if excused else found
-        self._forgotten.blank(event, one.time_us)
         return one
+
+    def _against(self, one: Arrival, bounds: TimeBounds) -> list[Violation]:
+        if not self._forgotten.anybody:
+            return self._rules.violations(one, bounds)
+        found = self._forgotten.violations(one.event, one.user_key, one.time_us) or self._rules.violations(one, bounds)
+        self._forgotten.blank(one.event, one.time_us)
+        return found
 
     async def _pardon_known(self, brought: Sequence[Arrival]) -> None:
         """What is in the log, or on its way there, is a duplicate, whatever a rule's memory says by now."""
@@ -142,13 +149,14 @@ class EventIntake:
             if one.is_derived:
                 one.event.event_id = one.event_id
             logged = LoggedUserEvent(
-                event=one.event,
                 user_key=one.user_key,
                 item_ordinals=[ordinals[product_id] for product_id, _, _ in one.lines],
                 event_time_us=one.time_us,
                 ingest_time_us=ingest_time_us,
                 cancelled_event_id=cancelled.get(one.event_id, ""),
             )
+            # an event that the constructor is given is written and read once more
+            logged.event.CopyFrom(one.event)
             payload = logged.SerializeToString()
             records.append(Record("user-event", one.user_key, one.event_id, one.time_us, payload, trace))
         return records
@@ -178,7 +186,7 @@ class EventIntake:
     def _count(self, brought: Sequence[Arrival], results: Sequence[Result]) -> None:
         kinds = Counter(
             [
-                (result.outcome, result.reason if result.violations else "", one.event.channel)
+                (result.outcome, result.reason if result.violations else "", one.channel)
                 for one, result in zip(brought, results, strict=True)
             ]
         )
@@ -193,7 +201,7 @@ class EventIntake:
     def _count_rules(self, met: Sequence[tuple[Arrival, Result]]) -> None:
         counts: Counter[tuple[str, Channel.ValueType]] = Counter()
         for one, result in met:
-            given = one.event.channel
+            given = one.channel
             channel = given if given in Channel.values() else Channel.CHANNEL_UNSPECIFIED
             counts.update((rule, channel) for rule in {violation.reason for violation in result.violations})
             if result.mark:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
+from typing import NamedTuple
 
-from headrace.ingest.validation import Violation
+from headrace.ingest.limits import Violation
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """The three things that can happen; `value` is the word in metrics."""
 
     ACCEPTED = "accepted"
@@ -17,8 +17,8 @@ class Outcome(Enum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+# a tuple is made in a third of the time of a frozen dataclass, and there is one an event
+class Result(NamedTuple):
     """The event's or product's id, what became of it, and where it is in the log (0 when rejected)."""
 
     id: str

@@ -25,9 +25,9 @@ class Acts:
 
     def is_new(self, one: Arrival) -> bool:
         """Whether it is no repeat; it is remembered then."""
-        event, lines, time_us = one.event, one.lines, one.time_us
+        lines, time_us = one.lines, one.time_us
         what: object = lines[0][0] if len(lines) == 1 else _what(one)
-        act, number = hash((one.user_key, event.session_id, one.event_type, what)), hash(one.event_id)
+        act, number = hash((one.user_key, one.session_id, one.event_type, what)), hash(one.event_id)
         place = act & self._mask
         if self._acts[place] == act:
             first_us = self._times_us[place]

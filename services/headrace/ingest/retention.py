@@ -41,9 +41,10 @@ class Retention:
 
     async def trim(self) -> int:
         """Forgets what is too old; how many records that were."""
-        # a change that has no row yet is known to the log alone
+        before_us = now_us() - int(self._days * _DAY_US)
+        # a change that has no row yet is known to the log alone; what comes in from here on is not trimmed
         await self._catalogue.catch_up()
-        count = await self._log.trim(now_us() - int(self._days * _DAY_US))
+        count = await self._log.trim(before_us)
         if count:
             _trimmed.add(count)
             log.info("trimmed", extra={"records": count, "retention_days": self._days})

@@ -14,11 +14,11 @@ from headrace.ingest.fact_intake import FactIntake
 from headrace.ingest.forgetting import Forgetting
 from headrace.ingest.identity_changes import change_identity
 from headrace.ingest.intake import EventIntake
+from headrace.ingest.limits import Violation
 from headrace.ingest.outcomes import Outcome, Result
 from headrace.ingest.rules import EXCUSABLE, RULES, Does, Rule
 from headrace.ingest.storage import DeadLetter, IngestStore
 from headrace.ingest.streaming import answered_in_order
-from headrace.ingest.validation import Violation
 from headrace.runtime.errors import InvalidRequestError
 from headrace.runtime.eventlog import EventLog
 from headrace.runtime.serving import Face

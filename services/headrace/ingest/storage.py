@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from headrace.ingest.validation import Violation
+from headrace.ingest.limits import Violation
 from headrace.runtime.atomic import make_directory
 from headrace.runtime.database import AnyText, hold, migrate, open_engine, scrub, upsert
 from headrace.runtime.errors import CorruptDataError, UnavailableError

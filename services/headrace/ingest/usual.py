@@ -30,8 +30,9 @@ _ONE_IN = 8
 # the normal distribution's standard deviation in median distances from the median
 _DEVIATIONS = 1.4826
 
-# a state is one array, which the garbage collector does not look into: low, high, values met, the newest values
-_LOW, _HIGH, _MET, _FIRST = range(4)
+# values met at which the shop's bounds are made anew; then at every 256th
+_SHOP_LOOKS = frozenset({8, 16, 32, 64, 128})
+_NOTHING = array("d", bytes(8 * _WINDOW))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,123 +45,126 @@ class Odd:
 
 
 class UsualValues:
-    """The usual values of products; forgets the products that it met first beyond `memory_products`.
+    """The usual values of products, each of which has a place: a number from 0 on, which another may have later.
 
-    `is_low_odd`: whether a value may be too low as well. Memory: up to 350 bytes a product.
+    `is_low_odd`: whether a value may be too low as well. Memory: 272 bytes a place.
     """
 
-    def __init__(self, limit: float, *, least_scale: float, is_low_odd: bool, memory_products: int = 200_000) -> None:
+    def __init__(self, limit: float, *, least_scale: float, is_low_odd: bool) -> None:
         self.limit = limit
         self._least_scale = least_scale
         self._is_low_odd = is_low_odd
-        self._memory_products = memory_products
-        self._of: OrderedDict[str, array[float]] = OrderedDict()
-        self._odd: OrderedDict[str, array[float]] = OrderedDict()
+        # side by side, so that a look at a product's bounds finds them near those of others: of what a judgement
+        # took, most was waiting for memory
+        self._low, self._high, self._met, self._logs = array("d"), array("d"), array("q"), array("d")
+        self._odd: OrderedDict[int, array[float]] = OrderedDict()
         self._listed: dict[str, float] = {}
         self._turn = 0
-        self._shop = _fresh()
+        self._shop_logs = array("d")
+        self._shop_met = 0
+        # nothing lies between 0 and −1: the first values are judged otherwise
+        self._shop_low, self._shop_high = 0.0, -1.0
 
     def list_at(self, product_id: str, value: float) -> None:
         """What a product is listed at: its usual value while few were met."""
         self._listed[product_id] = value
 
-    def odd(self, product_id: str, value: float) -> Odd | None:
+    def begin(self, place: int) -> None:
+        """A place for a product of which nothing is known: the next one, or one that was another's."""
+        self._odd.pop(place, None)
+        if place == len(self._met):
+            self._low.append(0.0)
+            self._high.append(0.0)
+            self._met.append(0)
+            self._logs.extend(_NOTHING)
+        self._met[place] = 0
+
+    def odd(self, place: int, product_id: str, value: float) -> Odd | None:
         """What is odd about a value above 0; None, and the value counts as usual, when nothing is."""
-        state = self._of.get(product_id)
-        if state is None or not state[_LOW] <= value <= state[_HIGH]:
-            found = self._judged(product_id, state, value)
+        met = self._met[place]
+        if met >= _ENOUGH:
+            is_usual = self._low[place] <= value <= self._high[place]
+        else:
+            is_usual = product_id not in self._listed and self._shop_low <= value <= self._shop_high
+        if not is_usual:
+            found = self._judged(place, product_id, value)
             if found is not None:
                 return found
         if self._odd:
-            self._odd.pop(product_id, None)
+            self._odd.pop(place, None)
         self._turn += 1
-        if state is None:
-            self._add(self._begin(product_id), value)
-        elif self._turn % _ONE_IN == 0 or state[_MET] < _WINDOW:
-            self._add(state, value)
+        if met < _WINDOW or not self._turn % _ONE_IN:
+            self._add(place, met, math.log(value))
         return None
 
-    def note_odd(self, product_id: str, value: float) -> None:
+    def note_odd(self, place: int, value: float) -> None:
         """Counts a value that was odd; it and the ones before become the usual ones when they are many in a row."""
-        values = self._odd.setdefault(product_id, array("d"))
-        values.append(value)
-        if len(values) >= _ODD_IN_A_ROW:
-            del self._odd[product_id]
-            state = self._begin(product_id)
-            for one in values:
-                self._add(state, one)
+        logs = self._odd.setdefault(place, array("d"))
+        logs.append(math.log(value))
+        if len(logs) >= _ODD_IN_A_ROW:
+            self.begin(place)
+            for met, log in enumerate(logs):
+                self._add(place, met, log)
         elif len(self._odd) > _MOST_ODD:
             self._odd.popitem(last=False)
 
-    def _begin(self, product_id: str) -> array[float]:
-        state = self._of[product_id] = _fresh()
-        if len(self._of) > self._memory_products:
-            self._of.popitem(last=False)
-        return state
-
-    def _add(self, state: array[float], value: float) -> None:
-        met = int(state[_MET]) + 1
-        state[_MET] = met
-        if met <= _WINDOW:
-            state.append(value)
+    def _add(self, place: int, met: int, log: float) -> None:
+        self._logs[place * _WINDOW + met % _WINDOW] = log
+        if met < _WINDOW:
             # the shop is made of the beginnings of products, so that its best-selling ones are not all of it
-            self._note_shop(value)
-        else:
-            state[_FIRST + (met - 1) % _WINDOW] = value
+            self._note_shop(log)
+        met += 1
+        self._met[place] = met
         if met % _ENOUGH == 0 and (met <= _WINDOW + 1 or met % _LOOK_AGAIN == 0):
-            self._set_bounds(state)
+            self._low[place], self._high[place] = self._bounds(self._newest(place, met))
 
-    def _note_shop(self, value: float) -> None:
-        shop = self._shop
-        met = int(shop[_MET]) + 1
-        shop[_MET] = met
-        if met <= _SHOP_WINDOW:
-            shop.append(value)
+    def _note_shop(self, log: float) -> None:
+        met = self._shop_met
+        if met < _SHOP_WINDOW:
+            self._shop_logs.append(log)
         else:
-            shop[_FIRST + (met - 1) % _SHOP_WINDOW] = value
-        if met % 256 == 0 or met in (8, 16, 32, 64, 128):
-            self._set_bounds(shop)
+            self._shop_logs[met % _SHOP_WINDOW] = log
+        self._shop_met = met = met + 1
+        if met % 256 == 0 or met in _SHOP_LOOKS:
+            self._shop_low, self._shop_high = self._bounds(self._shop_logs)
 
-    def _judged(self, product_id: str, state: array[float] | None, value: float) -> Odd | None:
-        found = None
-        has_met = state is not None and state[_MET] >= _ENOUGH
-        if state is not None and has_met:
-            found = self._compared(value, *self._centre(state[_FIRST:]))
+    def _newest(self, place: int, met: int) -> array[float]:
+        first = place * _WINDOW
+        return self._logs[first : first + min(met, _WINDOW)]
+
+    def _judged(self, place: int, product_id: str, value: float) -> Odd | None:
+        found, met = None, self._met[place]
+        if met >= _ENOUGH:
+            found = self._compared(value, *self._centre(self._newest(place, met)))
             if found is None:
                 return None
         listed = self._listed.get(product_id)
         if listed is not None:
             by_list = self._compared(value, math.log(listed), self._least_scale)
             return by_list and (found or by_list)
-        if has_met:
+        if met >= _ENOUGH:
             return found
-        shop = self._shop
-        if shop[_LOW] <= value <= shop[_HIGH] or shop[_HIGH] < 0:
+        if self._shop_low <= value <= self._shop_high or self._shop_high < 0:
             return None
-        return self._compared(value, *self._centre(shop[_FIRST:]))
+        return self._compared(value, *self._centre(self._shop_logs))
 
     def _compared(self, value: float, centre: float, scale: float) -> Odd | None:
         distance = math.log(value) - centre
         score = (abs(distance) if self._is_low_odd else distance) / scale
         return Odd(value, math.exp(centre), score) if score > self.limit else None
 
-    def _centre(self, values: Sequence[float]) -> tuple[float, float]:
-        logs = sorted(map(math.log, values))
+    def _centre(self, logs: Sequence[float]) -> tuple[float, float]:
+        logs = sorted(logs)
         centre = _median(logs)
         if logs[0] == logs[-1]:
             return centre, self._least_scale
         deviation = _median(sorted([abs(one - centre) for one in logs]))
         return centre, max(_DEVIATIONS * deviation, self._least_scale)
 
-    def _set_bounds(self, state: array[float]) -> None:
-        centre, scale = self._centre(state[_FIRST:])
-        state[_LOW] = math.exp(centre - self.limit * scale) if self._is_low_odd else 0.0
-        state[_HIGH] = math.exp(centre + self.limit * scale)
-
-
-def _fresh() -> array[float]:
-    # nothing lies between 0 and −1: the first values are judged otherwise
-    return array("d", (0.0, -1.0, 0.0))
+    def _bounds(self, logs: Sequence[float]) -> tuple[float, float]:
+        centre, scale = self._centre(logs)
+        low = math.exp(centre - self.limit * scale) if self._is_low_odd else 0.0
+        return low, math.exp(centre + self.limit * scale)
 
 
 def _median(ordered: Sequence[float]) -> float:

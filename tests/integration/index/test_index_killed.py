@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-KILLS = 200
+# more of them where there is time: TEST_INDEX_KILLS=200
+KILLS = int(os.environ.get("TEST_INDEX_KILLS", "60"))
 
 
 @pytest.mark.parametrize("work", ["killed_index", "killed_adoption"])

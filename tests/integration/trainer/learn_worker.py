@@ -15,6 +15,8 @@ limit_threads()
 import numpy as np  # noqa: E402
 
 from headrace.runtime.eventlog.sqlite import SqliteEventLog  # noqa: E402
+from headrace.runtime.privacy import open_privacy  # noqa: E402
+from headrace.runtime.settings import CommonSettings  # noqa: E402
 from headrace.trainer.distributed import joined  # noqa: E402
 from headrace.trainer.learner import Learner  # noqa: E402
 from headrace.trainer.log_slices import read_slice  # noqa: E402
@@ -32,7 +34,8 @@ async def slices_of(data_dir: Path, size: int) -> list[Slice]:
 
 def main(data_dir: str, result: str, slice_records: str, settings: str) -> None:
     peers = joined(os.environ)
-    learner = Learner(TrainerSettings(**json.loads(settings)), peers=peers)
+    privacy = open_privacy(CommonSettings(data_dir=Path(data_dir)))
+    learner = Learner(TrainerSettings(**json.loads(settings)), peers=peers, privacy=privacy)
     losses = []
     for number, records in enumerate(asyncio.run(slices_of(Path(data_dir), int(slice_records))), start=1):
         learner.sent.note(learner.learn_products(records.products))

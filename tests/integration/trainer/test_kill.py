@@ -25,6 +25,8 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
     """The trainer as it is run in production, with slices of a fixed size."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")} | {
         "HEADRACE_DATA_DIR": str(folder),
+        # the hashes of people are to be the same in both folders
+        "HEADRACE_PRIVACY_KEY": "one for both folders",
         "HEADRACE_TRAINER_PORT": "0",
         "HEADRACE_TRAINER_INDEX_ADDRESS": "127.0.0.1:1",
         "HEADRACE_TRAINER_FEATURE_STORE_ADDRESS": "127.0.0.1:1",

@@ -8,9 +8,10 @@ import pytest
 
 from headrace.ingest.arrivals import arrival
 from headrace.ingest.cleaning import Limits, Rules
+from headrace.ingest.limits import Violation
 from headrace.ingest.rules import EXCUSABLE, REASONS, RULES
 from headrace.ingest.settings import IngestSettings
-from headrace.ingest.validation import EVENT_RULES, Violation
+from headrace.ingest.validation import EVENT_RULES
 from headrace.v1.common_pb2 import Product, ProductDetail, UserEvent
 
 MILLISECOND_US, SECOND_US, MINUTE_US = 1_000, 1_000_000, 60_000_000

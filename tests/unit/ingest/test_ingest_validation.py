@@ -5,13 +5,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.ingest.arrivals import arrival, violations
+from headrace.ingest.limits import Violation
+from headrace.ingest.product_validation import product_violations
 from headrace.ingest.validation import (
     EVENT_TYPES,
     TimeBounds,
-    Violation,
-    event_violations,
-    product_violations,
-    stated_event_violations,
+    stated_violations,
 )
 from headrace.v1.common_pb2 import PriceInfo, Product, ProductDetail, UserEvent
 
@@ -25,6 +25,10 @@ def event(event_type: str = "detail-page-view", *details: ProductDetail, **field
 
 def product(**fields: object) -> Product:
     return Product(**({"id": "p", "title": "Boots"} | fields))  # type: ignore[arg-type]
+
+
+def event_violations(given: UserEvent, bounds: TimeBounds) -> list[Violation]:
+    return violations(arrival(given), bounds)
 
 
 def found(given: UserEvent) -> list[tuple[str, str]]:
@@ -66,14 +70,14 @@ _times = st.builds(Timestamp, seconds=_seconds, nanos=st.sampled_from([0, -1, 1_
     )
 )
 def test_what_is_taken_at_a_look_is_what_every_rule_takes(given: UserEvent) -> None:
-    assert event_violations(given, BOUNDS) == stated_event_violations(given, BOUNDS)
+    assert event_violations(given, BOUNDS) == stated_violations(given, BOUNDS)
 
 
 @pytest.mark.parametrize("field", ["visitor_id", "user_id", "event_id", "session_id", "transaction_id"])
 @pytest.mark.parametrize("value", ["", "x" * 126, "x" * 127, "x" * 128, "x" * 129, "ü" * 64, "ü" * 65])
 def test_ids_of_every_length_are_judged_alike_at_a_look_and_by_the_rules(field: str, value: str) -> None:
     given = event(**{field: value})
-    assert event_violations(given, BOUNDS) == stated_event_violations(given, BOUNDS)
+    assert event_violations(given, BOUNDS) == stated_violations(given, BOUNDS)
 
 
 @pytest.mark.parametrize("count", [0, 1_000, 1_001])
@@ -81,7 +85,7 @@ def test_many_products_are_judged_alike_at_a_look_and_by_the_rules(count: int) -
     given = event()
     del given.product_details[:]
     given.product_details.extend([ProductDetail(product_id="p")] * count)
-    assert event_violations(given, BOUNDS) == stated_event_violations(given, BOUNDS)
+    assert event_violations(given, BOUNDS) == stated_violations(given, BOUNDS)
 
 
 def test_all_faults_of_an_event_are_reported_together() -> None:

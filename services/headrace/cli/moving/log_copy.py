@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from headrace.runtime.errors import CorruptDataError, FailedPreconditionError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
@@ -46,7 +46,7 @@ async def described(log: EventLog, until: int) -> LogCopy:
     digest, count, end = hashlib.sha256(), 0, 0
     async for records in _batches(log, 0, until):
         for record in records:
-            digest.update(repr(astuple(record)).encode())
+            digest.update(repr(tuple(record)).encode())
         count, end = count + len(records), records[-1].offset
     return LogCopy(count, end, digest.hexdigest())
 

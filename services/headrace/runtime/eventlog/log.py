@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from headrace.runtime.errors import FailedPreconditionError, TrimmedError
 
@@ -14,8 +13,8 @@ PARTITIONS = 64
 ERASED = "erased"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+# records are tuples: made in a third of the time that a frozen dataclass takes, and there is one an event
+class Record(NamedTuple):
     """A thing that happened, to be appended.
 
     `event_id` is the idempotency key: a second record with it changes nothing. `key` names whose
@@ -30,8 +29,7 @@ class Record:
     traceparent: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRecord:
+class LoggedRecord(NamedTuple):
     """A record with its place in the log: offsets start at 1 and grow in the order of appending."""
 
     offset: int
@@ -45,8 +43,7 @@ class LoggedRecord:
     traceparent: str
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """Where a record is; `duplicate` when it was there before, at that offset."""
 
     offset: int

@@ -13,7 +13,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -200,7 +199,7 @@ def _insert(db: sqlite3.Connection, *, records: Sequence[Record]) -> list[Append
 def _restore(db: sqlite3.Connection, *, records: Sequence[LoggedRecord]) -> None:
     with transaction(db):
         check_follows(records, _end(db)[0])
-        _write(db, [astuple(record) for record in records])
+        _write(db, records)
 
 
 def _write(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
