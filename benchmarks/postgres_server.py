@@ -25,6 +25,8 @@ import psycopg
 
 _ROLE = "headrace"
 _START_S = 60.0
+# after a kill it would sync every file of the folder by itself, which takes seconds where a disk is busy
+_RECOVERY = "recovery_init_sync_method=syncfs"
 _AS_USER = "import os, sys; os.setuid(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
 
 
@@ -66,7 +68,7 @@ class PostgresServer:
     def start(self) -> None:
         """Returns when it takes connections, after what recovery it needs."""
         places = ("listen_addresses=127.0.0.1", f"port={self.port}", f"unix_socket_directories={self._folder}")
-        options = (*places, *self._options)
+        options = (*places, _RECOVERY, *self._options)
         command = [str(self._binaries / "postgres"), "-D", str(self._data), *(f"--{option}" for option in options)]
         log = (self._folder / "postgres.log").open("ab")
         with log:

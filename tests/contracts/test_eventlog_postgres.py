@@ -244,10 +244,14 @@ async def follow_until(stop: asyncio.Event, log: EventLog) -> list[str]:
     after = 0
     while True:
         is_last = stop.is_set()
-        found = await log.read(after)
+        try:
+            found = await log.read(after)
+            if not found and not is_last:
+                await log.wait(after, 0.05)
+        except UnavailableError:
+            # killed again and again before it could answer: a reader asks again
+            continue
         seen += [one.event_id for one in found]
         after = found[-1].offset if found else after
         if not found and is_last:
             return seen
-        if not found:
-            await log.wait(after, 0.05)
