@@ -154,7 +154,11 @@ def test_ids_are_folded_without_gaps_and_forgotten_with_their_records(tmp_path: 
     assert digest("a\0") != digest("a")
 
 
-async def test_brokers_that_are_away_are_told_and_the_log_goes_on_when_they_are_back(tmp_path: Path) -> None:
+async def test_brokers_that_are_away_are_told_and_the_log_goes_on_when_they_are_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # four questions, each of which waits as long as it may
+    monkeypatch.setattr("headrace.runtime.eventlog.kafka_topic._ASK_S", 1.0)
     with kafka_mock() as mock:
         log = KafkaEventLog(mock.new_topic(), tmp_path)
         await log.append([record("a")])

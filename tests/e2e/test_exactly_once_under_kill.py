@@ -136,6 +136,7 @@ async def test_killing_every_service_loses_nothing_and_doubles_nothing(
             await sender.write_products(products)
             for start in range(0, len(events), 400):
                 await sender.send(events[start : start + 400])
+        done.set()
         killed = await killer
         await eventually(lambda: settled(client), 120)
         logged, digest = await log_content(common)
