@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import uuid
 
+from headrace.ingest.limits import ID_BYTES, over
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import Faults
 from headrace.runtime.eventlog import EventLog, Record
 from headrace.v1.log_pb2 import IdentityChange
-
-_ID_BYTES = 128
 
 
 async def change_identity(log: EventLog, visitor_id: str, user_id: str, *, joined: bool) -> int:
@@ -30,6 +29,6 @@ def _check(visitor_id: str, user_id: str) -> None:
     faults = Faults()
     for field, value in (("visitor_id", visitor_id), ("user_id", user_id)):
         faults.check(bool(value), field, "must be given")
-        size = len(value.encode())
-        faults.check(size <= _ID_BYTES, field, f"must have at most {_ID_BYTES} bytes, got {size}")
+        for path, description in over(ID_BYTES, field, value):
+            faults.add(path, description)
     faults.raise_if_any()

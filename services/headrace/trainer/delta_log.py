@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from headrace.runtime.atomic import make_directory
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError
-from headrace.runtime.sqlite import create_tables, make_durable
+from headrace.runtime.sqlite import create_tables, make_durable, transaction
 from headrace.trainer.deltas import Deltas, Sent
 
 BATCH_ROWS = 4_096
@@ -326,14 +326,8 @@ class DeltaLog:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._lock, transaction(self._db):
+            yield
 
 
 def _tail(batch: Batch, first: int, dimension: int) -> Batch:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.cli.doctor.clock import clock
 from headrace.cli.doctor.finding import Finding, failure, ok, warning
 from headrace.runtime.eventlog.kafka_url import KafkaUrl, kafka_url
-from headrace.runtime.settings import CommonSettings, SettingsError, load
+from headrace.runtime.settings import CommonSettings, SettingsError
+
+if TYPE_CHECKING:
+    from headrace.cli.moving.backends import SqlState
 
 _MIGRATED = "the service brings it up to date when it starts"
 _OLDEST_POSTGRES = 130_000
@@ -109,39 +112,27 @@ def _served(part: str, database: Any) -> Iterator[Finding]:
 
 
 def _sql_states(common: CommonSettings) -> Iterator[Finding]:
-    from headrace.ingest.settings import IngestSettings
-    from headrace.ingest.storage import MIGRATIONS as CATALOGUE
-    from headrace.ingest.storage import catalogue_url
-    from headrace.trainer.registry import MIGRATIONS as REGISTRY
-    from headrace.trainer.registry import registry_url
-    from headrace.trainer.settings import TrainerSettings
+    from headrace.cli.moving.backends import configured
 
-    catalogue = catalogue_url(load(IngestSettings).database_url, common.data_dir / "ingest")
-    registry = registry_url(load(TrainerSettings).registry_url, common.data_dir / "trainer")
-    yield _sql_state("catalogue", catalogue, CATALOGUE)
-    yield _sql_state("registry", registry, REGISTRY)
+    for state in configured(common.data_dir).sql_states:
+        yield _sql_state(state)
 
 
-def _sql_state(part: str, url: str, migrations: Path) -> Finding:
+def _sql_state(state: SqlState) -> Finding:
     import sqlalchemy as sa
 
     from headrace.runtime.database import open_engine, revisions
 
+    part = state.name
     try:
-        if sa.make_url(url).get_backend_name() == "sqlite" and not _is_begun(url):
+        if not state.is_begun:
             return ok(part, "SQLite, not begun yet")
-        engine = open_engine(url)
+        engine = open_engine(state.url)
         with engine.connect() as database:
-            now, newest = revisions(database, migrations)
+            now, newest = revisions(database, state.migrations)
         engine.dispose()
     except (SettingsError, sa.exc.SQLAlchemyError, ModuleNotFoundError) as error:
         return failure(part, f"cannot be opened: {str(error).splitlines()[0]}", "check its URL and its server")
     if now == newest:
         return ok(part, f"{engine.dialect.name}, tables at {now}")
     return warning(part, f"tables at {now or 'nothing'}, this version needs {newest}", _MIGRATED)
-
-
-def _is_begun(url: str) -> bool:
-    import sqlalchemy as sa
-
-    return Path(sa.make_url(url).database or "").is_file()

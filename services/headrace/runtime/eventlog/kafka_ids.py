@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from headrace.runtime.sqlite import create_tables, make_durable
+from headrace.runtime.sqlite import create_tables, make_durable, transaction
 
 log = logging.getLogger(__name__)
 
@@ -81,18 +81,13 @@ class EventIds:
         begins = self.begins
         if begins == self.offset:
             begins = rows[0][1] if rows else until
-        self._db.execute("BEGIN")
-        try:
+        with transaction(self._db):
             added = self._db.executemany("INSERT OR IGNORE INTO firsts VALUES (?, ?)", rows).rowcount
             if added < len(rows):
                 self._note_repeats(rows)
             gaps = [(offset,) for offset, event_id in new if event_id is None]
             self._db.executemany("INSERT INTO repeats VALUES (?)", gaps)
             self._db.execute('UPDATE folded SET "offset" = ?, begins = ?', (until, begins))
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
         self.offset, self.begins = until, begins
 
     def _note_repeats(self, rows: Sequence[tuple[bytes, int]]) -> None:
