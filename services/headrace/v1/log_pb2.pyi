@@ -187,23 +187,31 @@ class Impression(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     FEATURE_SCHEMA_FIELD_NUMBER: _builtins.int
     TIME_US_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     user_key: _builtins.str
     release: _builtins.str
     """The release that made the answer."""
     track: _builtins.str
-    """stable or canary."""
+    """The track that made the answer: stable or canary."""
     serving_config: _builtins.str
     item_ordinals: _builtins.bytes
     """uint32 little-endian, in shown order."""
     scores: _builtins.bytes
     """float32 little-endian, one an item."""
     propensities: _builtins.bytes
-    """float32 little-endian: the probability that the item was shown at its place."""
+    """float32 little-endian: the probability that the item was shown at its place, given those above it."""
     feature_schema: _builtins.str
     """Of the features' names and meaning."""
     time_us: _builtins.int
     """Unix microseconds, in the time of the log."""
+    rollout: _builtins.str
+    """The rollout that ran and the arm that the person is in by it, whoever answered; empty without one."""
+    arm: _builtins.str
+    policy: _builtins.str
+    """How the order was chosen: greedy or softmax."""
     @_builtins.property
     def features(self) -> _common_pb2.Matrix:
         """The features that were used, one row an item."""
@@ -222,10 +230,13 @@ class Impression(_message.Message):
         features: _common_pb2.Matrix | None = ...,
         feature_schema: _builtins.str = ...,
         time_us: _builtins.int = ...,
+        rollout: _builtins.str = ...,
+        arm: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "feature_schema", b"feature_schema", "features", b"features", "item_ordinals", b"item_ordinals", "propensities", b"propensities", "release", b"release", "scores", b"scores", "serving_config", b"serving_config", "time_us", b"time_us", "track", b"track", "user_key", b"user_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attribution_token", b"attribution_token", "feature_schema", b"feature_schema", "features", b"features", "item_ordinals", b"item_ordinals", "policy", b"policy", "propensities", b"propensities", "release", b"release", "rollout", b"rollout", "scores", b"scores", "serving_config", b"serving_config", "time_us", b"time_us", "track", b"track", "user_key", b"user_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/ranker.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"\x9b\x02\n\x10RecommendRequest\x12\x16\n\x0eserving_config\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x13\n\x0bproduct_ids\x18\x04 \x03(\t\x12*\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.ProductFilter\x12\x16\n\tpage_size\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\x07 \x01(\x08\x12\x17\n\x0freturn_products\x18\x08 \x01(\x08\x12%\n\x07\x63hannel\x18\t \x01(\x0e\x32\x14.headrace.v1.Channel\x12\x12\n\nmin_offset\x18\n \x01(\x03\x42\x0c\n\n_page_size\"j\n\rRankedProduct\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12%\n\x07product\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Product\"\xf7\x01\n\nAnswerInfo\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65graded_reasons\x18\x04 \x03(\t\x12\x36\n\x08stage_ms\x18\x05 \x03(\x0b\x32$.headrace.v1.AnswerInfo.StageMsEntry\x12\x14\n\x0cstate_offset\x18\x06 \x01(\x03\x12\x16\n\x0e\x64\x65lta_sequence\x18\x07 \x01(\x03\x1a.\n\x0cStageMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"g\n\x11RecommendResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.RankedProduct\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.headrace.v1.AnswerInfo\"\xe5\x01\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12*\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.ProductFilter\x12\x16\n\tpage_size\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x10\n\x08order_by\x18\x07 \x01(\t\x12\x0f\n\x07\x65xplain\x18\x08 \x01(\x08\x12\x17\n\x0freturn_products\x18\t \x01(\x08\x42\x0c\n\n_page_size\"\x91\x01\n\x0eSearchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.RankedProduct\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.headrace.v1.AnswerInfo\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x12\n\ntotal_size\x18\x04 \x01(\x03\"X\n\x0bRankRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x13\n\x0bproduct_ids\x18\x03 \x03(\t\x12\x0f\n\x07\x65xplain\x18\x04 \x01(\x08\"b\n\x0cRankResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.RankedProduct\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.headrace.v1.AnswerInfo\"\x18\n\x16GetRankerStatusRequest\"\xd5\x02\n\x17GetRankerStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\r\n\x05items\x18\x03 \x01(\x03\x12\x0f\n\x07vectors\x18\x04 \x01(\x03\x12\x16\n\x0e\x66\x65\x61ture_offset\x18\x05 \x01(\x03\x12\x16\n\x0e\x64\x65lta_sequence\x18\x06 \x01(\x03\x12\x17\n\x0frefused_release\x18\x07 \x01(\t\x12\x16\n\x0erefused_reason\x18\x08 \x01(\t\x12\x0f\n\x07\x61nswers\x18\t \x01(\x03\x12\x18\n\x10\x64\x65graded_answers\x18\n \x01(\x03\x12\x19\n\x11lexical_documents\x18\x0b \x01(\x03\x12\x1a\n\x12impressions_logged\x18\x0c \x01(\x03\x12\x1b\n\x13impressions_dropped\x18\r \x01(\x03\x12\x1a\n\x12vectors_log_offset\x18\x0e \x01(\x03\x32\xb9\x02\n\rRankerService\x12J\n\tRecommend\x12\x1d.headrace.v1.RecommendRequest\x1a\x1e.headrace.v1.RecommendResponse\x12\x41\n\x06Search\x12\x1a.headrace.v1.SearchRequest\x1a\x1b.headrace.v1.SearchResponse\x12;\n\x04Rank\x12\x18.headrace.v1.RankRequest\x1a\x19.headrace.v1.RankResponse\x12\\\n\x0fGetRankerStatus\x12#.headrace.v1.GetRankerStatusRequest\x1a$.headrace.v1.GetRankerStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/ranker.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"\x9b\x02\n\x10RecommendRequest\x12\x16\n\x0eserving_config\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x13\n\x0bproduct_ids\x18\x04 \x03(\t\x12*\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x1a.headrace.v1.ProductFilter\x12\x16\n\tpage_size\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07\x65xplain\x18\x07 \x01(\x08\x12\x17\n\x0freturn_products\x18\x08 \x01(\x08\x12%\n\x07\x63hannel\x18\t \x01(\x0e\x32\x14.headrace.v1.Channel\x12\x12\n\nmin_offset\x18\n \x01(\x03\x42\x0c\n\n_page_size\"j\n\rRankedProduct\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0f\n\x07reasons\x18\x03 \x03(\t\x12%\n\x07product\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Product\"\x9a\x02\n\nAnswerInfo\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x0f\n\x07release\x18\x02 \x01(\t\x12\r\n\x05space\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65graded_reasons\x18\x04 \x03(\t\x12\x36\n\x08stage_ms\x18\x05 \x03(\x0b\x32$.headrace.v1.AnswerInfo.StageMsEntry\x12\x14\n\x0cstate_offset\x18\x06 \x01(\x03\x12\x16\n\x0e\x64\x65lta_sequence\x18\x07 \x01(\x03\x12\r\n\x05track\x18\x08 \x01(\t\x12\x12\n\nimpression\x18\t \x01(\x0c\x1a.\n\x0cStageMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"g\n\x11RecommendResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.RankedProduct\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.headrace.v1.AnswerInfo\"\xe5\x01\n\rSearchRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x12\n\nvisitor_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12*\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x1a.headrace.v1.ProductFilter\x12\x16\n\tpage_size\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x10\n\x08order_by\x18\x07 \x01(\t\x12\x0f\n\x07\x65xplain\x18\x08 \x01(\x08\x12\x17\n\x0freturn_products\x18\t \x01(\x08\x42\x0c\n\n_page_size\"\x91\x01\n\x0eSearchResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.RankedProduct\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.headrace.v1.AnswerInfo\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\x12\x12\n\ntotal_size\x18\x04 \x01(\x03\"X\n\x0bRankRequest\x12\x12\n\nvisitor_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x13\n\x0bproduct_ids\x18\x03 \x03(\t\x12\x0f\n\x07\x65xplain\x18\x04 \x01(\x08\"b\n\x0cRankResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.headrace.v1.RankedProduct\x12%\n\x04info\x18\x02 \x01(\x0b\x32\x17.headrace.v1.AnswerInfo\"\x18\n\x16GetRankerStatusRequest\"\xf9\x03\n\x17GetRankerStatusResponse\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05space\x18\x02 \x01(\t\x12\r\n\x05items\x18\x03 \x01(\x03\x12\x0f\n\x07vectors\x18\x04 \x01(\x03\x12\x16\n\x0e\x66\x65\x61ture_offset\x18\x05 \x01(\x03\x12\x16\n\x0e\x64\x65lta_sequence\x18\x06 \x01(\x03\x12\x17\n\x0frefused_release\x18\x07 \x01(\t\x12\x16\n\x0erefused_reason\x18\x08 \x01(\t\x12\x0f\n\x07\x61nswers\x18\t \x01(\x03\x12\x18\n\x10\x64\x65graded_answers\x18\n \x01(\x03\x12\x19\n\x11lexical_documents\x18\x0b \x01(\x03\x12\x1a\n\x12impressions_logged\x18\x0c \x01(\x03\x12\x1b\n\x13impressions_dropped\x18\r \x01(\x03\x12\x1a\n\x12vectors_log_offset\x18\x0e \x01(\x03\x12\r\n\x05track\x18\x0f \x01(\t\x12\x15\n\rplan_sequence\x18\x10 \x01(\x03\x12\x15\n\rplan_is_stale\x18\x11 \x01(\x08\x12\x10\n\x08share_bp\x18\x12 \x01(\r\x12\x0f\n\x07rollout\x18\x13 \x01(\t\x12\x11\n\tfallbacks\x18\x14 \x01(\x03\x12\x17\n\x0f\x63\x61nary_is_asked\x18\x15 \x01(\x08\x12\x16\n\x0eshadow_release\x18\x16 \x01(\t2\xb9\x02\n\rRankerService\x12J\n\tRecommend\x12\x1d.headrace.v1.RecommendRequest\x1a\x1e.headrace.v1.RecommendResponse\x12\x41\n\x06Search\x12\x1a.headrace.v1.SearchRequest\x1a\x1b.headrace.v1.SearchResponse\x12;\n\x04Rank\x12\x18.headrace.v1.RankRequest\x1a\x19.headrace.v1.RankResponse\x12\\\n\x0fGetRankerStatus\x12#.headrace.v1.GetRankerStatusRequest\x1a$.headrace.v1.GetRankerStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,23 +39,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKEDPRODUCT']._serialized_start=353
   _globals['_RANKEDPRODUCT']._serialized_end=459
   _globals['_ANSWERINFO']._serialized_start=462
-  _globals['_ANSWERINFO']._serialized_end=709
-  _globals['_ANSWERINFO_STAGEMSENTRY']._serialized_start=663
-  _globals['_ANSWERINFO_STAGEMSENTRY']._serialized_end=709
-  _globals['_RECOMMENDRESPONSE']._serialized_start=711
-  _globals['_RECOMMENDRESPONSE']._serialized_end=814
-  _globals['_SEARCHREQUEST']._serialized_start=817
-  _globals['_SEARCHREQUEST']._serialized_end=1046
-  _globals['_SEARCHRESPONSE']._serialized_start=1049
-  _globals['_SEARCHRESPONSE']._serialized_end=1194
-  _globals['_RANKREQUEST']._serialized_start=1196
-  _globals['_RANKREQUEST']._serialized_end=1284
-  _globals['_RANKRESPONSE']._serialized_start=1286
-  _globals['_RANKRESPONSE']._serialized_end=1384
-  _globals['_GETRANKERSTATUSREQUEST']._serialized_start=1386
-  _globals['_GETRANKERSTATUSREQUEST']._serialized_end=1410
-  _globals['_GETRANKERSTATUSRESPONSE']._serialized_start=1413
-  _globals['_GETRANKERSTATUSRESPONSE']._serialized_end=1754
-  _globals['_RANKERSERVICE']._serialized_start=1757
-  _globals['_RANKERSERVICE']._serialized_end=2070
+  _globals['_ANSWERINFO']._serialized_end=744
+  _globals['_ANSWERINFO_STAGEMSENTRY']._serialized_start=698
+  _globals['_ANSWERINFO_STAGEMSENTRY']._serialized_end=744
+  _globals['_RECOMMENDRESPONSE']._serialized_start=746
+  _globals['_RECOMMENDRESPONSE']._serialized_end=849
+  _globals['_SEARCHREQUEST']._serialized_start=852
+  _globals['_SEARCHREQUEST']._serialized_end=1081
+  _globals['_SEARCHRESPONSE']._serialized_start=1084
+  _globals['_SEARCHRESPONSE']._serialized_end=1229
+  _globals['_RANKREQUEST']._serialized_start=1231
+  _globals['_RANKREQUEST']._serialized_end=1319
+  _globals['_RANKRESPONSE']._serialized_start=1321
+  _globals['_RANKRESPONSE']._serialized_end=1419
+  _globals['_GETRANKERSTATUSREQUEST']._serialized_start=1421
+  _globals['_GETRANKERSTATUSREQUEST']._serialized_end=1445
+  _globals['_GETRANKERSTATUSRESPONSE']._serialized_start=1448
+  _globals['_GETRANKERSTATUSRESPONSE']._serialized_end=1953
+  _globals['_RANKERSERVICE']._serialized_start=1956
+  _globals['_RANKERSERVICE']._serialized_end=2269
 # @@protoc_insertion_point(module_scope)

@@ -150,6 +150,8 @@ class AnswerInfo(_message.Message):
     STAGE_MS_FIELD_NUMBER: _builtins.int
     STATE_OFFSET_FIELD_NUMBER: _builtins.int
     DELTA_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    IMPRESSION_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     """Send it back in the events that follow."""
     release: _builtins.str
@@ -159,6 +161,10 @@ class AnswerInfo(_message.Message):
     """The state that was used holds every log record up to here."""
     delta_sequence: _builtins.int
     """Vectors searched reflect this delta sequence."""
+    track: _builtins.str
+    """The track that made the answer: stable or canary. The person's arm is told by the token alone."""
+    impression: _builtins.bytes
+    """Between rankers only: the impression (log.proto) to be logged if this answer is shown."""
     @_builtins.property
     def degraded_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Stages that were left out and why: "index: deadline"."""
@@ -177,10 +183,12 @@ class AnswerInfo(_message.Message):
         stage_ms: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         state_offset: _builtins.int = ...,
         delta_sequence: _builtins.int = ...,
+        track: _builtins.str = ...,
+        impression: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "degraded_reasons", b"degraded_reasons", "delta_sequence", b"delta_sequence", "release", b"release", "space", b"space", "stage_ms", b"stage_ms", "state_offset", b"state_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "degraded_reasons", b"degraded_reasons", "delta_sequence", b"delta_sequence", "impression", b"impression", "release", b"release", "space", b"space", "stage_ms", b"stage_ms", "state_offset", b"state_offset", "track", b"track"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,6 +385,14 @@ class GetRankerStatusResponse(_message.Message):
     IMPRESSIONS_LOGGED_FIELD_NUMBER: _builtins.int
     IMPRESSIONS_DROPPED_FIELD_NUMBER: _builtins.int
     VECTORS_LOG_OFFSET_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    PLAN_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PLAN_IS_STALE_FIELD_NUMBER: _builtins.int
+    SHARE_BP_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    CANARY_IS_ASKED_FIELD_NUMBER: _builtins.int
+    SHADOW_RELEASE_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     space: _builtins.str
     items: _builtins.int
@@ -393,6 +409,19 @@ class GetRankerStatusResponse(_message.Message):
     impressions_dropped: _builtins.int
     vectors_log_offset: _builtins.int
     """Vectors reflect every log record up to here."""
+    track: _builtins.str
+    """stable or canary."""
+    plan_sequence: _builtins.int
+    """The serving plan that is acted on, and whether it is too old to send anybody to the canary."""
+    plan_is_stale: _builtins.bool
+    share_bp: _builtins.int
+    """Of 10,000 people, so many are sent to the canary now; and by which rollout."""
+    rollout: _builtins.str
+    fallbacks: _builtins.int
+    """Answers of the canary arm that stable made, and whether the canary is asked at present."""
+    canary_is_asked: _builtins.bool
+    shadow_release: _builtins.str
+    """The release that is scored beside (gate 1)."""
     def __init__(
         self,
         *,
@@ -410,10 +439,18 @@ class GetRankerStatusResponse(_message.Message):
         impressions_logged: _builtins.int = ...,
         impressions_dropped: _builtins.int = ...,
         vectors_log_offset: _builtins.int = ...,
+        track: _builtins.str = ...,
+        plan_sequence: _builtins.int = ...,
+        plan_is_stale: _builtins.bool = ...,
+        share_bp: _builtins.int = ...,
+        rollout: _builtins.str = ...,
+        fallbacks: _builtins.int = ...,
+        canary_is_asked: _builtins.bool = ...,
+        shadow_release: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "degraded_answers", b"degraded_answers", "delta_sequence", b"delta_sequence", "feature_offset", b"feature_offset", "impressions_dropped", b"impressions_dropped", "impressions_logged", b"impressions_logged", "items", b"items", "lexical_documents", b"lexical_documents", "refused_reason", b"refused_reason", "refused_release", b"refused_release", "release", b"release", "space", b"space", "vectors", b"vectors", "vectors_log_offset", b"vectors_log_offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "canary_is_asked", b"canary_is_asked", "degraded_answers", b"degraded_answers", "delta_sequence", b"delta_sequence", "fallbacks", b"fallbacks", "feature_offset", b"feature_offset", "impressions_dropped", b"impressions_dropped", "impressions_logged", b"impressions_logged", "items", b"items", "lexical_documents", b"lexical_documents", "plan_is_stale", b"plan_is_stale", "plan_sequence", b"plan_sequence", "refused_reason", b"refused_reason", "refused_release", b"refused_release", "release", b"release", "rollout", b"rollout", "shadow_release", b"shadow_release", "share_bp", b"share_bp", "space", b"space", "track", b"track", "vectors", b"vectors", "vectors_log_offset", b"vectors_log_offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,62 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _RolloutKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_KIND_UNSPECIFIED: _RolloutKind.ValueType  # 0
+    ROLLOUT_KIND_INCREMENT: _RolloutKind.ValueType  # 1
+    """The next release of the lineage that serves: gates 0 and 1."""
+    ROLLOUT_KIND_LINEAGE: _RolloutKind.ValueType  # 2
+    """A release of another lineage: gates 0, 1 and 2."""
+
+class RolloutKind(_RolloutKind, metaclass=_RolloutKindEnumTypeWrapper): ...
+
+ROLLOUT_KIND_UNSPECIFIED: RolloutKind.ValueType  # 0
+ROLLOUT_KIND_INCREMENT: RolloutKind.ValueType  # 1
+"""The next release of the lineage that serves: gates 0 and 1."""
+ROLLOUT_KIND_LINEAGE: RolloutKind.ValueType  # 2
+"""A release of another lineage: gates 0, 1 and 2."""
+Global___RolloutKind: _TypeAlias = RolloutKind  # noqa: Y015
+
+class _RolloutPhase:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RolloutPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RolloutPhase.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLLOUT_PHASE_UNSPECIFIED: _RolloutPhase.ValueType  # 0
+    ROLLOUT_PHASE_VALIDATING: _RolloutPhase.ValueType  # 1
+    ROLLOUT_PHASE_SHADOWING: _RolloutPhase.ValueType  # 2
+    ROLLOUT_PHASE_CANARY: _RolloutPhase.ValueType  # 3
+    ROLLOUT_PHASE_PROMOTING: _RolloutPhase.ValueType  # 4
+    ROLLOUT_PHASE_SOAKING: _RolloutPhase.ValueType  # 5
+    ROLLOUT_PHASE_PROMOTED: _RolloutPhase.ValueType  # 6
+    ROLLOUT_PHASE_PAUSED: _RolloutPhase.ValueType  # 7
+    ROLLOUT_PHASE_INCONCLUSIVE: _RolloutPhase.ValueType  # 8
+    ROLLOUT_PHASE_ROLLING_BACK: _RolloutPhase.ValueType  # 9
+    ROLLOUT_PHASE_ROLLED_BACK: _RolloutPhase.ValueType  # 10
+    ROLLOUT_PHASE_SUPERSEDED: _RolloutPhase.ValueType  # 11
+
+class RolloutPhase(_RolloutPhase, metaclass=_RolloutPhaseEnumTypeWrapper): ...
+
+ROLLOUT_PHASE_UNSPECIFIED: RolloutPhase.ValueType  # 0
+ROLLOUT_PHASE_VALIDATING: RolloutPhase.ValueType  # 1
+ROLLOUT_PHASE_SHADOWING: RolloutPhase.ValueType  # 2
+ROLLOUT_PHASE_CANARY: RolloutPhase.ValueType  # 3
+ROLLOUT_PHASE_PROMOTING: RolloutPhase.ValueType  # 4
+ROLLOUT_PHASE_SOAKING: RolloutPhase.ValueType  # 5
+ROLLOUT_PHASE_PROMOTED: RolloutPhase.ValueType  # 6
+ROLLOUT_PHASE_PAUSED: RolloutPhase.ValueType  # 7
+ROLLOUT_PHASE_INCONCLUSIVE: RolloutPhase.ValueType  # 8
+ROLLOUT_PHASE_ROLLING_BACK: RolloutPhase.ValueType  # 9
+ROLLOUT_PHASE_ROLLED_BACK: RolloutPhase.ValueType  # 10
+ROLLOUT_PHASE_SUPERSEDED: RolloutPhase.ValueType  # 11
+Global___RolloutPhase: _TypeAlias = RolloutPhase  # noqa: Y015
 
 @_typing.final
 class GetTrainingStatusRequest(_message.Message):
@@ -373,25 +430,78 @@ class WatchServingPlanResponse(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STABLE_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    ASSIGNMENT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    VALID_FOR_MS_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Grows with every change; act on it monotonically."""
+    valid_for_ms: _builtins.int
+    """The message is sent again, unchanged, well before so much time has passed. After it rankers keep the stable
+    release and put the canary's share to 0.
+    """
     @_builtins.property
     def stable(self) -> Global___Release:
         """Empty until the first release is published."""
+
+    @_builtins.property
+    def canary(self) -> Global___Release:
+        """What the canary track serves; absent: that track answers nobody."""
+
+    @_builtins.property
+    def assignment(self) -> Global___Assignment:
+        """Who is answered by the canary track; absent: nobody."""
+
+    @_builtins.property
+    def shadow(self) -> Global___Release:
+        """Held against the stable one by every ranker on live requests, shown to nobody (gates 0 and 1)."""
 
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         stable: Global___Release | None = ...,
+        canary: Global___Release | None = ...,
+        assignment: Global___Assignment | None = ...,
+        shadow: Global___Release | None = ...,
+        valid_for_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["stable", b"stable"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "canary", b"canary", "shadow", b"shadow", "stable", b"stable"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "stable", b"stable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "canary", b"canary", "sequence", b"sequence", "shadow", b"shadow", "stable", b"stable", "valid_for_ms", b"valid_for_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchServingPlanResponse: _TypeAlias = WatchServingPlanResponse  # noqa: Y015
+
+@_typing.final
+class Assignment(_message.Message):
+    """Which share of the people one rollout's canary answers. Monotone: a larger share keeps everybody who was in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    SHARE_BP_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    salt: _builtins.str
+    """Goes into the hash that assigns people to arms; one rollout, one salt."""
+    share_bp: _builtins.int
+    """Of 10,000 people, so many are in the canary arm."""
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+        salt: _builtins.str = ...,
+        share_bp: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "salt", b"salt", "share_bp", b"share_bp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Assignment: _TypeAlias = Assignment  # noqa: Y015
 
 @_typing.final
 class FetchArtifactRequest(_message.Message):
@@ -439,19 +549,260 @@ class FetchArtifactResponse(_message.Message):
 Global___FetchArtifactResponse: _TypeAlias = FetchArtifactResponse  # noqa: Y015
 
 @_typing.final
+class Comparison(_message.Message):
+    """One measured difference between the candidate and the stable release."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METRIC_FIELD_NUMBER: _builtins.int
+    STABLE_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    STABLE_COUNT_FIELD_NUMBER: _builtins.int
+    CANARY_COUNT_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    metric: _builtins.str
+    """clicks_per_user, carts_per_user, revenue_per_user, fallback_share, overlap_at_20 …"""
+    stable: _builtins.float
+    canary: _builtins.float
+    difference: _builtins.float
+    """Relative difference, and its confidence sequence at the level that is left."""
+    lower: _builtins.float
+    upper: _builtins.float
+    stable_count: _builtins.int
+    """People (or answers, for guardrails) behind either number."""
+    canary_count: _builtins.int
+    verdict: _builtins.str
+    """What it says by itself: "better", "not worse", "worse", "open" or "fired"."""
+    def __init__(
+        self,
+        *,
+        metric: _builtins.str = ...,
+        stable: _builtins.float = ...,
+        canary: _builtins.float = ...,
+        difference: _builtins.float = ...,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+        stable_count: _builtins.int = ...,
+        canary_count: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary", b"canary", "canary_count", b"canary_count", "difference", b"difference", "lower", b"lower", "metric", b"metric", "stable", b"stable", "stable_count", b"stable_count", "upper", b"upper", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
+
+@_typing.final
+class GateVerdict(_message.Message):
+    """What a gate found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NumbersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    GATE_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NUMBERS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    gate: _builtins.int
+    """0, 1 or 2."""
+    passed: _builtins.bool
+    reason: _builtins.str
+    @_builtins.property
+    def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        gate: _builtins.int = ...,
+        passed: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        numbers: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "numbers", b"numbers", "passed", b"passed", "reason", b"reason", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateVerdict: _TypeAlias = GateVerdict  # noqa: Y015
+
+@_typing.final
+class Rollout(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    SHARE_BP_FIELD_NUMBER: _builtins.int
+    STEPS_BP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    COMPARISONS_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PHASE_TIME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    RESUMES_IN_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    """"ro-000007"."""
+    kind: Global___RolloutKind.ValueType
+    phase: Global___RolloutPhase.ValueType
+    release: _builtins.str
+    """The candidate as of now (its lineage goes on learning), and what served when the rollout began."""
+    baseline: _builtins.str
+    lineage: _builtins.str
+    share_bp: _builtins.int
+    """Of 10,000 people, so many are in the canary arm now, and at every step."""
+    reason: _builtins.str
+    """Why it is in this phase, in a sentence."""
+    version: _builtins.int
+    """Grows with every transition: what compare-and-swap compares."""
+    resumes_in: Global___RolloutPhase.ValueType
+    """Where a paused one goes on."""
+    @_builtins.property
+    def steps_bp(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateVerdict]: ...
+    @_builtins.property
+    def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Comparison]: ...
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def phase_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+        kind: Global___RolloutKind.ValueType = ...,
+        phase: Global___RolloutPhase.ValueType = ...,
+        release: _builtins.str = ...,
+        baseline: _builtins.str = ...,
+        lineage: _builtins.str = ...,
+        share_bp: _builtins.int = ...,
+        steps_bp: _abc.Iterable[_builtins.int] | None = ...,
+        reason: _builtins.str = ...,
+        gates: _abc.Iterable[Global___GateVerdict] | None = ...,
+        comparisons: _abc.Iterable[Global___Comparison] | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        phase_time: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.int = ...,
+        resumes_in: Global___RolloutPhase.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "phase_time", b"phase_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "comparisons", b"comparisons", "create_time", b"create_time", "gates", b"gates", "kind", b"kind", "lineage", b"lineage", "phase", b"phase", "phase_time", b"phase_time", "reason", b"reason", "release", b"release", "resumes_in", b"resumes_in", "rollout", b"rollout", "share_bp", b"share_bp", "steps_bp", b"steps_bp", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rollout: _TypeAlias = Rollout  # noqa: Y015
+
+@_typing.final
+class RolloutTransition(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    FROM_PHASE_FIELD_NUMBER: _builtins.int
+    TO_PHASE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    rollout: _builtins.str
+    from_phase: Global___RolloutPhase.ValueType
+    to_phase: Global___RolloutPhase.ValueType
+    actor: _builtins.str
+    """"controller", or who asked for it."""
+    reason: _builtins.str
+    evidence: _builtins.str
+    """JSON: everything that the decision was made from."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        rollout: _builtins.str = ...,
+        from_phase: Global___RolloutPhase.ValueType = ...,
+        to_phase: Global___RolloutPhase.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        evidence: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "evidence", b"evidence", "from_phase", b"from_phase", "number", b"number", "reason", b"reason", "rollout", b"rollout", "time", b"time", "to_phase", b"to_phase"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutTransition: _TypeAlias = RolloutTransition  # noqa: Y015
+
+@_typing.final
 class CreateRolloutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RELEASE_FIELD_NUMBER: _builtins.int
+    LINEAGE_FIELD_NUMBER: _builtins.int
+    STEPS_BP_FIELD_NUMBER: _builtins.int
+    SUPERSEDE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     release: _builtins.str
+    """A release, or empty: the newest one of `lineage`."""
+    lineage: _builtins.str
+    supersede: _builtins.bool
+    """End another lineage's rollout that runs."""
+    actor: _builtins.str
+    """Who asks, and why; kept in the history."""
+    reason: _builtins.str
+    @_builtins.property
+    def steps_bp(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shares in the order of the steps, of 10,000; empty: as the settings say."""
+
     def __init__(
         self,
         *,
         release: _builtins.str = ...,
+        lineage: _builtins.str = ...,
+        steps_bp: _abc.Iterable[_builtins.int] | None = ...,
+        supersede: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "lineage", b"lineage", "reason", b"reason", "release", b"release", "steps_bp", b"steps_bp", "supersede", b"supersede"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,15 +813,20 @@ class CreateRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
+    """The rollout's name."""
+    @_builtins.property
+    def created(self) -> Global___Rollout: ...
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
+        created: Global___Rollout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created", b"created"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,6 +838,7 @@ class GetRolloutRequest(_message.Message):
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
+    """Empty: the one that runs, or the newest."""
     def __init__(
         self,
         *,
@@ -500,34 +857,146 @@ class GetRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
+    """The rollout's name."""
+    @_builtins.property
+    def found(self) -> Global___Rollout: ...
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
+        found: Global___Rollout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["found", b"found"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetRolloutResponse: _TypeAlias = GetRolloutResponse  # noqa: Y015
 
 @_typing.final
-class PromoteRolloutRequest(_message.Message):
+class ListRolloutsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WITH_INCREMENTS_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """1..1,000; 0 means 50."""
+    page_token: _builtins.str
+    with_increments: _builtins.bool
+    """Increments come by the hundred a day: left out unless wanted."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        with_increments: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "with_increments", b"with_increments"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolloutsRequest: _TypeAlias = ListRolloutsRequest  # noqa: Y015
+
+@_typing.final
+class ListRolloutsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rollout]: ...
+    def __init__(
+        self,
+        *,
+        rollouts: _abc.Iterable[Global___Rollout] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "rollouts", b"rollouts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRolloutsResponse: _TypeAlias = ListRolloutsResponse  # noqa: Y015
+
+@_typing.final
+class GetRolloutHistoryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
+    """Empty: of all rollouts."""
+    page_size: _builtins.int
+    """1..1,000; 0 means 50."""
+    page_token: _builtins.str
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRolloutHistoryRequest: _TypeAlias = GetRolloutHistoryRequest  # noqa: Y015
+
+@_typing.final
+class GetRolloutHistoryResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSITIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def transitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutTransition]: ...
+    def __init__(
+        self,
+        *,
+        transitions: _abc.Iterable[Global___RolloutTransition] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "transitions", b"transitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRolloutHistoryResponse: _TypeAlias = GetRolloutHistoryResponse  # noqa: Y015
+
+@_typing.final
+class PromoteRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    """Empty: the one that runs."""
+    actor: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -537,12 +1006,17 @@ Global___PromoteRolloutRequest: _TypeAlias = PromoteRolloutRequest  # noqa: Y015
 class PromoteRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
     def __init__(
         self,
+        *,
+        rollout: Global___Rollout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -553,15 +1027,21 @@ class AbortRolloutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
+    actor: _builtins.str
+    reason: _builtins.str
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -571,12 +1051,17 @@ Global___AbortRolloutRequest: _TypeAlias = AbortRolloutRequest  # noqa: Y015
 class AbortRolloutResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
     def __init__(
         self,
+        *,
+        rollout: Global___Rollout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,15 +1072,21 @@ class PauseRolloutRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     rollout: _builtins.str
+    actor: _builtins.str
+    reason: _builtins.str
     def __init__(
         self,
         *,
         rollout: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,6 +1094,304 @@ Global___PauseRolloutRequest: _TypeAlias = PauseRolloutRequest  # noqa: Y015
 
 @_typing.final
 class PauseRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRolloutResponse: _TypeAlias = PauseRolloutResponse  # noqa: Y015
+
+@_typing.final
+class ResumeRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    actor: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRolloutRequest: _TypeAlias = ResumeRolloutRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rollout(self) -> Global___Rollout: ...
+    def __init__(
+        self,
+        *,
+        rollout: Global___Rollout | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRolloutResponse: _TypeAlias = ResumeRolloutResponse  # noqa: Y015
+
+@_typing.final
+class UndoRolloutRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    release: _builtins.str
+    """A kept release; empty: the one that served before the present one."""
+    actor: _builtins.str
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        release: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "release", b"release"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoRolloutRequest: _TypeAlias = UndoRolloutRequest  # noqa: Y015
+
+@_typing.final
+class UndoRolloutResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STABLE_FIELD_NUMBER: _builtins.int
+    PLAN_SEQUENCE_FIELD_NUMBER: _builtins.int
+    plan_sequence: _builtins.int
+    @_builtins.property
+    def stable(self) -> Global___Release:
+        """What is stable now."""
+
+    def __init__(
+        self,
+        *,
+        stable: Global___Release | None = ...,
+        plan_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stable", b"stable"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_sequence", b"plan_sequence", "stable", b"stable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoRolloutResponse: _TypeAlias = UndoRolloutResponse  # noqa: Y015
+
+@_typing.final
+class ReportServingRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RANKER_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    TRACK_FIELD_NUMBER: _builtins.int
+    PLAN_SEQUENCE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
+    REFUSED_RELEASE_FIELD_NUMBER: _builtins.int
+    REFUSED_REASON_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    ranker: _builtins.str
+    """Of the process, such as its pod's name, and when it started: sums are since then."""
+    track: _builtins.str
+    """stable or canary."""
+    plan_sequence: _builtins.int
+    """The plan that it acts on and what it answers with."""
+    release: _builtins.str
+    refused_release: _builtins.str
+    """The last release that did not pass gate 0 here, and why."""
+    refused_reason: _builtins.str
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmReport]:
+        """Of the stable track: what was assigned and what became of it, one entry a rollout and arm."""
+
+    @_builtins.property
+    def shadow(self) -> Global___ShadowReport:
+        """Of the stable track: the shadow release beside the stable one."""
+
+    def __init__(
+        self,
+        *,
+        ranker: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        track: _builtins.str = ...,
+        plan_sequence: _builtins.int = ...,
+        release: _builtins.str = ...,
+        refused_release: _builtins.str = ...,
+        refused_reason: _builtins.str = ...,
+        arms: _abc.Iterable[Global___ArmReport] | None = ...,
+        shadow: Global___ShadowReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shadow", b"shadow", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "plan_sequence", b"plan_sequence", "ranker", b"ranker", "refused_reason", b"refused_reason", "refused_release", b"refused_release", "release", b"release", "shadow", b"shadow", "start_time", b"start_time", "track", b"track"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportServingRequest: _TypeAlias = ReportServingRequest  # noqa: Y015
+
+@_typing.final
+class ArmReport(_message.Message):
+    """Sums over the answers to people of one arm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FallbacksEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    FALLBACKS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    arm: _builtins.str
+    """stable or canary: the arm that the person is assigned to."""
+    answers: _builtins.int
+    errors: _builtins.int
+    degraded: _builtins.int
+    @_builtins.property
+    def fallbacks(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Those of them that another track than the assigned one made, by reason: timeout, unavailable, invalid …"""
+
+    @_builtins.property
+    def latency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Answers by time taken: the bounds are 1, 2, 5, 10, 20, 50, 100, 200, 500 and 1,000 ms, the last is open."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+        arm: _builtins.str = ...,
+        answers: _builtins.int = ...,
+        fallbacks: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        errors: _builtins.int = ...,
+        degraded: _builtins.int = ...,
+        latency: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "arm", b"arm", "degraded", b"degraded", "errors", b"errors", "fallbacks", b"fallbacks", "latency", b"latency", "rollout", b"rollout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArmReport: _TypeAlias = ArmReport  # noqa: Y015
+
+@_typing.final
+class ShadowReport(_message.Message):
+    """Sums over live requests that both releases scored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASE_FIELD_NUMBER: _builtins.int
+    BASELINE_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    SUM_OVERLAP_AT_10_FIELD_NUMBER: _builtins.int
+    SUM_OVERLAP_AT_20_FIELD_NUMBER: _builtins.int
+    SUM_RANK_CORRELATION_FIELD_NUMBER: _builtins.int
+    SUM_TOWER_CORRELATION_FIELD_NUMBER: _builtins.int
+    SUM_CLICK_PROBABILITY_FIELD_NUMBER: _builtins.int
+    SUM_BASELINE_CLICK_PROBABILITY_FIELD_NUMBER: _builtins.int
+    NOT_FINITE_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    SUM_MS_FIELD_NUMBER: _builtins.int
+    SUM_BASELINE_MS_FIELD_NUMBER: _builtins.int
+    release: _builtins.str
+    baseline: _builtins.str
+    pairs: _builtins.int
+    sum_overlap_at_10: _builtins.float
+    """Share of the best k that both have."""
+    sum_overlap_at_20: _builtins.float
+    sum_rank_correlation: _builtins.float
+    """Spearman's rank correlation of the scores."""
+    sum_tower_correlation: _builtins.float
+    """Correlation of the likeness of the user vector to the candidates: of the towers alone."""
+    sum_click_probability: _builtins.float
+    """Mean probability of a click over the best 20, of either."""
+    sum_baseline_click_probability: _builtins.float
+    not_finite: _builtins.int
+    """Requests for which the release gave something that is no finite number, or failed."""
+    failures: _builtins.int
+    sum_ms: _builtins.float
+    sum_baseline_ms: _builtins.float
+    def __init__(
+        self,
+        *,
+        release: _builtins.str = ...,
+        baseline: _builtins.str = ...,
+        pairs: _builtins.int = ...,
+        sum_overlap_at_10: _builtins.float = ...,
+        sum_overlap_at_20: _builtins.float = ...,
+        sum_rank_correlation: _builtins.float = ...,
+        sum_tower_correlation: _builtins.float = ...,
+        sum_click_probability: _builtins.float = ...,
+        sum_baseline_click_probability: _builtins.float = ...,
+        not_finite: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        sum_ms: _builtins.float = ...,
+        sum_baseline_ms: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline", b"baseline", "failures", b"failures", "not_finite", b"not_finite", "pairs", b"pairs", "release", b"release", "sum_baseline_click_probability", b"sum_baseline_click_probability", "sum_baseline_ms", b"sum_baseline_ms", "sum_click_probability", b"sum_click_probability", "sum_ms", b"sum_ms", "sum_overlap_at_10", b"sum_overlap_at_10", "sum_overlap_at_20", b"sum_overlap_at_20", "sum_rank_correlation", b"sum_rank_correlation", "sum_tower_correlation", b"sum_tower_correlation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowReport: _TypeAlias = ShadowReport  # noqa: Y015
+
+@_typing.final
+class ReportServingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     def __init__(
@@ -614,4 +1403,4 @@ class PauseRolloutResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PauseRolloutResponse: _TypeAlias = PauseRolloutResponse  # noqa: Y015
+Global___ReportServingResponse: _TypeAlias = ReportServingResponse  # noqa: Y015

@@ -69,6 +69,16 @@ class TrainerServiceStub:
                 request_serializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutResponse.FromString,
                 _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/headrace.v1.TrainerService/ListRollouts',
+                request_serializer=headrace_dot_v1_dot_trainer__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_trainer__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.GetRolloutHistory = channel.unary_unary(
+                '/headrace.v1.TrainerService/GetRolloutHistory',
+                request_serializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutHistoryRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutHistoryResponse.FromString,
+                _registered_method=True)
         self.PromoteRollout = channel.unary_unary(
                 '/headrace.v1.TrainerService/PromoteRollout',
                 request_serializer=headrace_dot_v1_dot_trainer__pb2.PromoteRolloutRequest.SerializeToString,
@@ -83,6 +93,21 @@ class TrainerServiceStub:
                 '/headrace.v1.TrainerService/PauseRollout',
                 request_serializer=headrace_dot_v1_dot_trainer__pb2.PauseRolloutRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_trainer__pb2.PauseRolloutResponse.FromString,
+                _registered_method=True)
+        self.ResumeRollout = channel.unary_unary(
+                '/headrace.v1.TrainerService/ResumeRollout',
+                request_serializer=headrace_dot_v1_dot_trainer__pb2.ResumeRolloutRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_trainer__pb2.ResumeRolloutResponse.FromString,
+                _registered_method=True)
+        self.UndoRollout = channel.unary_unary(
+                '/headrace.v1.TrainerService/UndoRollout',
+                request_serializer=headrace_dot_v1_dot_trainer__pb2.UndoRolloutRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_trainer__pb2.UndoRolloutResponse.FromString,
+                _registered_method=True)
+        self.ReportServing = channel.unary_unary(
+                '/headrace.v1.TrainerService/ReportServing',
+                request_serializer=headrace_dot_v1_dot_trainer__pb2.ReportServingRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_trainer__pb2.ReportServingResponse.FromString,
                 _registered_method=True)
 
 
@@ -126,20 +151,39 @@ class TrainerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRollout(self, request, context):
-        """Rollouts by canary. UNIMPLEMENTED at present.
+        """Begins a rollout of a release that is registered already; increments of the stable lineage begin theirs by
+        themselves. NOT_FOUND: no such release. FAILED_PRECONDITION: it serves already, or another lineage's rollout runs
+        and `supersede` is not set, or the ranker Deployments are in the midst of a rollout of code.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRollout(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """NOT_FOUND: no such rollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """Newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRolloutHistory(self, request, context):
+        """Every transition with its evidence, oldest first: each decision can be made again from it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PromoteRollout(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """By hand, whatever the evidence says; the caller's reason is kept. All four answer with the rollout as it stands
+        then, and FAILED_PRECONDITION when its phase does not allow it.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -152,6 +196,27 @@ class TrainerServiceServicer:
 
     def PauseRollout(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRollout(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoRollout(self, request, context):
+        """Back to a kept release: vectors, weights and features together. Works after promotion too.
+        NOT_FOUND: no such release. FAILED_PRECONDITION: it is kept no longer, or nothing came before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportServing(self, request, context):
+        """What a ranker did since it started. Repeated every second or so; sums only grow while `start_time` stays.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -194,6 +259,16 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutResponse.SerializeToString,
             ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=headrace_dot_v1_dot_trainer__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_trainer__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'GetRolloutHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRolloutHistory,
+                    request_deserializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutHistoryRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_trainer__pb2.GetRolloutHistoryResponse.SerializeToString,
+            ),
             'PromoteRollout': grpc.unary_unary_rpc_method_handler(
                     servicer.PromoteRollout,
                     request_deserializer=headrace_dot_v1_dot_trainer__pb2.PromoteRolloutRequest.FromString,
@@ -208,6 +283,21 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.PauseRollout,
                     request_deserializer=headrace_dot_v1_dot_trainer__pb2.PauseRolloutRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_trainer__pb2.PauseRolloutResponse.SerializeToString,
+            ),
+            'ResumeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRollout,
+                    request_deserializer=headrace_dot_v1_dot_trainer__pb2.ResumeRolloutRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_trainer__pb2.ResumeRolloutResponse.SerializeToString,
+            ),
+            'UndoRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoRollout,
+                    request_deserializer=headrace_dot_v1_dot_trainer__pb2.UndoRolloutRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_trainer__pb2.UndoRolloutResponse.SerializeToString,
+            ),
+            'ReportServing': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportServing,
+                    request_deserializer=headrace_dot_v1_dot_trainer__pb2.ReportServingRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_trainer__pb2.ReportServingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -410,6 +500,60 @@ class TrainerService:
             _registered_method=True)
 
     @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.TrainerService/ListRollouts',
+            headrace_dot_v1_dot_trainer__pb2.ListRolloutsRequest.SerializeToString,
+            headrace_dot_v1_dot_trainer__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRolloutHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.TrainerService/GetRolloutHistory',
+            headrace_dot_v1_dot_trainer__pb2.GetRolloutHistoryRequest.SerializeToString,
+            headrace_dot_v1_dot_trainer__pb2.GetRolloutHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PromoteRollout(request,
             target,
             options=(),
@@ -480,6 +624,87 @@ class TrainerService:
             '/headrace.v1.TrainerService/PauseRollout',
             headrace_dot_v1_dot_trainer__pb2.PauseRolloutRequest.SerializeToString,
             headrace_dot_v1_dot_trainer__pb2.PauseRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.TrainerService/ResumeRollout',
+            headrace_dot_v1_dot_trainer__pb2.ResumeRolloutRequest.SerializeToString,
+            headrace_dot_v1_dot_trainer__pb2.ResumeRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.TrainerService/UndoRollout',
+            headrace_dot_v1_dot_trainer__pb2.UndoRolloutRequest.SerializeToString,
+            headrace_dot_v1_dot_trainer__pb2.UndoRolloutResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportServing(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.TrainerService/ReportServing',
+            headrace_dot_v1_dot_trainer__pb2.ReportServingRequest.SerializeToString,
+            headrace_dot_v1_dot_trainer__pb2.ReportServingResponse.FromString,
             options,
             channel_credentials,
             insecure,

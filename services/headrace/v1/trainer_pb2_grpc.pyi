@@ -44,11 +44,29 @@ class TrainerServiceStub:
     NOT_FOUND: no such release or part.
     """
     CreateRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateRolloutRequest, _trainer_pb2.CreateRolloutResponse]
-    """Rollouts by canary. UNIMPLEMENTED at present."""
+    """Begins a rollout of a release that is registered already; increments of the stable lineage begin theirs by
+    themselves. NOT_FOUND: no such release. FAILED_PRECONDITION: it serves already, or another lineage's rollout runs
+    and `supersede` is not set, or the ranker Deployments are in the midst of a rollout of code.
+    """
     GetRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetRolloutRequest, _trainer_pb2.GetRolloutResponse]
+    """NOT_FOUND: no such rollout."""
+    ListRollouts: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRolloutsRequest, _trainer_pb2.ListRolloutsResponse]
+    """Newest first."""
+    GetRolloutHistory: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetRolloutHistoryRequest, _trainer_pb2.GetRolloutHistoryResponse]
+    """Every transition with its evidence, oldest first: each decision can be made again from it."""
     PromoteRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PromoteRolloutRequest, _trainer_pb2.PromoteRolloutResponse]
+    """By hand, whatever the evidence says; the caller's reason is kept. All four answer with the rollout as it stands
+    then, and FAILED_PRECONDITION when its phase does not allow it.
+    """
     AbortRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.AbortRolloutRequest, _trainer_pb2.AbortRolloutResponse]
     PauseRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.PauseRolloutRequest, _trainer_pb2.PauseRolloutResponse]
+    ResumeRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ResumeRolloutRequest, _trainer_pb2.ResumeRolloutResponse]
+    UndoRollout: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.UndoRolloutRequest, _trainer_pb2.UndoRolloutResponse]
+    """Back to a kept release: vectors, weights and features together. Works after promotion too.
+    NOT_FOUND: no such release. FAILED_PRECONDITION: it is kept no longer, or nothing came before.
+    """
+    ReportServing: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ReportServingRequest, _trainer_pb2.ReportServingResponse]
+    """What a ranker did since it started. Repeated every second or so; sums only grow while `start_time` stays."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -66,11 +84,29 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     NOT_FOUND: no such release or part.
     """
     CreateRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateRolloutRequest, _trainer_pb2.CreateRolloutResponse]  # type: ignore[assignment]
-    """Rollouts by canary. UNIMPLEMENTED at present."""
+    """Begins a rollout of a release that is registered already; increments of the stable lineage begin theirs by
+    themselves. NOT_FOUND: no such release. FAILED_PRECONDITION: it serves already, or another lineage's rollout runs
+    and `supersede` is not set, or the ranker Deployments are in the midst of a rollout of code.
+    """
     GetRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetRolloutRequest, _trainer_pb2.GetRolloutResponse]  # type: ignore[assignment]
+    """NOT_FOUND: no such rollout."""
+    ListRollouts: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRolloutsRequest, _trainer_pb2.ListRolloutsResponse]  # type: ignore[assignment]
+    """Newest first."""
+    GetRolloutHistory: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetRolloutHistoryRequest, _trainer_pb2.GetRolloutHistoryResponse]  # type: ignore[assignment]
+    """Every transition with its evidence, oldest first: each decision can be made again from it."""
     PromoteRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PromoteRolloutRequest, _trainer_pb2.PromoteRolloutResponse]  # type: ignore[assignment]
+    """By hand, whatever the evidence says; the caller's reason is kept. All four answer with the rollout as it stands
+    then, and FAILED_PRECONDITION when its phase does not allow it.
+    """
     AbortRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.AbortRolloutRequest, _trainer_pb2.AbortRolloutResponse]  # type: ignore[assignment]
     PauseRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.PauseRolloutRequest, _trainer_pb2.PauseRolloutResponse]  # type: ignore[assignment]
+    ResumeRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ResumeRolloutRequest, _trainer_pb2.ResumeRolloutResponse]  # type: ignore[assignment]
+    UndoRollout: _aio.UnaryUnaryMultiCallable[_trainer_pb2.UndoRolloutRequest, _trainer_pb2.UndoRolloutResponse]  # type: ignore[assignment]
+    """Back to a kept release: vectors, weights and features together. Works after promotion too.
+    NOT_FOUND: no such release. FAILED_PRECONDITION: it is kept no longer, or nothing came before.
+    """
+    ReportServing: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ReportServingRequest, _trainer_pb2.ReportServingResponse]  # type: ignore[assignment]
+    """What a ranker did since it started. Repeated every second or so; sums only grow while `start_time` stays."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -121,21 +157,44 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CreateRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CreateRolloutResponse, _abc.Awaitable[_trainer_pb2.CreateRolloutResponse]]:
-        """Rollouts by canary. UNIMPLEMENTED at present."""
+        """Begins a rollout of a release that is registered already; increments of the stable lineage begin theirs by
+        themselves. NOT_FOUND: no such release. FAILED_PRECONDITION: it serves already, or another lineage's rollout runs
+        and `supersede` is not set, or the ranker Deployments are in the midst of a rollout of code.
+        """
 
     @_abc_1.abstractmethod
     def GetRollout(
         self,
         request: _trainer_pb2.GetRolloutRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_trainer_pb2.GetRolloutResponse, _abc.Awaitable[_trainer_pb2.GetRolloutResponse]]: ...
+    ) -> _typing.Union[_trainer_pb2.GetRolloutResponse, _abc.Awaitable[_trainer_pb2.GetRolloutResponse]]:
+        """NOT_FOUND: no such rollout."""
+
+    @_abc_1.abstractmethod
+    def ListRollouts(
+        self,
+        request: _trainer_pb2.ListRolloutsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ListRolloutsResponse, _abc.Awaitable[_trainer_pb2.ListRolloutsResponse]]:
+        """Newest first."""
+
+    @_abc_1.abstractmethod
+    def GetRolloutHistory(
+        self,
+        request: _trainer_pb2.GetRolloutHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.GetRolloutHistoryResponse, _abc.Awaitable[_trainer_pb2.GetRolloutHistoryResponse]]:
+        """Every transition with its evidence, oldest first: each decision can be made again from it."""
 
     @_abc_1.abstractmethod
     def PromoteRollout(
         self,
         request: _trainer_pb2.PromoteRolloutRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_trainer_pb2.PromoteRolloutResponse, _abc.Awaitable[_trainer_pb2.PromoteRolloutResponse]]: ...
+    ) -> _typing.Union[_trainer_pb2.PromoteRolloutResponse, _abc.Awaitable[_trainer_pb2.PromoteRolloutResponse]]:
+        """By hand, whatever the evidence says; the caller's reason is kept. All four answer with the rollout as it stands
+        then, and FAILED_PRECONDITION when its phase does not allow it.
+        """
 
     @_abc_1.abstractmethod
     def AbortRollout(
@@ -150,5 +209,30 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.PauseRolloutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.PauseRolloutResponse, _abc.Awaitable[_trainer_pb2.PauseRolloutResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ResumeRollout(
+        self,
+        request: _trainer_pb2.ResumeRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ResumeRolloutResponse, _abc.Awaitable[_trainer_pb2.ResumeRolloutResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UndoRollout(
+        self,
+        request: _trainer_pb2.UndoRolloutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.UndoRolloutResponse, _abc.Awaitable[_trainer_pb2.UndoRolloutResponse]]:
+        """Back to a kept release: vectors, weights and features together. Works after promotion too.
+        NOT_FOUND: no such release. FAILED_PRECONDITION: it is kept no longer, or nothing came before.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportServing(
+        self,
+        request: _trainer_pb2.ReportServingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ReportServingResponse, _abc.Awaitable[_trainer_pb2.ReportServingResponse]]:
+        """What a ranker did since it started. Repeated every second or so; sums only grow while `start_time` stays."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
