@@ -20,9 +20,9 @@ from headrace.index.devices import segment_maker
 from headrace.index.rows import NO_ORDINALS, Rows
 from headrace.index.searching import Query, found
 from headrace.index.segment import Segment
+from headrace.model.attribution import Tokens
 from headrace.model.items import Items
 from headrace.ranker import requests
-from headrace.ranker.answer import Tokens
 from headrace.ranker.answering import Answering
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feeds import ItemFeed, VectorFeed
@@ -102,7 +102,7 @@ async def _memory(
             releases,
             sources,
             _Inline(),
-            Tokens("parts"),
+            Tokens(b"parts"),
             None,
             settings,
             Turns(lambda: 0),

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
+from headrace.model.attribution import Tokens
 from headrace.model.items import Items
 from headrace.model.text.pretrained import Pretrained
 from headrace.ranker.admission import Admission
-from headrace.ranker.answer import Tokens
 from headrace.ranker.answering import Answering
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
@@ -36,6 +36,7 @@ from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Face, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
@@ -82,7 +83,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             releases,
             Sources(feature_store, index, settings),
             pool,
-            Tokens(settings.token_key),
+            Tokens(open_privacy(common).derived("attribution tokens")),
             impressions,
             settings,
             Turns(lambda: admission.calls),

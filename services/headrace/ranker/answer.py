@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import os
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,9 +10,6 @@ from numpy.typing import NDArray
 
 from headrace.model.candidates import SOURCE_NAMES
 from headrace.ranker.catalogue import Listing
-
-_TOKEN_VERSION = 1
-_TOKEN = struct.Struct("<BQ8s8s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,41 +36,6 @@ class Answer:
     delta_sequence: int
     next_page_token: str = ""
     total_size: int = 0
-
-
-class Tokens:
-    """Makes attribution tokens: release, time, a random id and a keyed hash of the person."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()[:64]
-
-    def new(self, release: str, user_key: str, time_us: int) -> str:
-        person = hashlib.blake2b(user_key.encode(), digest_size=8, key=self._key).digest()
-        data = _TOKEN.pack(_TOKEN_VERSION, time_us, os.urandom(8), person) + release.encode()
-        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-@dataclass(frozen=True, slots=True)
-class TokenFacts:
-    """What an attribution token says."""
-
-    release: str
-    time_us: int
-    answer_id: str
-    person: str
-
-
-def token_facts(token: str) -> TokenFacts:
-    """Reads a token again. ValueError when it is none of ours."""
-    try:
-        data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        version, time_us, answer_id, person = _TOKEN.unpack_from(data)
-        release = data[_TOKEN.size :].decode()
-    except (binascii.Error, struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"not an attribution token: {token!r}") from error
-    if version != _TOKEN_VERSION:
-        raise ValueError(f"attribution token of version {version}, this code reads {_TOKEN_VERSION}")
-    return TokenFacts(release, time_us, answer_id.hex(), person.hex())
 
 
 def source_names(sources: int) -> list[str]:

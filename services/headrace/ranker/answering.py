@@ -11,10 +11,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from headrace.model.attribution import Tokens
 from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.model.history import History, is_customer
 from headrace.model.items import Items
-from headrace.ranker.answer import Answer, RankedProduct, Tokens, reasons
+from headrace.ranker.answer import Answer, RankedProduct, reasons
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.filters import Filters
 from headrace.ranker.impressions import ImpressionLog, Shown
@@ -177,7 +178,7 @@ class Answering:
     def _note(self, draft: Draft, shown: Ranked) -> str:
         """Logs what is shown and returns its attribution token."""
         release = draft.served.release if draft.served else ""
-        token = self._tokens.new(release, draft.asker.user_key, draft.person.now_us)
+        token = self._tokens.new(release=release, user_key=draft.asker.user_key, time_us=draft.person.now_us)
         if self._impressions is not None and shown.is_scored and len(shown.candidates):
             self._impressions.note(
                 Shown(

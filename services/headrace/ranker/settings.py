@@ -52,4 +52,3 @@ class RankerSettings(ServingSettings):
     log_impressions: bool = Field(True, description="append what was shown to the event log")
     impression_interval_s: float = Field(0.2, gt=0, description="seconds between appends of impressions")
     impression_queue: int = Field(5_000, ge=1, description="impressions that may wait; more are dropped and counted")
-    token_key: str = Field("headrace", description="key of the hash that stands for a person in attribution tokens")

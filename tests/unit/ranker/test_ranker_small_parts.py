@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from headrace.ranker.admission import Admission
-from headrace.ranker.answer import Tokens, token_facts
 from headrace.ranker.breaker import Breaker
 from headrace.ranker.impressions import ImpressionLog, Shown
 from headrace.ranker.paging import page_offset, page_token
@@ -17,28 +16,6 @@ from headrace.ranker.stages import Stages
 from headrace.runtime.errors import OverloadedError, UnavailableError
 from headrace.runtime.eventlog import Record
 from headrace.v1 import common_pb2
-
-
-def test_a_token_says_release_and_time_and_hides_the_person():
-    token = Tokens("key").new("r-000042", "u:eve", 1_700_000_000_000_000)
-    facts = token_facts(token)
-    assert (facts.release, facts.time_us) == ("r-000042", 1_700_000_000_000_000)
-    assert "eve" not in token
-    assert token.replace("-", "").replace("_", "").isalnum()
-
-
-def test_tokens_of_one_person_share_the_hash_and_nothing_else():
-    tokens = Tokens("key")
-    first, second = (token_facts(tokens.new("r", "u:eve", 1)) for _ in range(2))
-    assert first.person == second.person
-    assert first.answer_id != second.answer_id
-    assert token_facts(Tokens("other").new("r", "u:eve", 1)).person != first.person
-
-
-@pytest.mark.parametrize("token", ["", "x", "!!!", "A" * 40])
-def test_a_foreign_token_is_refused(token):
-    with pytest.raises(ValueError, match="token"):
-        token_facts(token)
 
 
 def test_a_page_token_belongs_to_its_search():
