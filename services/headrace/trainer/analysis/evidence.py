@@ -1,4 +1,4 @@
-"""All that a verdict is made from: sums and counts that are kept as JSON and give the same verdict again, bit for bit."""
+"""All that a verdict is made from: sums and counts that, kept as JSON, give the same verdict again, bit for bit."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ class Metric:
 
     `per`: "visit" (`visit_s` from the first list shown, which opens a visit) or "person". An event of one of
     `event_types` counts when it comes within `window_s` of a list of that visit that showed the product.
-    `event_types` empty: visits are what is counted. `cap`: no visit counts more (decided before the data is seen, so that
-    one robot does not decide a rollout). `share`: of the rollout's alpha.
+    `event_types` empty: visits are what is counted. `cap`: no unit counts more (decided before
+    the data is seen, so that one robot does not decide a rollout). `share`: of the rollout's alpha.
 
-    `tightest_at`: the bounds are tightest when the exposure of the smaller arm has come to about so much times the
-    relative variance of a unit; far from it they are a little wider, never wrong.
+    `tightest_at`: harm is shown soonest where the exposure of the smaller arm, times the relative variance of a unit,
+    has come to about so much; far from it bounds are a little wider, never wrong.
     """
 
     name: str
@@ -33,7 +33,7 @@ METRICS = (
     Metric(CLICKS, ("detail-page-view",), share=0.7),
     Metric("carts_per_visit", ("add-to-cart",), share=0.1),
     Metric("purchases_per_visit", ("purchase-complete",), share=0.1),
-    Metric("visits_per_person", (), share=0.1, per="person", cap=1.0),
+    Metric("visits_per_person", (), share=0.1, per="person", cap=50.0),
 )
 
 
@@ -71,6 +71,8 @@ class CanaryPolicy:
     margins: tuple[float, ...] = (0.5, 0.2, 0.05)
     # chance of ever passing a release that is worse by the margin
     alpha_pass: float = 0.05
+    # as Metric.tightest_at, of the bound that passes: small margins take long
+    pass_tightest_at: float = 7_000.0
     # nothing is judged before: the bounds are asymptotic
     least_people: int = 100
     least_outcomes: float = 20.0
