@@ -15,7 +15,7 @@ from headrace.trainer.analysis.policy import CanaryPolicy, Metric
 from headrace.trainer.analysis.variance_reduction import person_covariates, visit_covariates
 
 # people are known for so long before a rollout
-DAYS_BEFORE = 7
+DAYS_BEFORE = 14
 
 _UPPER = np.triu_indices(4)
 
@@ -56,7 +56,13 @@ class Step:
     """A step of a rollout from an hour on: the sums of both arms at every hour that follows."""
 
     def __init__(
-        self, world: World, canary: Outcomes, begin_hour: int, steps_bp: tuple[int, ...], step: int, policy: CanaryPolicy
+        self,
+        world: World,
+        canary: Outcomes,
+        begin_hour: int,
+        steps_bp: tuple[int, ...],
+        step: int,
+        policy: CanaryPolicy,
     ) -> None:
         self._steps_bp, self._step, self._begin = steps_bp, step, begin_hour
         visits = world.visits
@@ -73,7 +79,7 @@ class Step:
         before = np.bincount(visits.person[earlier], minlength=world.people).astype(np.float64)
         for metric in policy.metrics:
             outcome = np.minimum(_merged(metric, world.stable, canary, chosen), metric.cap)
-            past = np.bincount(visits.person[earlier], outcome[earlier], minlength=world.people)
+            past = np.bincount(visits.person[earlier], outcome[earlier], minlength=world.people).astype(np.float64)
             known = person_covariates(before) if metric.per == "person" else visit_covariates(past, before)
             arms = [
                 HourlySums(metric, self._person[rows], look[rows], outcome[since][rows], known, hours)
@@ -81,9 +87,7 @@ class Step:
             ]
             self.metrics.append((metric, arms))
         self._seen = [self._people(arm, hours) for arm in (False, True)]
-        self._answers = [
-            np.cumsum(np.bincount(look[chosen[since] == arm], minlength=hours)) for arm in (False, True)
-        ]
+        self._answers = [np.cumsum(np.bincount(look[chosen[since] == arm], minlength=hours)) for arm in (False, True)]
 
     def evidence(self, hours: int, alpha: float) -> CanaryEvidence:
         """What is known so many hours after the step began."""
@@ -96,7 +100,7 @@ class Step:
 
     def _people(self, is_canary: bool, hours: int) -> Ints:
         rows = self._is_canary[self._person] == is_canary
-        person, first = np.unique(self._person[rows], return_index=True)
+        _, first = np.unique(self._person[rows], return_index=True)
         look = np.ceil(self._hour[rows][first]).astype(np.int64) - self._begin
         return np.asarray(np.cumsum(np.bincount(look, minlength=hours)))
 
@@ -104,9 +108,7 @@ class Step:
 class HourlySums:
     """The moments of one arm and metric at every hour: the same as `moments` of all people then, at once."""
 
-    def __init__(
-        self, metric: Metric, person: Ints, look: Ints, outcome: Floats, known: Floats, hours: int
-    ) -> None:
+    def __init__(self, metric: Metric, person: Ints, look: Ints, outcome: Floats, known: Floats, hours: int) -> None:
         order = np.lexsort((np.arange(len(person)), person))
         person, look, outcome = person[order], look[order], outcome[order]
         starts = np.flatnonzero(np.r_[True, person[1:] != person[:-1]][: len(person)])
@@ -149,7 +151,7 @@ def _merged(metric: Metric, stable: Outcomes, canary: Outcomes, chosen: NDArray[
     if not metric.event_types:
         return np.ones(len(chosen))
     name = {"clicks_per_visit": "clicks", "carts_per_visit": "carts", "purchases_per_visit": "purchases"}[metric.name]
-    return np.where(chosen, getattr(canary, name), getattr(stable, name)).astype(np.float64)
+    return np.asarray(np.where(chosen, getattr(canary, name), getattr(stable, name)), dtype=np.float64)
 
 
 def _replaced(values: Ints, rows: Ints, by: Ints) -> Ints:

@@ -23,8 +23,8 @@ POPULATION, PRODUCTS = 20_000, 600
 CANDIDATES, SHOWN = 16, 8
 # the error of the release that serves, beside tastes that differ by about 1.3
 STABLE_ERROR = 1.0
-# of intents: some come to buy and some to pass the time
-_INTENT = 1.0
+# some people open much and some little; and of one person's visits some are to buy and some to pass the time
+_EAGERNESS, _INTENT = 0.7, 0.7
 _AFTER_LUNCH = 0.35
 _SIGHT = (1.0 / (1.0 + 0.25 * np.arange(SHOWN))).astype(np.float32)
 
@@ -60,6 +60,7 @@ class Shop:
     def __init__(self, rng: np.random.Generator, active: int, population: int = POPULATION) -> None:
         self.people: People = make_people(rng, population, 1.0)
         self._catalogue: Catalogue = make_catalogue(rng, PRODUCTS, 1)
+        self._eagerness = rng.normal(0.0, _EAGERNESS, population)
         self.visits_a_day = _rates(self.people.visits_a_day, active)
         appeal = np.sqrt(self._catalogue.appeal)
         self._cumulative = np.concatenate([[0.0], np.cumsum(appeal)])
@@ -73,7 +74,7 @@ class Shop:
         hour = 24.0 * (first_day + day) + clock.clip(0.5, 22.5)
         order = np.argsort(hour, kind="stable")
         person, hour = person[order], hour[order]
-        intent = rng.normal(0.0, _INTENT, size).astype(np.float32)
+        intent = (self._eagerness[person] + rng.normal(0.0, _INTENT, size)).astype(np.float32)
         return Visits(person, hour, self._liking(rng, person), intent)
 
     def _liking(self, rng: np.random.Generator, person: Ints) -> Singles:
@@ -107,7 +108,7 @@ def respond(rng: np.random.Generator, visits: Visits, error: float) -> Outcomes:
 
 def click_chance(liking: Singles, intent: Singles) -> Singles:
     """Of products in shown order, given what their persons think of them."""
-    return _SIGHT / (1.0 + np.exp(2.2 - 1.1 * liking - intent[:, None]))
+    return np.asarray(_SIGHT / (1.0 + np.exp(2.2 - 1.1 * liking - intent[:, None])))
 
 
 def errors_for(changes: tuple[float, ...], seed: int, visits: int = 400_000) -> dict[float, float]:

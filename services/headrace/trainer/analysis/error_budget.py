@@ -26,9 +26,9 @@ class ErrorBudget:
     def allotted(self, day: int, purse: str, policy: BudgetPolicy) -> tuple[float, ErrorBudget]:
         """The α of one more test that begins on `day`, and the budget after it. A clock set back refunds nothing.
 
-        >>> alpha, budget = ErrorBudget().allotted(20_000, CANARY, BudgetPolicy(canary_alpha=0.05, canary_part=0.8))
+        >>> alpha, budget = ErrorBudget().allotted(20_000, CANARY, BudgetPolicy(canary_alpha=0.05, canary_part=0.5))
         >>> round(alpha, 6), round(budget.allotted(20_000, CANARY, BudgetPolicy())[0], 6)
-        (0.04, 0.008)
+        (0.025, 0.0125)
         """
         today = self if day <= self.day else ErrorBudget(day)
         if purse == CANARY:

@@ -67,18 +67,28 @@ def _stopping(evidence: ShadowEvidence, policy: ShadowPolicy) -> Iterator[str]:
     live, logged = evidence.live, evidence.logged
     if live.not_finite or (logged is not None and logged.not_finite):
         yield f"{live.not_finite + (logged.not_finite if logged else 0)} scores are not finite"
-    if live.pairs < policy.least_pairs:
-        return
+    if logged is not None and logged.people >= policy.least_people:
+        yield from _agreement(logged, policy.increment_agreement if evidence.is_increment else policy.lineage_agreement)
+    if logged is not None and logged.lists >= policy.calibration_lists:
+        yield from _calibration(logged, policy)
+    if live.pairs >= policy.least_pairs:
+        yield from _live(live, evidence.is_increment, policy)
+
+
+def _agreement(logged: LoggedEvidence, least: float) -> Iterator[str]:
+    if logged.rank_agreement < least:
+        yield f"rank_agreement within shown lists is {logged.rank_agreement:.3f}, below {least}"
+
+
+def _live(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[str]:
     if live.failures > policy.failures * live.pairs:
         yield f"{live.failures} of {live.pairs} requests failed"
-    for name, mean, least in _order(live, evidence.is_increment, policy):
+    for name, mean, least in _order(live, is_increment, policy):
         if mean < least:
             yield f"{name} is {mean:.3f}, below {least}"
     mean_ms, baseline_ms = live.sum_ms / live.pairs, live.sum_baseline_ms / live.pairs
     if mean_ms > policy.latency_factor * baseline_ms and mean_ms - baseline_ms > policy.latency_slack_ms:
         yield f"scoring takes {mean_ms:.1f} ms, the baseline {baseline_ms:.1f}"
-    if logged is not None and logged.lists >= policy.calibration_lists:
-        yield from _calibration(logged, policy)
 
 
 def _order(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[tuple[str, float, float]]:

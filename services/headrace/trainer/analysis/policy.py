@@ -24,7 +24,7 @@ class Metric:
     per: str = "visit"
     cap: float = 20.0
     window_s: float = 1_800.0
-    tightest_at: float = 300.0
+    tightest_at: float = 1_000.0
 
 
 CLICKS = "clicks_per_visit"
@@ -96,6 +96,9 @@ class ShadowPolicy:
     increment_rank_correlation: float = 0.5
     lineage_overlap_at_20: float = 0.1
     lineage_rank_correlation: float = 0.1
+    # within lists that were shown, where what the baseline thought little of is missing
+    increment_agreement: float = 0.3
+    lineage_agreement: float = 0.1
     # relative to the baseline: a loss that is surely higher by more than this is harm
     loss_tolerance: float = 0.01
     # share of states whose next item the candidate no longer finds, beyond those that it finds anew
@@ -115,6 +118,6 @@ class BudgetPolicy:
     """
 
     canary_alpha: float = 0.05
-    canary_part: float = 0.8
+    canary_part: float = 0.5
     increment_alpha: float = 0.05
     increment_part: float = 1.0 / 144.0
