@@ -41,7 +41,6 @@ class People:
         """Adds a visit that is over to what was before (arm −1) or to the arm that the person is in."""
         row = self._row(person)
         if row < 0:
-            self.passed_over += 1
             return
         self._last_us[row] = max(self._last_us[row], time_us)
         if arm < 0:
@@ -104,6 +103,7 @@ class People:
         if len(self) >= self._limit:
             self._make_room()
         if len(self) >= self._limit:
+            self.passed_over += 1
             return -1
         if len(self) == len(self._arm):
             self._grow(2 * len(self))
