@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from headrace.trainer.analysis.evidence import (
     LoggedEvidence,
     PairedMean,
     ShadowEvidence,
-    ShadowVerdict,
     Value,
 )
 from headrace.trainer.analysis.gate_one import GO_ON, STOP, shadow_verdict
@@ -50,26 +50,37 @@ class Logged:
         return cls(visits.person, np.take_along_axis(found, best, axis=1), rng.random(chance.shape) < chance)
 
 
-def shuffled_verdict(seed: int, active: int, is_increment: bool, sees: str) -> tuple[ShadowVerdict, int]:
-    """What becomes of a release whose scores are shuffled over its candidates, and after how many live requests.
+@dataclass(frozen=True)
+class Shuffled:
+    """What became of a release whose scores are shuffled over its candidates, and after how many live requests."""
 
-    `sees`: "both" kinds of evidence, "live" or "logged" alone. It is looked at as requests come in.
-    """
+    is_increment: bool
+    sees: str
+    is_stopped: bool
+    requests: int
+
+
+def shuffled(seed: int, active: int) -> list[Shuffled]:
+    """An increment and another lineage; with both kinds of evidence, live requests alone and logged lists alone."""
     rng = np.random.default_rng(seed)
     logged = Logged.of(rng, Shop(rng, active))
     base = rng.normal(0.0, 1.6, (_REQUESTS, _CANDIDATES)).astype(np.float32)
     live, known = (rng.permuted(values, axis=1) for values in (base, logged.scores))
-    for requests in range(20, _REQUESTS + 1, 20):
-        pairs = _live(base[:requests], live[:requests]) if sees != "logged" else LiveShadow()
-        rows = slice(0, requests * 2)
-        agreement = float(_spearman(logged.scores[rows], known[rows]).mean())
-        losses = _logged(_losses(logged.scores, logged.clicked)[rows], _losses(known, logged.clicked)[rows], agreement)
-        paired = losses if sees != "live" else None
-        evidence = ShadowEvidence("r-000002", is_increment, 30.0 * requests, _ALPHA_EACH, pairs, paired)
-        verdict = shadow_verdict(evidence, ShadowPolicy())
-        if verdict.decision != GO_ON:
-            break
-    return verdict, requests
+    usual, losses = _losses(logged.scores, logged.clicked), _losses(known, logged.clicked)
+    agreement = _spearman(logged.scores, known)
+    found = []
+    for is_increment, sees in product((True, False), ("both", "live", "logged")):
+        # it is looked at as requests come in
+        for requests in range(20, _REQUESTS + 1, 20):
+            pairs = _live(base[:requests], live[:requests]) if sees != "logged" else LiveShadow()
+            rows = slice(0, requests)
+            paired = _logged(usual[rows], losses[rows], float(agreement[rows].mean())) if sees != "live" else None
+            evidence = ShadowEvidence("r-000002", is_increment, 30.0 * requests, _ALPHA_EACH, pairs, paired)
+            decision = shadow_verdict(evidence, ShadowPolicy()).decision
+            if decision != GO_ON:
+                break
+        found.append(Shuffled(is_increment, sees, decision == STOP, requests))
+    return found
 
 
 def false_stops(seed: int, active: int, days: int) -> list[int]:
@@ -82,14 +93,15 @@ def false_stops(seed: int, active: int, days: int) -> list[int]:
     budget, policy, stops = ErrorBudget(), BudgetPolicy(), []
     for day in range(days):
         # other people at each release, and another small step each time
-        rows = rng.integers(0, len(usual), (RELEASES_A_DAY, 2 * _REQUESTS))
+        rows = rng.integers(0, len(usual), (RELEASES_A_DAY, _REQUESTS))
         step = np.float32(_STEP) * rng.standard_normal((*rows.shape, SHOWN), dtype=np.float32)
         losses = _losses(logged.scores[rows] + step, logged.clicked[rows])
-        agreements = _spearman(logged.scores[rows], logged.scores[rows] + step).mean(axis=1)
+        # the same for all, within a hundredth
+        agreement = float(_spearman(logged.scores[rows[0]], logged.scores[rows[0]] + step[0]).mean())
         stopped = 0
         for release in range(RELEASES_A_DAY):
             alpha, budget = budget.allotted(20_000 + day, INCREMENT, policy)
-            paired = _logged(usual[rows[release]], losses[release], float(agreements[release]))
+            paired = _logged(usual[rows[release]], losses[release], agreement)
             evidence = ShadowEvidence(f"r-{release:06d}", True, 300.0, alpha, live, paired)
             stopped += shadow_verdict(evidence, ShadowPolicy()).decision == STOP
         stops.append(stopped)
@@ -122,7 +134,8 @@ def _spearman(base: Singles, candidate: Singles) -> Floats:
 def _losses(values: Singles, clicked: NDArray[np.bool_]) -> Floats:
     # a list's mean log loss of a click head that reads the scores
     logit = np.float32(0.7) * values - np.float32(1.8) - np.log1p(np.float32(0.25) * np.arange(SHOWN, dtype=np.float32))
-    return np.asarray(np.where(clicked, np.logaddexp(0.0, -logit), np.logaddexp(0.0, logit)).mean(axis=-1), np.float64)
+    signed = np.where(clicked, -logit, logit)
+    return np.asarray((np.maximum(signed, 0.0) + np.log1p(np.exp(-np.abs(signed)))).mean(axis=-1), np.float64)
 
 
 def _logged(baseline: Floats, candidate: Floats, agreement: float) -> LoggedEvidence:

@@ -30,7 +30,7 @@ class Exploration:
 
 
 # the same lists, far more of them
-_TRUTH = 5
+_TRUTH = 3
 
 _PLACES = np.arange(SHOWN)
 _SIGHT = 1.0 / (1.0 + 0.25 * _PLACES)
@@ -103,15 +103,20 @@ def click_model(values: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(1.8 - 0.7 * values)))
 
 
-def one_run(
-    seed: int, error: float, active: int, days: int, exploration: Exploration
-) -> dict[str, tuple[float, Estimate]]:
-    """By method, the truth and the estimate in a world of its own."""
+Found = dict[str, tuple[float, Estimate]]
+
+
+def one_run(seed: int, errors: Sequence[float], active: int, days: int, exploration: Exploration) -> list[Found]:
+    """By candidate and method, the truth and the estimate in a world of its own."""
     rng = np.random.default_rng(seed)
     shop = Shop(rng, active)
-    true_value = truth(lists_of(rng, shop.visits(rng, 0, _TRUTH * days), error))
-    found = estimates(rng, lists_of(rng, shop.visits(rng, 0, days), error), exploration)
-    return {method: (true_value, one) for method, one in found.items()}
+    many, few = shop.visits(rng, 0, _TRUTH * days), shop.visits(rng, 0, days)
+    found = []
+    for error in errors:
+        true_value = truth(lists_of(rng, many, error))
+        said = estimates(rng, lists_of(rng, few, error), exploration)
+        found.append({method: (true_value, one) for method, one in said.items()})
+    return found
 
 
 def coverage(method: str, candidate: str, rows: Sequence[tuple[float, Estimate]]) -> dict[str, object]:

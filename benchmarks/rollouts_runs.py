@@ -27,18 +27,18 @@ class Held:
     path: list[tuple[float, float, float, float]]
 
 
-def held(seed: int, active: int, days: int, share_bp: int, errors: dict[float, float], traced: bool) -> list[Held]:
-    """The same people with canaries of each change, a look every hour over the whole horizon."""
+def held(
+    seed: int, active: int, days: int, share_bp: int, errors: dict[float, float], traced: bool
+) -> tuple[list[Held], dict[str, bool]]:
+    """The same people with canaries of each change, a look every hour over the whole horizon; and which of the usual
+    tests would have cried wolf where nothing changed.
+    """
     world = World.of(seed, days, active, STABLE_ERROR)
     found = []
     for change, error in errors.items():
         step = Step(world, world.canary(seed, error, share_bp), 0, (share_bp,), 0, POLICY)
         found.append(_held(change, step, 24 * days, traced))
-    return found
-
-
-def naive(seed: int, active: int, days: int, share_bp: int) -> dict[str, bool]:
-    return false_alarms(World.of(seed, days, active, STABLE_ERROR), share_bp, 24 * days)
+    return found, false_alarms(world, share_bp, 24 * days)
 
 
 @dataclass(frozen=True)
@@ -55,29 +55,36 @@ class Ramped:
     explained: float
 
 
-def ramped(seed: int, active: int, days: int, steps_bp: tuple[int, ...], change: float, error: float) -> Ramped:
-    """A rollout as the controller would run it: a look every hour, the next step when one is passed."""
+def ramped(seed: int, active: int, days: int, steps_bp: tuple[int, ...], errors: dict[float, float]) -> list[Ramped]:
+    """Rollouts of each change as the controller would run them, on the same people."""
     world = World.of(seed, days, active, STABLE_ERROR)
+    return [_ramped(world, seed, days, steps_bp, change, error) for change, error in errors.items()]
+
+
+def _ramped(world: World, seed: int, days: int, steps_bp: tuple[int, ...], change: float, error: float) -> Ramped:
     canary = world.canary(seed, error, steps_bp[-1])
     begin, ends = 0, []
     for number in range(len(steps_bp)):
         step = Step(world, canary, begin, steps_bp, number, POLICY)
-        decision, evidence = "", None
-        for evidence in looks(step, ALPHA, 24 * days - begin):
-            decision = canary_verdict(evidence, POLICY).decision
-            if decision in (ADVANCE, PROMOTE, ROLL_BACK):
-                break
-            decision = ""
-        begin += int(evidence.hours) if evidence else 0
+        decision, evidence = _ended(step, 24 * days - begin)
+        begin += int(evidence.hours)
         ends.append(float(begin))
         if decision != ADVANCE:
             break
-    found = primary(evidence) if evidence else None
-    if found is None or number < len(steps_bp) - 1:
+    found = primary(evidence) if number == len(steps_bp) - 1 else None
+    if found is None:
         return Ramped(change, decision, float(begin), ends, 0.0, 0.0, 0.0)
-    return Ramped(
-        change, decision, float(begin), ends, found.exposure, found.variance / found.exposure, found.explained
-    )
+    unit = found.variance / found.exposure
+    return Ramped(change, decision, float(begin), ends, found.exposure, unit, found.explained)
+
+
+def _ended(step: Step, hours: int) -> tuple[str, CanaryEvidence]:
+    """How a step ends, with the evidence of that look; "" at the horizon."""
+    for evidence in looks(step, ALPHA, hours):
+        decision = canary_verdict(evidence, POLICY).decision
+        if decision in (ADVANCE, PROMOTE, ROLL_BACK):
+            return decision, evidence
+    return "", evidence
 
 
 def primary(evidence: CanaryEvidence) -> Contrast | None:

@@ -58,7 +58,7 @@ def shadow() -> ShadowEvidence:
 
 
 def _arm(rng: np.random.Generator, people: int, rate: float) -> Moments:
-    visits = 1.0 + rng.poisson(1.0, people)
+    visits = (1 + rng.poisson(1.0, people)).astype(np.float64)
     past = rng.poisson(1.0, people).astype(np.float64)
     outcomes = rng.poisson(rate * visits).astype(np.float64)
     return moments(outcomes, visits, visit_covariates(past, past))
