@@ -55,7 +55,7 @@ class AnyNumbers(sa.types.TypeDecorator[Any]):
         return json.dumps(value) if dialect.name == "postgresql" else value
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
-        return json.loads(value) if dialect.name == "postgresql" else value
+        return json.loads(value) if isinstance(value, str) and dialect.name == "postgresql" else value
 
 
 def open_engine(url: str, variable: str = "the database's URL") -> sa.Engine:
