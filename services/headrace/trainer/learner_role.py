@@ -58,7 +58,7 @@ async def learner_role(
     served = ServedLineage(registry)
     served.look()
     publisher.on_new_space, publisher.serving = learning.want_release, lambda: served.name
-    learning.is_filled = publisher.has_filled
+    learning.is_filled, learning.serving = publisher.has_filled, publisher.serving
     keeper = SpaceKeeper(index, delta_log, releases, served, settings.keep_spaces)
     background.start(learning.run(), "learn")
     background.start(learning.follow_rows(training_rows(feature_store)), "learn rows")

@@ -87,6 +87,7 @@ class LearningLoop:
         self._settings = settings
         self._log = event_log
         self._patience = Outage("event log", "learn")
+        self._registry = Outage("registry", "publish")
         self._lineage = lineage
         self._delta_log = delta_log
         self._releases = releases
@@ -110,6 +111,8 @@ class LearningLoop:
         self._wanted_rotation = ""
         # told that a release is registered
         self.on_release: Callable[[], None] = lambda: None
+        # the lineage that serves; empty before any does
+        self.serving: Callable[[], str] = lambda: ""
         # whether the index holds all of a space; a release that names a new one waits for that
         self.is_filled: Callable[[str], bool] = lambda _: True
         self.learn_lag_ms = RecentQuantiles()
@@ -149,7 +152,7 @@ class LearningLoop:
 
     async def _recover(self) -> None:
         begun = time.monotonic()
-        self.newest = await self._work(lambda: self._releases.newest_of(self._settings.lineage))
+        self.newest = await self._newest()
         entries = await self._work(self._lineage.load)
         different = [entry.number for entry in entries if not await self._relearn(entry)]
         appended = await self._work(self._lineage.settle)
@@ -160,6 +163,12 @@ class LearningLoop:
         await self._confirm()
         if await asyncio.to_thread(lambda: self._delta_log.is_of_other_form):
             await self._rotate(OTHER_FORM)
+
+    async def _newest(self) -> Release | None:
+        async def found() -> tuple[Release | None]:
+            return (await self._work(lambda: self._releases.newest_of(self._settings.lineage)),)
+
+        return (await self._registry.insist(found))[0]
 
     async def _relearn(self, entry: Entry) -> bool:
         records = await self._patience.insist(lambda: read_slice(self._log, entry.after, entry.until))
@@ -286,8 +295,11 @@ class LearningLoop:
 
     def _is_release_due(self, newest: Release | None, space: str) -> bool:
         standing = self._lineage.standing
-        if not standing.slices or newest is None:
-            return standing.slices > 0
+        if not standing.slices:
+            return False
+        if newest is None:
+            # the very first release serves at once; that of another lineage is compared, and needs its vectors for it
+            return self.serving() in ("", self._settings.lineage) or self.is_filled(space)
         if newest.space != space:
             # nobody can use its vectors before there is a release for it, and no release before they are there
             return self.is_filled(space)
@@ -298,15 +310,19 @@ class LearningLoop:
         await self._work(self._lineage.send_drifted)
         self._on_deltas()
         try:
-            self.newest = await self._work(self._write_release)
+            written = await self._registry.attempt(lambda: self._work(self._write_release))
         except ModelError as error:
             log.error("release_refused", extra={"reason": str(error)})
             # so that it is not tried at every slice
             self._compared.begin_again()
             return
+        if written is None:
+            # learning goes on while the registry is away; a release follows when the next one is due
+            return
+        self.newest = written
         self.on_release()
-        log.info("published", extra={"release": self.newest.name, "offset": self.newest.log_offset})
-        self._record(self.newest.metrics)
+        log.info("published", extra={"release": written.name, "offset": written.log_offset})
+        self._record(written.metrics)
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         if quality := self._lineage.standing.quality:

@@ -14,6 +14,7 @@ from headrace.model.serving_model import ServingModel, parts_of
 from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.atomic import sha256
 from headrace.runtime.clock import now_us
+from headrace.runtime.database import answering
 from headrace.trainer.learner import Learner
 from headrace.trainer.own_releases import OwnReleases
 from headrace.trainer.ranker_learner import RankerLearner
@@ -42,8 +43,12 @@ class Releases:
         self._own_releases = own_releases
 
     def publish(self, parts: Mapping[str, bytes], watermark: Watermark, metrics: Mapping[str, float]) -> Release:
-        """A new release, registered; its parts are durable before anybody hears of it."""
-        parent, number = self._registry.newest_of(watermark.lineage), self._registry.reserve_number()
+        """A new release, registered; its parts are durable before anybody hears of it.
+
+        UnavailableError: the registry is away, and nobody hears of it.
+        """
+        with answering("registry"):
+            parent, number = self._registry.newest_of(watermark.lineage), self._registry.reserve_number()
         name = name_of(number)
         if self._own_releases is not None:
             self._own_releases.add(name)
@@ -67,20 +72,25 @@ class Releases:
         manifest = manifest_of(release)
         self._store.write(_path(name, "manifest.json"), manifest)
         release = replace(release, checksum=sha256(manifest))
-        self._registry.add(release)
-        for gone in self._registry.forget_beyond(self._keep, release.lineage):
+        with answering("registry"):
+            self._registry.add(release)
+            forgotten = self._registry.forget_beyond(self._keep, release.lineage)
+        for gone in forgotten:
             self._store.delete(f"releases/{gone}")
         return release
 
     def newest_of(self, lineage: str) -> Release | None:
-        """The newest release of a lineage, whoever is served by it."""
-        return self._registry.newest_of(lineage)
+        """The newest release of a lineage, whoever is served by it. UnavailableError: the registry is away."""
+        with answering("registry"):
+            return self._registry.newest_of(lineage)
 
     def forget_spaces(self, spaces: Collection[str]) -> set[str]:
         """Drops the releases that name one of `spaces`, but what is needed; the spaces that are named still."""
-        for gone in self._registry.forget_spaces(spaces):
+        with answering("registry"):
+            forgotten, named = self._registry.forget_spaces(spaces), self._registry.spaces()
+        for gone in forgotten:
             self._store.delete(f"releases/{gone}")
-        return self._registry.spaces()
+        return named
 
     def parts(self, release: Release) -> dict[str, bytes]:
         """The bytes of all parts by name. NotFoundError; CorruptDataError when they are not what was published."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from headrace.runtime.database import answering
 from headrace.trainer.registry import Registry
 
 
@@ -24,8 +25,9 @@ class ServedLineage:
         return self._spaces
 
     def look(self) -> None:
-        """Looks at the plan as it is now."""
-        plan = self._registry.plan()
+        """Looks at the plan as it is now. UnavailableError: the registry is away; the last look stands."""
+        with answering("registry"):
+            plan = self._registry.plan()
         self._name = plan.stable.lineage if plan.stable is not None else ""
         named = (plan.stable, plan.canary, plan.shadow)
         self._spaces = frozenset(release.space for release in named if release is not None)

@@ -7,6 +7,7 @@ import logging
 
 import grpc
 
+from headrace.runtime.outage import Outage
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.publisher import IndexChannels
 from headrace.trainer.releases import Releases
@@ -39,8 +40,9 @@ class SpaceKeeper:
 
     async def run(self) -> None:
         """Looks for ever."""
+        patience = Outage("registry", "free spaces")
         while True:
-            for space in await asyncio.to_thread(self._unnamed):
+            for space in await patience.attempt(lambda: asyncio.to_thread(self._unnamed)) or ():
                 await self._drop(space)
             await asyncio.sleep(_LOOK_S)
 
