@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.artifacts import ArtifactStore
@@ -208,3 +209,31 @@ async def test_vectors_of_a_space_are_had_from_every_shard(suite, tmp_path: Path
     assert vectors.ordinals_N.tolist() == list(range(20))
     assert np.isfinite(vectors.vectors_ND).all()
     assert vectors.vectors_ND.any(axis=1).all()
+
+
+async def test_learning_goes_on_while_the_registry_is_away(
+    suite, tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await suite.write([*suite.products(), *suite.visits(20)])
+    async with suite.index() as server, _learning(suite, tmp_path, "main", registry, server.address) as learning:
+        await _is_published(suite, learning)
+        before = learning.loop.newest
+
+        def away(*_: object) -> int:
+            raise OperationalError("SELECT 1", {}, ConnectionError("it does not answer"))
+
+        with monkeypatch.context() as outage:
+            for name in ("reserve_number", "plan", "newest_of"):
+                outage.setattr(registry, name, away)
+            await suite.write(suite.visits(5))
+            log = open_event_log(suite.common)
+            end, _ = await log.end()
+            await log.close()
+
+            async def is_learned() -> bool:
+                return learning.lineage.standing.offset == end
+
+            await suite.until(is_learned)
+            assert learning.loop.newest == before
+        await _is_published(suite, learning)
+        assert learning.loop.newest.parent == before.name
