@@ -25,6 +25,7 @@ from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
 from headrace.ranker.peers import TrainerPeer
+from headrace.ranker.plan import HeldPlan
 from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
@@ -61,11 +62,14 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         catalogue = Catalogue(Items())
         lexical = LexicalIndex(settings.lexical_commit_s)
         stack.callback(lexical.close)
+        held = HeldPlan()
         releases = Releases(
             trainer,
             partial(_vector_feed, index, settings),
             catalogue,
             loader,
+            held,
+            track=settings.track,
             retry_s=settings.retry_s,
             vectors_wait_s=settings.vectors_wait_s,
             find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,

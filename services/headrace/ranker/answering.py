@@ -17,6 +17,7 @@ from headrace.model.history import History, is_customer
 from headrace.model.items import Items
 from headrace.ranker.answer import Answer, RankedProduct, reasons
 from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.exposure import OUTSIDE, Exposure
 from headrace.ranker.filters import Filters
 from headrace.ranker.impressions import ImpressionLog, Shown
 from headrace.ranker.ranking import Ranked
@@ -36,6 +37,7 @@ class Asker:
 
     user_key: str
     min_offset: int = 0
+    exposure: Exposure = OUTSIDE
 
 
 @dataclass
@@ -157,14 +159,14 @@ class Answering:
         why: list[Sequence[str]] = [()] * len(shown.candidates)
         if draft.explain:
             why = await self._reasons(draft, ranked, page)
-        token = self._note(draft, shown)
+        token, note = self._note(draft, shown)
         listings = [self.catalogue.listing(ordinal) for ordinal in shown.candidates.ordinals.tolist()]
         products = [
             RankedProduct(listing.id, score, because, listing)
             for listing, score, because in zip(listings, shown.scores.tolist(), why, strict=True)
             if listing is not None
         ]
-        return self.answer(draft, products, token)
+        return self.answer(draft, products, token, note)
 
     async def _reasons(self, draft: Draft, ranked: Ranked, page: slice) -> list[Sequence[str]]:
         shown = ranked.candidates.sources[page]
@@ -175,29 +177,39 @@ class Answering:
         names = [tuple(each) for each in features or ()]
         return reasons(shown, names + [()] * (len(shown) - len(names)))
 
-    def _note(self, draft: Draft, shown: Ranked) -> str:
-        """Logs what is shown and returns its attribution token."""
-        release = draft.served.release if draft.served else ""
-        token = self._tokens.new(release=release, user_key=draft.asker.user_key, time_us=draft.person.now_us)
-        if self._impressions is not None and shown.is_scored and len(shown.candidates):
-            self._impressions.note(
-                Shown(
-                    attribution_token=token,
-                    user_key=draft.asker.user_key,
-                    release=release,
-                    serving_config=draft.serving_config,
-                    ordinals=shown.candidates.ordinals,
-                    scores=shown.scores,
-                    features=shown.features,
-                    feature_schema=FEATURE_SCHEMA,
-                    time_us=draft.person.now_us,
-                )
-            )
-        return token
+    def _note(self, draft: Draft, ranked: Ranked) -> tuple[str, Shown | None]:
+        """The attribution token of what is shown, which is logged; or given back for the one that shows it to log."""
+        release, exposure = draft.served.release if draft.served else "", draft.asker.exposure
+        token = self._tokens.new(
+            release=release,
+            user_key=draft.asker.user_key,
+            time_us=draft.person.now_us,
+            rollout=exposure.rollout,
+            arm=exposure.arm,
+            track=exposure.track,
+        )
+        is_wanted = exposure.is_forwarded or self._impressions is not None
+        if not (is_wanted and ranked.is_scored and len(ranked.candidates)):
+            return token, None
+        shown = Shown(
+            attribution_token=token,
+            user_key=draft.asker.user_key,
+            release=release,
+            serving_config=draft.serving_config,
+            ordinals=ranked.candidates.ordinals,
+            scores=ranked.scores,
+            features=ranked.features,
+            feature_schema=FEATURE_SCHEMA,
+            time_us=draft.person.now_us,
+            exposure=exposure,
+        )
+        if exposure.is_forwarded:
+            return token, shown
+        if self._impressions is not None:
+            self._impressions.note(shown)
+        return token, None
 
-    def answer(
-        self, draft: Draft, products: list[RankedProduct], token: str, next_page_token: str = "", total_size: int = 0
-    ) -> Answer:
+    def answer(self, draft: Draft, products: list[RankedProduct], token: str, shown: Shown | None = None) -> Answer:
         served = draft.served
         return Answer(
             products=products,
@@ -208,6 +220,6 @@ class Answering:
             stage_ms=draft.stages.ms if draft.explain else {},
             state_offset=draft.state_offset,
             delta_sequence=draft.delta_sequence,
-            next_page_token=next_page_token,
-            total_size=total_size,
+            track=draft.asker.exposure.track,
+            shown=shown,
         )

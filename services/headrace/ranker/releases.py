@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.arms import STABLE
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA, candidate_features
 from headrace.model.history import History
 from headrace.model.serving_model import PARTS, ModelError, ServingModel
@@ -23,7 +24,8 @@ from headrace.model.text.encoder import FindEncoder, no_encoder
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feeds import VectorFeed
 from headrace.ranker.following import followed
-from headrace.ranker.peers import ReleaseManifest, ServingPlan, TrainerPeer
+from headrace.ranker.peers import TrainerPeer
+from headrace.ranker.plan import HeldPlan, ReleaseManifest, ServingPlan
 from headrace.ranker.vectors import Vectors
 from headrace.runtime.atomic import check_sha256
 from headrace.runtime.errors import CorruptDataError, HeadraceError, NotFoundError
@@ -67,7 +69,7 @@ class Refusal:
 
 
 class Releases:
-    """Follows the serving plan; `current` is the release to answer with, None before the first.
+    """Follows the serving plan for one track; `current` is the release to answer with, None before the first.
 
     A request reads `current` once and keeps to it, so a swap falls between requests.
     """
@@ -78,7 +80,9 @@ class Releases:
         open_feed: Callable[[str], VectorFeed],
         catalogue: Catalogue,
         pool: Executor,
+        held: HeldPlan,
         *,
+        track: str = STABLE,
         retry_s: float,
         vectors_wait_s: float,
         find_encoder: FindEncoder = no_encoder,
@@ -92,7 +96,8 @@ class Releases:
         self._retry_s = retry_s
         self._vectors_wait_s = vectors_wait_s
         self._find_encoder = find_encoder
-        self._wanted: ServingPlan | None = None
+        self._held = held
+        self._track = track
         self._changed = asyncio.Event()
         self._feeds: dict[str, tuple[VectorFeed, asyncio.Task[None]]] = {}
         self._parts: tuple[str, dict[str, bytes]] = ("", {})
@@ -112,15 +117,13 @@ class Releases:
 
     def want(self, plan: ServingPlan) -> None:
         """Notes a plan, unless a later one is known: the numbers only grow."""
-        if self._wanted is not None and plan.sequence <= self._wanted.sequence:
-            return
-        self._wanted = plan
-        self._changed.set()
+        if self._held.take(plan):
+            self._changed.set()
 
     async def _settle(self, group: asyncio.TaskGroup) -> None:
         """Serves what the plan wants, trying again what is not ready until the plan changes."""
         while not self._changed.is_set():
-            manifest = self._wanted.stable if self._wanted else None
+            manifest = self._held.newest.of(self._track) if self._held.newest else None
             if manifest is None or (self.current and self.current.release == manifest.release):
                 return
             try:

@@ -131,7 +131,9 @@ def impression_record(shown: Shown) -> Record:
         attribution_token=shown.attribution_token,
         user_key=shown.user_key,
         release=shown.release,
-        track="stable",
+        track=shown.exposure.track,
+        rollout=shown.exposure.rollout,
+        arm=shown.exposure.arm,
         serving_config=shown.serving_config,
         item_ordinals=shown.ordinals.astype("<u4").tobytes(),
         scores=shown.scores.astype("<f4").tobytes(),
@@ -174,4 +176,6 @@ def _info(answer: Answer) -> ranker_pb2.AnswerInfo:
         stage_ms=answer.stage_ms,
         state_offset=answer.state_offset,
         delta_sequence=answer.delta_sequence,
+        track=answer.track,
+        impression=impression_record(answer.shown).payload if answer.shown else b"",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -24,6 +25,20 @@ class RankerSettings(ServingSettings):
     trainer_address: str = Field("127.0.0.1:7403", description="host:port of the trainer's registry")
     index_address: ShardAddressesSetting = Field(
         "127.0.0.1:7404", description="host:port of the index: replicas separated by commas, shards by semicolons"
+    )
+
+    track: Literal["stable", "canary"] = Field(
+        "stable", description="stable: the door to both; canary: answers for people in a rollout's canary arm"
+    )
+    canary_address: str = Field("", description="host:port of the canary track; empty: stable answers everybody")
+    canary_budget_s: float = Field(
+        0.1, gt=0, description="most that an answer waits for the canary, never more than half of what is left"
+    )
+    max_fallbacks: int = Field(
+        2, ge=1, description="answers in the making at once for people whom the canary did not answer"
+    )
+    force_arm_key: str = Field(
+        "", repr=False, description="secret of callers that may choose the arm of a call; empty: nobody may"
     )
 
     default_deadline_s: float = Field(1.0, gt=0, description="time for an answer when the caller sets no deadline")
