@@ -21,17 +21,22 @@ from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
+from headrace.ranker.gate_zero import GateZero, unsigned
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
+from headrace.ranker.loading import ReleaseLoader
 from headrace.ranker.peers import TrainerPeer
 from headrace.ranker.plan import HeldPlan
 from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
+from headrace.ranker.report_peer import ReportPeer
+from headrace.ranker.reporting import Instance, Reporter, ServingReport
 from headrace.ranker.search import ProductSearch
 from headrace.ranker.server import ANSWERS, RankerServicer, Status, impression_record
 from headrace.ranker.settings import RankerSettings
+from headrace.ranker.shadow import Shadow
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
@@ -55,7 +60,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             open_feature_store(addresses_of(settings.feature_store_address))
         )
         index = await stack.enter_async_context(open_index(addresses_of(settings.index_address)))
-        trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address)))
+        registry = await stack.enter_async_context(open_channel(settings.trainer_address))
+        trainer = TrainerPeer(registry)
         pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))
         loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="release"))
 
@@ -64,15 +70,20 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         stack.callback(lexical.close)
         held = HeldPlan()
         releases = Releases(
-            trainer,
-            partial(_vector_feed, index, settings),
-            catalogue,
-            loader,
+            trainer.watch_plan,
             held,
-            track=settings.track,
+            ReleaseLoader(
+                trainer,
+                catalogue,
+                loader,
+                GateZero(settings.most_times_slower, unsigned),
+                vectors_wait_s=settings.vectors_wait_s,
+                find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,
+            ),
+            partial(_vector_feed, index, settings),
             retry_s=settings.retry_s,
-            vectors_wait_s=settings.vectors_wait_s,
-            find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,
+            track=settings.track,
+            keep_loaded=settings.keep_loaded,
         )
         impressions = await _impressions(settings, common, background, stack)
         stack.push_async_callback(background.stop)
@@ -81,6 +92,21 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         background.start(releases.run(), "releases")
 
         admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
+        turns = Turns(lambda: admission.calls)
+        shadow = Shadow(lambda: releases.shadow, turns, settings.shadow_per_s)
+        instance = Instance.this(settings.track)
+
+        def report() -> ServingReport:
+            return ServingReport(
+                instance,
+                plan_sequence=held.newest.sequence if held.newest else 0,
+                release=releases.current.release if releases.current else "",
+                refused=releases.refused,
+                shadow=shadow.report,
+            )
+
+        background.start(shadow.run(), "shadow")
+        background.start(Reporter(report, ReportPeer(registry).report, settings.report_every_s).run(), "reports")
         answering = Answering(
             catalogue,
             Filters(catalogue),
@@ -90,7 +116,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             Tokens(open_privacy(common).derived("attribution tokens")),
             impressions,
             settings,
-            Turns(lambda: admission.calls),
+            turns,
+            shadow,
         )
         servicer = RankerServicer(
             Recommender(answering),

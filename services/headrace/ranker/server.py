@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from headrace.ranker import requests
 from headrace.ranker.admission import Admission
 from headrace.ranker.answer import Answer, RankedProduct
@@ -62,6 +60,7 @@ class Status:
             impressions_logged=impressions.logged if impressions else 0,
             impressions_dropped=impressions.dropped if impressions else 0,
             vectors_log_offset=served.vectors.log_offset if served else 0,
+            shadow_release=self._releases.shadow.release if self._releases.shadow else "",
         )
 
 
@@ -125,8 +124,6 @@ def impression_record(shown: Shown) -> Record:
     """The log record of a shown list; its token is its id, so that it is counted once."""
     rows, columns = shown.features.shape
     features = common_pb2.Matrix(rows=rows, columns=columns, values=shown.features.astype("<f4").tobytes())
-    # every place is filled by the best score: nothing is left to chance yet
-    propensities = np.ones(len(shown.ordinals), "<f4")
     message = log_pb2.Impression(
         attribution_token=shown.attribution_token,
         user_key=shown.user_key,
@@ -137,7 +134,11 @@ def impression_record(shown: Shown) -> Record:
         serving_config=shown.serving_config,
         item_ordinals=shown.ordinals.astype("<u4").tobytes(),
         scores=shown.scores.astype("<f4").tobytes(),
-        propensities=propensities.tobytes(),
+        propensities=shown.propensities.astype("<f4").tobytes(),
+        policy=shown.policy.name,
+        explore_share=shown.policy.share,
+        temperature=shown.policy.temperature,
+        slate_size=shown.policy.slate,
         features=features,
         feature_schema=shown.feature_schema,
         time_us=shown.time_us,

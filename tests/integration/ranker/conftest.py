@@ -375,6 +375,9 @@ async def world_of(data_dir: Path, *, products: int = len(PRODUCTS), **settings:
             "default_deadline_s": 10.0,
             "breaker_open_s": 0.1,
             "impression_interval_s": 0.02,
+            # orders are to be foreseen
+            "explore_share": 0.0,
+            "report_every_s": 0.05,
             "feature_store_address": peers["feature-store"].address,
             "index_address": peers["index"].address,
             "trainer_address": peers["trainer"].address,
