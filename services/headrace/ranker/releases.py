@@ -24,8 +24,6 @@ from headrace.runtime.errors import HeadraceError
 
 log = logging.getLogger(__name__)
 
-_REFUSED_KEPT = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -84,7 +82,7 @@ class Releases:
         self._changed = asyncio.Event()
         self._held: dict[ReleaseManifest, Served] = {}
         self._served_before: deque[ReleaseManifest] = deque(maxlen=keep_loaded)
-        self._never: deque[tuple[ReleaseManifest, str]] = deque(maxlen=_REFUSED_KEPT)
+        self._never: dict[ReleaseManifest, str] = {}
 
     def want(self, plan: ServingPlan) -> None:
         """Notes what a plan wants of this track, unless a later one is known: the numbers only grow."""
@@ -172,7 +170,7 @@ class Releases:
         try:
             held = await self._loaded(manifest, spaces)
         except RefusedError as error:
-            self._never.append((manifest, str(error)))
+            self._never[manifest] = str(error)
             self._refuse(manifest, str(error), is_final=True)
             return None, True
         except HeadraceError as error:
@@ -184,9 +182,8 @@ class Releases:
         return held, True
 
     async def _loaded(self, manifest: ReleaseManifest, spaces: Spaces) -> Served:
-        for refused, reason in self._never:
-            if refused == manifest:
-                raise RefusedError(reason)
+        if manifest in self._never:
+            raise RefusedError(self._never[manifest])
         feed, held = spaces.feed(manifest.space), self._held.get(manifest)
         if held is None:
             self._held[manifest] = held = await self._loader.load(manifest, feed, self.current)

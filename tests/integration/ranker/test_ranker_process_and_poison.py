@@ -1,0 +1,174 @@
+"""A ranker process among real peers: poisoned releases never serve, and nobody notices a swap."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from safetensors.torch import load, save
+
+from headrace.model.candidates import CANDIDATE_FEATURES
+from headrace.model.ranker_network import RankerNetwork, RankerShape
+from headrace.model.towers import Towers, TowerShape
+from headrace.v1 import ranker_pb2, ranker_pb2_grpc
+
+
+@dataclass
+class RankerProcess:
+    """The process's client beside the peers that it was given."""
+
+    stub: ranker_pb2_grpc.RankerServiceAsyncStub
+    pid: int
+
+    async def recommend(self) -> ranker_pb2.RecommendResponse:
+        request = ranker_pb2.RecommendRequest(serving_config="home", visitor_id="ann")
+        return await self.stub.Recommend(request, timeout=10)
+
+    async def status(self) -> ranker_pb2.GetRankerStatusResponse:
+        return await self.stub.GetRankerStatus(ranker_pb2.GetRankerStatusRequest(), timeout=10)
+
+
+@asynccontextmanager
+async def ranker_process(world, tmp_path, port: int, **variables: str) -> AsyncIterator[RankerProcess]:
+    peers = {f"{name.upper().replace('-', '_')}_ADDRESS": peer.address for name, peer in world.peers.items()}
+    chosen = {"PORT": str(port), "RETRY_S": "0.05", "VECTORS_WAIT_S": "0.3", "REPORT_EVERY_S": "0.05"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
+    environment |= {f"HEADRACE_RANKER_{name}": value for name, value in (chosen | peers | variables).items()}
+    environment["HEADRACE_DATA_DIR"] = str(tmp_path / "process")
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "headrace.ranker", env=environment)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await asyncio.wait_for(channel.channel_ready(), 60)
+            yield RankerProcess(ranker_pb2_grpc.RankerServiceStub(channel), process.pid)
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.wait(), 30)
+
+
+@pytest.fixture
+async def world(tmp_path, make):
+    async with make.world(tmp_path) as world:
+        await world.push("main", 1, range(60), make.vectors())
+        yield world
+
+
+def nan_weights(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    parts = make.model_parts(seed=1)
+    weights = load(parts["ranker.safetensors"])
+    weights["deep.0.weight"][3, 1] = float("nan")
+    return parts | {"ranker.safetensors": save(weights)}, {}
+
+
+def infinite_towers(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    parts = make.model_parts(seed=1)
+    weights = load(parts["towers.safetensors"])
+    name = next(name for name, weight in weights.items() if weight.is_floating_point() and weight.ndim == 2)
+    weights[name][0, 0] = float("inf")
+    return parts | {"towers.safetensors": save(weights)}, {}
+
+
+def other_space(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    return make.model_parts(seed=1, space="elsewhere"), {}
+
+
+def other_schema(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    network = RankerNetwork(RankerShape(len(CANDIDATE_FEATURES) + 1, hidden=16))
+    return make.model_parts(seed=1, feature_schema="of tomorrow", ranker=network), {}
+
+
+def other_schema_in_the_manifest(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    return make.model_parts(seed=1), {"feature_schema": "of tomorrow"}
+
+
+def other_dimension(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    towers = Towers(TowerShape(dimension=8, max_length=8, text_width=16, brand_buckets=8, category_buckets=8))
+    return make.model_parts(seed=1, towers=towers), {"dimension": 8}
+
+
+def truncated_part(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    parts = make.model_parts(seed=1)
+    return parts | {"towers.safetensors": parts["towers.safetensors"][:-100]}, {}
+
+
+def altered_weights(world, make) -> tuple[dict[str, bytes], dict[str, object]]:
+    parts = make.model_parts(seed=1)
+    weights = load(parts["ranker.safetensors"])
+    weights["heads.weight"] *= -1
+    return parts | {"ranker.safetensors": save(weights)}, {}
+
+
+POISONS: dict[str, tuple[Callable[..., tuple[dict[str, bytes], dict[str, object]]], str]] = {
+    "nan": (nan_weights, "not finite"),
+    "infinite": (infinite_towers, "not finite"),
+    "space": (other_space, "space is 'elsewhere'"),
+    "schema": (other_schema, "of tomorrow"),
+    "schema-said": (other_schema_in_the_manifest, "of tomorrow"),
+    "dimension": (other_dimension, "dimension is 8"),
+    "truncated": (truncated_part, "towers.safetensors"),
+    "altered": (altered_weights, "golden scores"),
+}
+
+
+async def test_poisoned_releases_never_serve_and_are_named(world, make, tmp_path, unused_tcp_port):
+    sound = world.registry.release("sound", make.model_parts(seed=0), delta_sequence=60)
+    await world.registry.serve(sound)
+    async with ranker_process(world, tmp_path, unused_tcp_port) as ranker:
+
+        async def serves_sound() -> bool:
+            return (await ranker.status()).release == "sound"
+
+        await make.eventually(serves_sound, 30)
+        for name, (poisoned, reason) in POISONS.items():
+            parts, fields = poisoned(world, make)
+            manifest = world.registry.release(name, parts, **{"delta_sequence": 60} | fields)
+            if "dimension" in fields:
+                manifest.dimension = fields["dimension"]
+            for plan in ({"stable": manifest}, {"stable": sound, "shadow": manifest}):
+                await world.registry.serve(plan["stable"], shadow=plan.get("shadow"))
+
+                async def told(name: str = name, ranker: RankerProcess = ranker) -> bool:
+                    assert (await ranker.recommend()).info.release == "sound"
+                    return any(
+                        report.refused_release == name and report.plan_sequence == world.registry.plan.sequence
+                        for report in world.registry.reports.values()
+                        if report.ranker.endswith(f"-{ranker.pid}")
+                    )
+
+                await make.eventually(told, 15)
+            status = await ranker.status()
+            assert reason in status.refused_reason, name
+            assert (status.release, status.shadow_release) == ("sound", ""), name
+
+
+async def test_no_call_fails_while_releases_are_swapped(world, make, tmp_path, unused_tcp_port):
+    manifests = [
+        world.registry.release(f"r-{number}", make.model_parts(seed=number), delta_sequence=60) for number in range(6)
+    ]
+    await world.registry.serve(manifests[0])
+    async with ranker_process(world, tmp_path, unused_tcp_port) as ranker:
+        answered: Counter[str] = Counter()
+        is_over = asyncio.Event()
+
+        async def ask() -> None:
+            while not is_over.is_set():
+                answered[(await ranker.recommend()).info.release] += 1
+
+        asking = [asyncio.create_task(ask()) for _ in range(3)]
+        for manifest in (*manifests, manifests[-2]):
+            before = answered[manifest.release]
+            await world.registry.serve(manifest)
+            await make.eventually(lambda name=manifest.release, count=before: _more(answered, name, count), 30)
+        is_over.set()
+        await asyncio.gather(*asking)
+        assert set(answered) - {""} == {manifest.release for manifest in manifests}
+
+
+async def _more(answered: Counter[str], name: str, before: int) -> bool:
+    return answered[name] > before
