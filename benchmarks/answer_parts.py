@@ -85,11 +85,12 @@ async def _memory(
         stack.callback(lexical.close)
         trainer = TrainerPeer(channels["trainer"])
         gate = GateZero(settings.most_times_slower, unsigned)
+        turns = Turns(lambda: 0)
         loader = stack.enter_context(ThreadPoolExecutor(1))
         releases = Releases(
             trainer.watch_plan,
             HeldPlan(),
-            ReleaseLoader(trainer, catalogue, loader, gate, vectors_wait_s=_FAR_S),
+            ReleaseLoader(trainer, catalogue, loader, gate, turns, vectors_wait_s=_FAR_S),
             lambda space: VectorFeed(index, space, settings.retry_s),
             retry_s=settings.retry_s,
         )
@@ -103,7 +104,6 @@ async def _memory(
         await _ended(tasks)
         search = _SearchInProcess(_segment(releases.current))
         sources = Sources(_StatesInProcess(states), search, settings)  # type: ignore[arg-type]  # stand in for peers
-        turns = Turns(lambda: 0)
         answering = Answering(
             catalogue,
             Filters(catalogue),

@@ -13,11 +13,10 @@ registry publishes a release every two seconds: `python -m benchmarks.hot_load [
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,15 +27,14 @@ from rich.console import Console
 
 from benchmarks.arguments import base_parser
 from benchmarks.open_loop import Floats, Outcomes, arrivals, quantiles, sent
+from benchmarks.planted_registry import Control, name_of, planted
 from benchmarks.results import Bar, Result
 from benchmarks.serving import Asking, fill
 from benchmarks.serving import Scale as ShopScale
 from headrace.cli.client import Client
 from headrace.cli.suite import Suite
 from headrace.datasets.simulated_shop import ShopSettings, SimulatedShop
-from headrace.runtime.serving import Background, Face, Parts, running
-from headrace.runtime.settings import ServingSettings
-from headrace.v1 import trainer_pb2, trainer_pb2_grpc
+from headrace.v1 import trainer_pb2
 from headrace.v1.ranker_pb2 import GetRankerStatusRequest, GetRankerStatusResponse
 
 RATE = 100
@@ -46,61 +44,6 @@ _POLL_S = 0.01
 _PRODUCTS = 10_000
 _HISTORY = 8_000
 _console = Console(stderr=True)
-
-
-class Planted(trainer_pb2_grpc.TrainerServiceServicer):
-    """A registry that has one release under as many names as are wanted."""
-
-    def __init__(self, release: trainer_pb2.Release, parts: dict[str, bytes]) -> None:
-        self._release = release
-        self._parts = parts
-        self._plan = trainer_pb2.WatchServingPlanResponse(sequence=1)
-        self._changed = asyncio.Condition()
-        self.shadow_pairs = 0
-
-    async def plan(self, stable: int, shadow: int = 0) -> None:
-        async with self._changed:
-            self._plan = trainer_pb2.WatchServingPlanResponse(
-                sequence=self._plan.sequence + 1,
-                stable=self._named(stable),
-                shadow=self._named(shadow) if shadow else None,
-                valid_for_ms=30_000,
-            )
-            self._changed.notify_all()
-
-    def _named(self, number: int) -> trainer_pb2.Release:
-        named = trainer_pb2.Release(release=name_of(number))
-        copy = trainer_pb2.Release()
-        copy.CopyFrom(self._release)
-        copy.MergeFrom(named)
-        return copy
-
-    async def WatchServingPlan(
-        self, request: trainer_pb2.WatchServingPlanRequest, context: object
-    ) -> AsyncIterator[trainer_pb2.WatchServingPlanResponse]:
-        while True:
-            plan = self._plan
-            yield plan
-            async with self._changed:
-                await self._changed.wait_for(lambda plan=plan: self._plan is not plan)
-
-    async def FetchArtifact(
-        self, request: trainer_pb2.FetchArtifactRequest, context: object
-    ) -> AsyncIterator[trainer_pb2.FetchArtifactResponse]:
-        data = self._parts[request.part]
-        for begin in range(0, len(data), 1 << 20):
-            yield trainer_pb2.FetchArtifactResponse(data=data[begin : begin + (1 << 20)])
-        yield trainer_pb2.FetchArtifactResponse(sha256=hashlib.sha256(data).hexdigest())
-
-    async def ReportServing(
-        self, request: trainer_pb2.ReportServingRequest, context: object
-    ) -> trainer_pb2.ReportServingResponse:
-        self.shadow_pairs = max(self.shadow_pairs, request.shadow.pairs)
-        return trainer_pb2.ReportServingResponse()
-
-
-def name_of(number: int) -> str:
-    return f"r-{number:06d}"
 
 
 @dataclass(frozen=True)
@@ -126,6 +69,13 @@ class Run:
             inside |= (self.times_s >= swap.begin_s) & (self.times_s <= swap.end_s)
         return self.outcomes.ms[inside]
 
+    def between(self) -> Floats:
+        """Milliseconds of the other requests, an EVERY_S / 2 after each swap left out."""
+        apart = np.ones(len(self.times_s), np.bool_)
+        for swap in self.swaps:
+            apart &= (self.times_s < swap.begin_s) | (self.times_s > swap.end_s + EVERY_S / 2)
+        return self.outcomes.ms[apart]
+
     def row(self, method: str) -> dict[str, object]:
         seconds = np.array([swap.end_s - swap.begin_s for swap in self.swaps])
         during = self.during()
@@ -141,6 +91,7 @@ class Run:
             "swap_p50_s": round(float(np.median(seconds)), 3) if len(seconds) else 0.0,
             "requests_during": len(during),
             **{f"during_{name}": ms for name, ms in quantiles(during).items()},
+            **{f"between_{name}": ms for name, ms in quantiles(self.between()).items()},
         }
         _console.print(row)
         return row
@@ -153,7 +104,7 @@ class Run:
 class HotLoad:
     """A ranker under load, and the registry that it follows."""
 
-    def __init__(self, client: Client, registry: Planted, asking: Asking, seed: int) -> None:
+    def __init__(self, client: Client, registry: Control, asking: Asking, seed: int) -> None:
         self._client = client
         self._registry = registry
         self._asking = asking
@@ -199,19 +150,20 @@ class HotLoad:
         await self._until(lambda status: status.release == name_of(number))
 
     async def _until(self, holds: Callable[[GetRankerStatusResponse], bool]) -> None:
-        while not holds(await self._client.ranker.GetRankerStatus(GetRankerStatusRequest())):
+        while not holds(await self._client.ranker.GetRankerStatus(GetRankerStatusRequest())):  # noqa: ASYNC110  # asked of another process
             await asyncio.sleep(_POLL_S)
 
 
-async def fetched(client: Client) -> tuple[trainer_pb2.Release, dict[str, bytes]]:
-    """The trainer's newest release and its parts."""
+async def fetch(client: Client, folder: Path) -> None:
+    """Writes the trainer's newest release and its parts."""
     listed = await client.trainer.ListReleases(trainer_pb2.ListReleasesRequest(page_size=1))
     release = listed.releases[0]
-    parts = {}
+    folder.mkdir()
+    (folder / "release.pb").write_bytes(release.SerializeToString())
     for part in release.parts:
         request = trainer_pb2.FetchArtifactRequest(release=release.release, part=part.name)
-        parts[part.name] = b"".join([chunk.data async for chunk in client.trainer.FetchArtifact(request)])
-    return release, parts
+        chunks = [chunk.data async for chunk in client.trainer.FetchArtifact(request)]
+        (folder / part.name).write_bytes(b"".join(chunks))
 
 
 async def measured(seconds: float, seed: int) -> tuple[list[dict[str, object]], list[Bar]]:
@@ -222,13 +174,11 @@ async def measured(seconds: float, seed: int) -> tuple[list[dict[str, object]], 
         suite = await stack.enter_async_context(Suite(folder, ready_timeout_s=180))
         client = await stack.enter_async_context(suite.client())
         people = await fill(client, shop, ShopScale(_PRODUCTS, _HISTORY, 0.0, (), ()))
-        registry = Planted(*await fetched(client))
+        await fetch(client, folder / "release")
         await suite.stop("trainer")
-        add = trainer_pb2_grpc.add_TrainerServiceServicer_to_server
-        face = Face("headrace.v1.TrainerService", lambda server: add(registry, server))  # type: ignore[arg-type]
-        server = await stack.enter_async_context(running(Parts([face], Background()), ServingSettings(port=0)))
+        registry = await stack.enter_async_context(planted(folder / "release"))
         await registry.plan(1)
-        suite.addresses["trainer"] = server.address
+        suite.addresses["trainer"] = registry.address
         await suite.restart("ranker")
         hot = HotLoad(client, registry, Asking(client, people, shop.products_by_number, seed), seed)
         await hot.serves(1)
@@ -239,7 +189,7 @@ async def measured(seconds: float, seed: int) -> tuple[list[dict[str, object]], 
         undo_s = await hot.undo_s()
         shadowed = await hot.swapping(seconds, with_shadow=True)
         rows = [calm.row("calm"), loaded.row("loaded"), shadowed.row("shadowed")]
-        rows.append({"method": "undo", "seconds": round(undo_s, 3), "shadow_pairs": registry.shadow_pairs})
+        rows.append({"data": "simulated shop", "method": "undo", "seconds": round(undo_s, 3)})
         return rows, _bars(calm, loaded, shadowed, undo_s)
 
 

@@ -68,6 +68,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         catalogue = Catalogue(Items())
         lexical = LexicalIndex(settings.lexical_commit_s)
         stack.callback(lexical.close)
+        admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
+        turns = Turns(lambda: admission.calls)
         held = HeldPlan()
         releases = Releases(
             trainer.watch_plan,
@@ -77,6 +79,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
                 catalogue,
                 loader,
                 GateZero(settings.most_times_slower, unsigned),
+                turns,
                 vectors_wait_s=settings.vectors_wait_s,
                 find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,
             ),
@@ -91,8 +94,6 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         background.start(lexical.run(), "lexical")
         background.start(releases.run(), "releases")
 
-        admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
-        turns = Turns(lambda: admission.calls)
         shadow = Shadow(lambda: releases.shadow, turns, settings.shadow_per_s)
         instance = Instance.this(settings.track)
 

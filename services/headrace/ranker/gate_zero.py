@@ -9,7 +9,7 @@ items, the vectors that the towers belong to, and the time of a warm batch besid
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA, candidate_features
 from headrace.model.history import History
 from headrace.model.serving_model import PARTS, ModelError, ServingModel
-from headrace.model.text.encoder import FindEncoder
+from headrace.model.text.encoder import FindEncoder, TextEncoder
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.plan import ReleaseManifest
 from headrace.ranker.vectors import Vectors
@@ -68,10 +68,12 @@ class GateZero:
             raise RefusedError(str(error)) from error
 
     @staticmethod
-    def model(manifest: ReleaseManifest, parts: dict[str, bytes], find_encoder: FindEncoder) -> ServingModel:
+    def model(
+        manifest: ReleaseManifest, parts: dict[str, bytes], find_encoder: FindEncoder, fitted: TextEncoder | None
+    ) -> ServingModel:
         """The model, which is what the manifest says it is. RefusedError."""
         try:
-            model = ServingModel.load(parts, find_encoder)
+            model = ServingModel.load(parts, find_encoder, fitted)
         except ModelError as error:
             raise RefusedError(str(error)) from error
         for name, own, said in (
@@ -84,32 +86,38 @@ class GateZero:
         return model
 
     @staticmethod
-    def check_golden(model: ServingModel) -> None:
-        """RefusedError: the model answers otherwise than the trainer's did."""
+    def golden(model: ServingModel) -> Iterator[None]:
+        """In pieces. RefusedError: the model answers otherwise than the trainer's did."""
         try:
-            model.check_golden()
+            yield from model.golden_checks()
         except ModelError as error:
             raise RefusedError(str(error)) from error
 
-    def check_warm(
+    def warm(
         self, model: ServingModel, vectors: Vectors, catalogue: Catalogue, served: ServingModel | None
-    ) -> None:
-        """Runs the model on the shop's own items. RefusedError: not finite, of another width, or too slow."""
+    ) -> Iterator[None]:
+        """Runs the model on the shop's own items, in pieces. RefusedError: not finite, another width, too slow."""
         if vectors.dimension and vectors.dimension != model.dimension:
             raise RefusedError(f"dimension is {model.dimension}, the index's vectors have {vectors.dimension}")
         features_CF = _shop_features(catalogue)
+        yield
         user_D = model.user_vector(
             History.empty(), np.zeros((0, model.dimension), np.float32), catalogue.shop_time_us()
         )
         if not (np.isfinite(model.scores(features_CF)).all() and np.isfinite(user_D).all()):
             raise RefusedError("scores of the shop's own items are not finite")
         if served is not None:
-            self._check_speed(model, served, features_CF)
+            yield from self._speed(model, served, features_CF)
 
-    def _check_speed(self, model: ServingModel, served: ServingModel, features_CF: NDArray[np.float32]) -> None:
-        # the best of several rounds, one beside the other: what else the machine does hits either
-        rounds = [(_batch_ms(model, features_CF), _batch_ms(served, features_CF)) for _ in range(_WARM_ROUNDS)]
-        own_ms, served_ms = (min(times) for times in zip(*rounds, strict=True))
+    def _speed(self, model: ServingModel, served: ServingModel, features_CF: NDArray[np.float32]) -> Iterator[None]:
+        own_ms = served_ms = float("inf")
+        for _ in range(_WARM_ROUNDS):
+            # the best of several, one beside the other: what else the machine does hits either
+            yield
+            own_ms, served_ms = (
+                min(own_ms, _batch_ms(model, features_CF)),
+                min(served_ms, _batch_ms(served, features_CF)),
+            )
         if own_ms > self.most_times_slower * served_ms:
             raise RefusedError(
                 f"a warm batch of {len(features_CF)} takes {own_ms:.2f} ms, more than {self.most_times_slower:g} times"

@@ -32,6 +32,7 @@ class Increments:
 
     def parts(self, towers: Callable[[nn.Module], None] = lambda each: None, ranker=lambda each: None):
         """The parts after `towers` and `ranker` did something to the weights."""
+        torch.manual_seed(6)
         made = Towers(self.towers.shape), RankerNetwork(self.ranker.shape)
         for module, source, change in zip(made, (self.towers, self.ranker), (towers, ranker), strict=True):
             module.load_state_dict(source.state_dict())

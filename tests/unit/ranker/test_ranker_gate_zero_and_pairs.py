@@ -29,16 +29,16 @@ def model(hidden: int) -> ServingModel:
 
 def test_a_release_that_is_much_slower_than_the_served_one_is_refused() -> None:
     catalogue, vectors, quick, slow = Catalogue(Items()), Vectors("main"), model(16), model(2_000)
-    GATE.check_warm(quick, vectors, catalogue, quick)
-    GATE.check_warm(slow, vectors, catalogue, None)
+    list(GATE.warm(quick, vectors, catalogue, quick))
+    list(GATE.warm(slow, vectors, catalogue, None))
     with pytest.raises(RefusedError, match=r"a warm batch of 500 takes .* more than 3 times the served release's"):
-        GATE.check_warm(slow, vectors, catalogue, quick)
+        list(GATE.warm(slow, vectors, catalogue, quick))
 
 
 def judgement(*scores: float, likeness: tuple[float, ...] | None = None, clicks: float = 0.1) -> Judgement:
-    scores_C = np.array(scores, np.float32)
-    likeness_C = None if likeness is None else np.array(likeness, np.float32)
-    return Judgement(scores_C, likeness_C, np.full(len(scores_C), clicks, np.float32), ms=2.0)
+    scored = np.array(scores, np.float32)
+    likenesses = None if likeness is None else np.array(likeness, np.float32)
+    return Judgement(scored, likenesses, np.full(len(scored), clicks, np.float32), ms=2.0)
 
 
 def test_the_same_judgement_twice_is_a_perfect_pair() -> None:
