@@ -277,10 +277,7 @@ def _encoder(
     config: _Config, parts: Mapping[str, bytes], find_encoder: FindEncoder, fitted: TextEncoder | None
 ) -> TextEncoder:
     try:
-        if config.text.kind == ngrams.KIND:
-            encoder = fitted or _fitted_encoder(parts)
-        else:
-            encoder = find_encoder(config.text)
+        encoder = fitted or _fitted_encoder(parts) if config.text.kind == ngrams.KIND else find_encoder(config.text)
     except TextEncoderError as error:
         raise ModelError(str(error)) from error
     if encoder.width != config.towers.text_width:
