@@ -17,10 +17,15 @@ from headrace.model.items import Items
 from headrace.model.text.pretrained import Pretrained
 from headrace.ranker.admission import Admission
 from headrace.ranker.answering import Answering
+from headrace.ranker.arms import Arms
+from headrace.ranker.assignment import Assigner, by_key
+from headrace.ranker.breaker import Breaker
+from headrace.ranker.canary_answer import AnswerCheck
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
+from headrace.ranker.hop import CanaryTrack
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
@@ -30,7 +35,7 @@ from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
 from headrace.ranker.search import ProductSearch
-from headrace.ranker.server import ANSWERS, RankerServicer, Status, impression_record
+from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
@@ -81,13 +86,15 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         background.start(releases.run(), "releases")
 
         admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
+        tokens = Tokens(open_privacy(common).derived("attribution tokens"))
+        arms = await _arms(settings, AnswerCheck(held, tokens), impressions, stack)
         answering = Answering(
             catalogue,
             Filters(catalogue),
             releases,
             Sources(feature_store, index, settings),
             pool,
-            Tokens(open_privacy(common).derived("attribution tokens")),
+            tokens,
             impressions,
             settings,
             Turns(lambda: admission.calls),
@@ -97,10 +104,33 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             ProductSearch(answering, lexical),
             CandidateRanker(answering),
             admission,
-            Status(catalogue, lexical, releases, impressions),
+            Assigner(held, settings.track, by_key(settings.force_arm_key)),
+            arms,
+            Status(catalogue, lexical, releases, impressions, held, arms, settings.track),
             settings.default_deadline_s,
         )
         yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
+
+
+async def _arms(
+    settings: RankerSettings, check: AnswerCheck, impressions: ImpressionLog | None, stack: AsyncExitStack
+) -> Arms:
+    """The door to both tracks, closed with the stack."""
+    canary = None
+    if settings.canary_address:
+        channel = await stack.enter_async_context(open_channel(settings.canary_address, retries=False))
+        canary = CanaryTrack(channel)
+    arms = Arms(
+        canary,
+        check,
+        Breaker(settings.breaker_failures, settings.breaker_open_s),
+        Admission(settings.max_fallbacks, settings.max_waiting),
+        impressions,
+        budget_s=settings.canary_budget_s,
+        default_deadline_s=settings.default_deadline_s,
+    )
+    stack.callback(arms.close)
+    return arms
 
 
 def _vector_feed(index: VectorIndex, settings: RankerSettings, space: str) -> VectorFeed:
@@ -116,7 +146,7 @@ async def _impressions(
     event_log = open_event_log(common)
     stack.push_async_callback(event_log.close)
     impressions = ImpressionLog(
-        event_log, impression_record, interval_s=settings.impression_interval_s, queue_size=settings.impression_queue
+        event_log, recorded, interval_s=settings.impression_interval_s, queue_size=settings.impression_queue
     )
     stack.push_async_callback(impressions.flush)
     background.start(impressions.run(), "impressions")
