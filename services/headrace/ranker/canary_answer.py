@@ -41,7 +41,7 @@ class AnswerCheck:
         self._tokens = tokens
 
     def checked(self, response: R, wanted: Wanted) -> Checked[R]:
-        """The answer with its impression taken out. FallbackError: it must not be shown, and why."""
+        """The answer without what is between rankers only. FallbackError: it must not be shown, and why."""
         info = response.info
         _require(info.track == CANARY, f"track is {info.track!r}")
         if not self._held.is_canary(info.release, info.plan_sequence):
@@ -51,7 +51,8 @@ class AnswerCheck:
             _check_page(response, wanted)
         self._check_token(info, wanted)
         impression = _impression(info, wanted)
-        info.ClearField("impression")
+        for between_rankers in ("impression", "plan_sequence"):
+            info.ClearField(between_rankers)
         return Checked(response, impression)
 
     def _check_token(self, info: ranker_pb2.AnswerInfo, wanted: Wanted) -> None:

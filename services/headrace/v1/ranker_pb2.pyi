@@ -167,7 +167,7 @@ class AnswerInfo(_message.Message):
     impression: _builtins.bytes
     """Between rankers only: the impression (log.proto) to be logged if this answer is shown."""
     plan_sequence: _builtins.int
-    """The serving plan that the ranker acts on."""
+    """Between rankers only: the serving plan that the one which answers acts on."""
     @_builtins.property
     def degraded_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Stages that were left out and why: "index: deadline"."""
