@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -90,10 +92,14 @@ FAULTS = ("none", "slow", "garbled", "refusing", *SPOILED)
 class FaultyCanary:
     """Passes calls on to the canary at `before` and spoils its answers by `fault`, which may change at any time."""
 
-    def __init__(self, before: str, fault: str = "none") -> None:
+    def __init__(self, before: str = "", fault: str = "none") -> None:
         self.fault = fault
         self.calls = 0
-        self._channel = grpc.aio.insecure_channel(before)
+        self.stand_before(before)
+
+    def stand_before(self, address: str) -> None:
+        """Passes calls on to another canary from now on."""
+        self._channel = grpc.aio.insecure_channel(address)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -103,14 +109,13 @@ class FaultyCanary:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
 
     def _handler(self, method: str) -> Any:
-        ask = self._channel.unary_unary(f"/{_SERVICE}/{method}")
-
         async def handle(request: bytes, context: Any) -> bytes:
             self.calls += 1
             if self.fault == "refusing":
                 await context.abort(grpc.StatusCode.INTERNAL, "it was asked to")
             begun = time.perf_counter()
             marks = [(key, value) for key, value in context.invocation_metadata() if key.startswith("headrace-")]
+            ask = self._channel.unary_unary(f"/{_SERVICE}/{method}")
             data: bytes = await ask(request, timeout=context.time_remaining(), metadata=marks)
             if self.fault == "slow":
                 await asyncio.sleep((_SLOWER - 1) * (time.perf_counter() - begun))
@@ -142,15 +147,46 @@ async def served(canary: FaultyCanary, port: int) -> AsyncIterator[int]:
         await canary.close()
 
 
+class FaultyProcess:
+    """A faulty canary as a process, to be killed, frozen and started again on its port."""
+
+    def __init__(self, before: str, fault: str = "none") -> None:
+        self.port = 0
+        self._options = ("--before", before, "--fault", fault)
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Starts it; it serves when this returns."""
+        command = ("-m", "benchmarks.faulty_canary", "--port", str(self.port), *self._options)
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert self._process.stdout is not None, "asked for above"
+        self.port = int(await self._process.stdout.readline())
+
+    def freeze(self) -> None:
+        assert self._process is not None, "start() comes first"
+        self._process.send_signal(signal.SIGSTOP)
+
+    async def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
 async def _run(port: int, before: str, fault: str) -> None:
-    async with served(FaultyCanary(before, fault), port):
-        print("serving", flush=True)  # its parent waits for it
+    async with served(FaultyCanary(before, fault), port) as bound:
+        print(bound, flush=True)  # its parent waits for it
         await asyncio.Event().wait()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one, which is printed")
     parser.add_argument("--before", required=True, help="host:port of a real canary")
     parser.add_argument("--fault", choices=FAULTS, default="none")
     arguments = parser.parse_args()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.faulty_canary import FaultyCanary, served
+from benchmarks.faulty_canary import FaultyCanary, FaultyProcess, served
 from headrace.model.arms import arm_of
 from headrace.model.attribution import TokenFacts, Tokens
 from headrace.ranker.__main__ import compose
@@ -31,7 +31,8 @@ class Rollout:
 
     world: Any
     faulty: FaultyCanary
-    canary: Any
+    # a process between stable and `faulty`, where it is to be killed
+    process: FaultyProcess
     stable_release: trainer_pb2.Release
     canary_release: trainer_pb2.Release
     tokens: Tokens
@@ -77,25 +78,32 @@ class Rollout:
 
 
 @pytest.fixture
-def two_tracks(make: SimpleNamespace, unused_tcp_port_factory: Callable[[], int]) -> Callable[..., Any]:
+def two_tracks(make: SimpleNamespace) -> Callable[..., Any]:
     """Opens a Rollout in a folder; settings are those of the stable ranker. Its canary is awaited if it `is_sound`."""
 
     @asynccontextmanager
-    async def opened(folder: Path, *, is_sound: bool = True, **settings: object) -> AsyncIterator[Rollout]:
-        port = unused_tcp_port_factory()
-        chosen = {"canary_address": f"127.0.0.1:{port}", "canary_budget_s": 5.0} | settings
+    async def opened(
+        folder: Path, *, is_sound: bool = True, is_apart: bool = False, **settings: object
+    ) -> AsyncIterator[Rollout]:
         async with AsyncExitStack() as stack:
+            faulty = FaultyCanary()
+            address = f"127.0.0.1:{await stack.enter_async_context(served(faulty, 0))}"
+            process = FaultyProcess(address)
+            stack.push_async_callback(process.kill)
+            if is_apart:
+                await process.start()
+                address = process.address
+            chosen = {"canary_address": address, "canary_budget_s": 5.0} | settings
             world = await stack.enter_async_context(make.world(folder, **chosen))
             world.eventually = make.eventually
             await world.push("main", 1, range(len(make.products)), make.vectors())
             canary = await _canary(make, world, stack)
-            faulty = FaultyCanary(canary.address)
-            await stack.enter_async_context(served(faulty, port))
+            faulty.stand_before(canary.address)
             release = world.registry.release
             rollout = Rollout(
                 world,
                 faulty,
-                canary,
+                process,
                 release("r-1", make.model_parts(0), delta_sequence=len(make.products)),
                 release("r-2", make.model_parts(1), delta_sequence=len(make.products)),
                 Tokens(open_privacy(CommonSettings(data_dir=folder)).derived("attribution tokens")),

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
-import sys
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -116,52 +113,21 @@ async def test_fallbacks_do_not_crowd_out_the_stable_arm(tmp_path, two_tracks):
         assert len(done) == 8
 
 
-@dataclass
-class FaultyProcess:
-    """The server before the canary as a process, to be killed, stopped and replaced."""
-
-    port: int
-    before: str
-    process: asyncio.subprocess.Process = field(init=False)
-
-    async def start(self) -> None:
-        command = ("-m", "benchmarks.faulty_canary", "--port", str(self.port), "--before", self.before)
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        assert self.process.stdout is not None
-        assert await self.process.stdout.readline()
-
-    async def kill(self) -> None:
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
-
-
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
-async def test_a_canary_that_is_gone_costs_little_and_is_found_when_it_is_replaced(
-    tmp_path, two_tracks, unused_tcp_port, fault
-):
-    settings = {"canary_address": f"127.0.0.1:{unused_tcp_port}", "canary_budget_s": 0.3, "breaker_open_s": 0.5}
-    async with two_tracks(tmp_path, is_sound=False, **settings) as rollout:
-        canary = FaultyProcess(unused_tcp_port, rollout.canary.address)
-        await canary.start()
-        try:
-            await rollout.until_asked_again()
-            if fault == "killed":
-                await canary.kill()
-            else:
-                canary.process.send_signal(signal.SIGSTOP)
-            assert_by_stable(rollout, await answered(rollout, 3))
-            assert not (await rollout.world.status()).canary_is_asked
-            took = [await timed(rollout, visitor) for visitor in rollout.people("canary", 30)]
-            # nobody waits for it any more, neither do those beside whose answers it is probed
-            assert max(took) < 0.3
-            await canary.kill()
-            await canary.start()
-            await rollout.until_asked_again(within_s=3)
-        finally:
-            await canary.kill()
+async def test_a_canary_that_is_gone_costs_little_and_is_found_when_it_is_replaced(tmp_path, two_tracks, fault):
+    async with two_tracks(tmp_path, is_apart=True, canary_budget_s=0.3, breaker_open_s=0.5) as rollout:
+        if fault == "killed":
+            await rollout.process.kill()
+        else:
+            rollout.process.freeze()
+        assert_by_stable(rollout, await answered(rollout, 3))
+        assert not (await rollout.world.status()).canary_is_asked
+        took = [await timed(rollout, visitor) for visitor in rollout.people("canary", 30)]
+        # nobody waits for it any more, neither do those beside whose answers it is probed
+        assert max(took) < 0.3
+        await rollout.process.kill()
+        await rollout.process.start()
+        await rollout.until_asked_again(within_s=3)
 
 
 async def timed(rollout, visitor: str) -> float:
