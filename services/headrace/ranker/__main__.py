@@ -7,7 +7,7 @@ from headrace.runtime.threads import limit_threads
 limit_threads()
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -17,11 +17,16 @@ from headrace.model.items import Items
 from headrace.model.text.pretrained import Pretrained
 from headrace.ranker.admission import Admission
 from headrace.ranker.answering import Answering
+from headrace.ranker.arms import Arms
+from headrace.ranker.assignment import Assigner, by_key
+from headrace.ranker.breaker import Breaker
+from headrace.ranker.canary_answer import AnswerCheck
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
 from headrace.ranker.gate_zero import GateZero, unsigned
+from headrace.ranker.hop import CanaryTrack
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
@@ -34,7 +39,7 @@ from headrace.ranker.releases import Releases
 from headrace.ranker.report_peer import ReportPeer
 from headrace.ranker.reporting import Instance, Reporter, ServingReport
 from headrace.ranker.search import ProductSearch
-from headrace.ranker.server import ANSWERS, RankerServicer, Status, impression_record
+from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.shadow import Shadow
 from headrace.ranker.sources import Sources
@@ -94,19 +99,11 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         background.start(lexical.run(), "lexical")
         background.start(releases.run(), "releases")
 
+        tokens = Tokens(open_privacy(common).derived("attribution tokens"))
+        arms = await _arms(settings, AnswerCheck(held, tokens), impressions, stack)
         shadow = Shadow(lambda: releases.shadow, turns, settings.shadow_per_s)
-        instance = Instance.this(settings.track)
-
-        def report() -> ServingReport:
-            return ServingReport(
-                instance,
-                plan_sequence=held.newest.sequence if held.newest else 0,
-                release=releases.current.release if releases.current else "",
-                refused=releases.refused,
-                shadow=shadow.report,
-            )
-
         background.start(shadow.run(), "shadow")
+        report = _reported(Instance.this(settings.track), held, releases, arms, shadow)
         background.start(Reporter(report, ReportPeer(registry).report, settings.report_every_s).run(), "reports")
         answering = Answering(
             catalogue,
@@ -114,7 +111,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             releases,
             Sources(feature_store, index, settings),
             pool,
-            Tokens(open_privacy(common).derived("attribution tokens")),
+            tokens,
             impressions,
             settings,
             turns,
@@ -125,10 +122,51 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             ProductSearch(answering, lexical),
             CandidateRanker(answering),
             admission,
-            Status(catalogue, lexical, releases, impressions),
+            Assigner(held, settings.track, by_key(settings.force_arm_key)),
+            arms,
+            Status(catalogue, lexical, releases, impressions, held, arms, settings.track),
             settings.default_deadline_s,
         )
         yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
+
+
+def _reported(
+    instance: Instance, held: HeldPlan, releases: Releases, arms: Arms, shadow: Shadow
+) -> Callable[[], ServingReport]:
+    """What the registry is told, as of each time that it is."""
+
+    def report() -> ServingReport:
+        return ServingReport(
+            instance,
+            plan_sequence=held.newest.sequence if held.newest else 0,
+            release=releases.current.release if releases.current else "",
+            refused=releases.refused,
+            arms=arms.counts.reports(),
+            shadow=shadow.report,
+        )
+
+    return report
+
+
+async def _arms(
+    settings: RankerSettings, check: AnswerCheck, impressions: ImpressionLog | None, stack: AsyncExitStack
+) -> Arms:
+    """The door to both tracks, closed with the stack."""
+    canary = None
+    if settings.canary_address:
+        channel = await stack.enter_async_context(open_channel(settings.canary_address, retries=False))
+        canary = CanaryTrack(channel)
+    arms = Arms(
+        canary,
+        check,
+        Breaker(settings.breaker_failures, settings.breaker_open_s),
+        Admission(settings.max_fallbacks, settings.max_waiting),
+        impressions,
+        budget_s=settings.canary_budget_s,
+        default_deadline_s=settings.default_deadline_s,
+    )
+    stack.callback(arms.close)
+    return arms
 
 
 def _vector_feed(index: VectorIndex, settings: RankerSettings, space: str) -> VectorFeed:
@@ -144,7 +182,7 @@ async def _impressions(
     event_log = open_event_log(common)
     stack.push_async_callback(event_log.close)
     impressions = ImpressionLog(
-        event_log, impression_record, interval_s=settings.impression_interval_s, queue_size=settings.impression_queue
+        event_log, recorded, interval_s=settings.impression_interval_s, queue_size=settings.impression_queue
     )
     stack.push_async_callback(impressions.flush)
     background.start(impressions.run(), "impressions")

@@ -38,6 +38,7 @@ def report_message(report: ServingReport) -> trainer_pb2.ReportServingRequest:
         release=report.release,
         refused_release=refused.release if refused.is_final else "",
         refused_reason=refused.reason if refused.is_final else "",
+        arms=[trainer_pb2.ArmReport(**asdict(each)) for each in report.arms],
     )
     message.start_time.FromMicroseconds(instance.start_us)
     if report.shadow is not None:

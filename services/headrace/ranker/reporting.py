@@ -7,9 +7,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from headrace.ranker.arm_counts import ArmCount
 from headrace.ranker.releases import Refusal
 from headrace.ranker.shadow import Report
 from headrace.runtime.errors import HeadraceError
@@ -39,6 +40,7 @@ class ServingReport:
     plan_sequence: int
     release: str
     refused: Refusal
+    arms: Sequence[ArmCount]
     shadow: Report | None
 
 

@@ -40,7 +40,7 @@ def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bo
         address,
         options=[
             ("grpc.service_config", json.dumps(_BALANCED | _RETRIED if retries else _BALANCED)),
-            ("grpc.enable_retries", 1),
+            ("grpc.enable_retries", int(retries)),
             ("grpc.dns_min_time_between_resolutions_ms", 500),
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.min_reconnect_backoff_ms", 200),

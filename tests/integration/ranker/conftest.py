@@ -349,6 +349,24 @@ def face_of(add: Callable[[object, object], None], servicer: object, name: str) 
     return Parts([Face(name, lambda server: add(servicer, server))], Background())
 
 
+# settings of a ranker that is tested: it hurries, and waits for a slow machine
+QUICK = {
+    "port": 0,
+    "retry_s": 0.05,
+    "drain_s": 0,
+    "vectors_wait_s": 0.3,
+    "state_budget_s": 2.0,
+    "search_budget_s": 2.0,
+    "score_budget_s": 5.0,
+    "default_deadline_s": 10.0,
+    "breaker_open_s": 0.1,
+    "impression_interval_s": 0.02,
+    # orders are to be foreseen
+    "explore_share": 0.0,
+    "report_every_s": 0.05,
+}
+
+
 @asynccontextmanager
 async def world_of(data_dir: Path, *, products: int = len(PRODUCTS), **settings: object) -> AsyncIterator[World]:
     """Peers with a stocked shop, and a ranker that has met them. No release is served yet."""
@@ -374,20 +392,7 @@ async def world_of(data_dir: Path, *, products: int = len(PRODUCTS), **settings:
         for peer in peers.values():
             await peer.start()
             stack.push_async_callback(peer.stop)
-        chosen = {
-            "port": 0,
-            "retry_s": 0.05,
-            "drain_s": 0,
-            "vectors_wait_s": 0.3,
-            "state_budget_s": 2.0,
-            "search_budget_s": 2.0,
-            "score_budget_s": 5.0,
-            "default_deadline_s": 10.0,
-            "breaker_open_s": 0.1,
-            "impression_interval_s": 0.02,
-            # orders are to be foreseen
-            "explore_share": 0.0,
-            "report_every_s": 0.05,
+        chosen = QUICK | {
             "feature_store_address": peers["feature-store"].address,
             "index_address": peers["index"].address,
             "trainer_address": peers["trainer"].address,
@@ -430,6 +435,8 @@ def make() -> SimpleNamespace:
     """The helpers of this folder, for tests that build their own world."""
     return SimpleNamespace(
         world=world_of,
+        peer=Peer,
+        quick=QUICK,
         eventually=eventually,
         product=product,
         model_parts=model_parts,
