@@ -25,7 +25,7 @@ from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
-from headrace.ranker.gate_zero import GateZero, unsigned
+from headrace.ranker.gate_zero import GateZero
 from headrace.ranker.hop import CanaryTrack
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
@@ -42,15 +42,18 @@ from headrace.ranker.search import ProductSearch
 from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.shadow import Shadow
+from headrace.ranker.signatures import signature_check
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.privacy import open_privacy
+from headrace.runtime.release_signing import release_verifier
 from headrace.runtime.serving import Background, Face, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
+from headrace.runtime.tls import tls_files
 from headrace.v1 import ranker_pb2_grpc
 
 _SERVICE = "headrace.v1.RankerService"
@@ -61,11 +64,12 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
     """The ranker's parts while open. It answers before any peer is up, and better when they are."""
     async with AsyncExitStack() as stack:
         background = Background()
+        tls = tls_files(common)
         feature_store = await stack.enter_async_context(
-            open_feature_store(addresses_of(settings.feature_store_address))
+            open_feature_store(addresses_of(settings.feature_store_address), tls)
         )
-        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address)))
-        registry = await stack.enter_async_context(open_channel(settings.trainer_address))
+        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address), tls))
+        registry = await stack.enter_async_context(open_channel(settings.trainer_address, tls=tls))
         trainer = TrainerPeer(registry)
         pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))
         loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="release"))
@@ -83,7 +87,7 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
                 trainer,
                 catalogue,
                 loader,
-                GateZero(settings.most_times_slower, unsigned),
+                GateZero(settings.most_times_slower, signature_check(release_verifier(common))),
                 turns,
                 vectors_wait_s=settings.vectors_wait_s,
                 find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,

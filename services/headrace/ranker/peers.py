@@ -335,6 +335,8 @@ def _manifest(release: trainer_pb2.Release) -> ReleaseManifest | None:
         feature_schema=release.feature_schema,
         dimension=release.dimension,
         checksums=tuple((part.name, part.sha256) for part in release.parts),
+        checksum=release.checksum,
+        signature=release.signature,
     )
 
 

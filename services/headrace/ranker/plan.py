@@ -23,6 +23,9 @@ class ReleaseManifest:
     feature_schema: str
     dimension: int
     checksums: tuple[tuple[str, str], ...]
+    # of the manifest itself, and what a learner's key made of it all; empty where nobody signs
+    checksum: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
