@@ -25,7 +25,7 @@ from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
-from headrace.ranker.gate_zero import GateZero
+from headrace.ranker.gate_zero import GateZero, signature_check
 from headrace.ranker.hop import CanaryTrack
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
@@ -42,7 +42,6 @@ from headrace.ranker.search import ProductSearch
 from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.shadow import Shadow
-from headrace.ranker.signatures import signature_check
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex

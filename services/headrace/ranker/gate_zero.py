@@ -24,6 +24,7 @@ from headrace.ranker.plan import ReleaseManifest
 from headrace.ranker.vectors import Vectors
 from headrace.runtime.atomic import check_sha256
 from headrace.runtime.errors import CorruptDataError, HeadraceError
+from headrace.runtime.release_signing import ReleaseVerifier, Statement, UntrustedError
 
 CheckSignature = Callable[[ReleaseManifest], None]
 
@@ -37,6 +38,29 @@ def unsigned(manifest: ReleaseManifest) -> None:
 
 class RefusedError(HeadraceError):
     """A release does not pass; it is not tried again."""
+
+
+def signature_check(verifier: ReleaseVerifier | None) -> CheckSignature:
+    """Trusts what the verifier trusts; everything where there is none."""
+    if verifier is None:
+        return unsigned
+
+    def check(manifest: ReleaseManifest) -> None:
+        said = Statement(
+            release=manifest.release,
+            space=manifest.space,
+            delta_sequence=manifest.delta_sequence,
+            feature_schema=manifest.feature_schema,
+            dimension=manifest.dimension,
+            parts=dict(manifest.checksums),
+            checksum=manifest.checksum,
+        )
+        try:
+            verifier.check(said, manifest.signature)
+        except UntrustedError as error:
+            raise RefusedError(str(error)) from error
+
+    return check
 
 
 @dataclass(frozen=True, slots=True)

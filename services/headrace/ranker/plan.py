@@ -23,7 +23,7 @@ class ReleaseManifest:
     feature_schema: str
     dimension: int
     checksums: tuple[tuple[str, str], ...]
-    # of the manifest itself, and what a learner's key made of it all; empty where nobody signs
+    # of the manifest itself, and the learner's signature over all of this; empty: not signed
     checksum: str = ""
     signature: str = ""
 
