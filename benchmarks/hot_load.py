@@ -183,7 +183,7 @@ async def measured(seconds: float, seed: int) -> tuple[list[dict[str, object]], 
         hot = HotLoad(client, registry, Asking(client, people, shop.products_by_number, seed), seed)
         await hot.serves(1)
         # past the first collections of the ranker's garbage
-        await hot.calm(max(16.0, seconds / 4))
+        await hot.calm(16.0)
         calm = await hot.calm(seconds)
         loaded = await hot.swapping(seconds, with_shadow=False)
         undo_s = await hot.undo_s()
@@ -209,7 +209,7 @@ def _bars(calm: Run, loaded: Run, shadowed: Run, undo_s: float) -> list[Bar]:
 def main() -> None:
     parser = base_parser(__doc__, quick="loads of 10 s", seed=7)
     arguments = parser.parse_args()
-    seconds = 10.0 if arguments.quick else 40.0
+    seconds = 10.0 if arguments.quick else 30.0
     rows, bars = uvloop.run(measured(seconds, arguments.seed))
     settings = {
         "products": _PRODUCTS,
