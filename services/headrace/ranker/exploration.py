@@ -71,7 +71,8 @@ class Exploration:
 
 def _drawn(logits_S: NDArray[np.float64], seed: bytes) -> NDArray[np.intp]:
     noise_S = np.random.default_rng(int.from_bytes(seed, "little")).gumbel(size=len(logits_S))
-    return np.argsort(-(logits_S + noise_S), kind="stable")
+    order_S: NDArray[np.intp] = np.argsort(-(logits_S + noise_S), kind="stable")
+    return order_S
 
 
 def mixture_propensities(logits_S: NDArray[np.float64], order_S: NDArray[np.intp], share: float) -> NDArray[np.float32]:
@@ -82,7 +83,8 @@ def mixture_propensities(logits_S: NDArray[np.float64], order_S: NDArray[np.intp
     """
     places = np.arange(len(order_S))
     if share <= 0:
-        return (order_S == places).astype(np.float32)
+        certain_S: NDArray[np.float32] = (order_S == places).astype(np.float32)
+        return certain_S
     ordered_S = logits_S[order_S]
     left_S = np.logaddexp.accumulate(ordered_S[::-1])[::-1]
     # logarithms: the chance of a long list is too small for a float
