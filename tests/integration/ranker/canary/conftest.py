@@ -79,7 +79,10 @@ class Rollout:
 
 @pytest.fixture
 def two_tracks(make: SimpleNamespace) -> Callable[..., Any]:
-    """Opens a Rollout in a folder; settings are those of the stable ranker. Its canary is awaited if it `is_sound`."""
+    """Opens a Rollout in a folder; settings are those of the stable ranker.
+
+    Its canary is awaited if it `is_sound`, and stands behind a process of its own if it `is_apart`.
+    """
 
     @asynccontextmanager
     async def opened(
