@@ -105,7 +105,9 @@ class FaultyCanary:
         await self._channel.close()
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        handlers = {method: grpc.unary_unary_rpc_method_handler(self._handler(method)) for method in _RESPONSES}
+        handlers: dict[str, Any] = {
+            method: grpc.unary_unary_rpc_method_handler(self._handler(method)) for method in _RESPONSES
+        }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
 
     def _handler(self, method: str) -> Any:
@@ -115,7 +117,7 @@ class FaultyCanary:
                 await context.abort(grpc.StatusCode.INTERNAL, "it was asked to")
             begun = time.perf_counter()
             marks = [(key, value) for key, value in context.invocation_metadata() if key.startswith("headrace-")]
-            ask = self._channel.unary_unary(f"/{_SERVICE}/{method}")
+            ask: Any = self._channel.unary_unary(f"/{_SERVICE}/{method}")
             data: bytes = await ask(request, timeout=context.time_remaining(), metadata=marks)
             if self.fault == "slow":
                 await asyncio.sleep((_SLOWER - 1) * (time.perf_counter() - begun))

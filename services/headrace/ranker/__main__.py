@@ -157,8 +157,8 @@ async def _arms(
     """The door to both tracks, closed with the stack."""
     canary = None
     if settings.canary_address:
-        channel = await stack.enter_async_context(open_channel(settings.canary_address, retries=False))
-        canary = CanaryTrack(channel)
+        canary = CanaryTrack(lambda: open_channel(settings.canary_address, retries=False))
+        stack.push_async_callback(canary.close)
     arms = Arms(
         canary,
         check,

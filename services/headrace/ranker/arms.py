@@ -110,7 +110,7 @@ class Arms:
     async def _by_either(self, call: Call[R]) -> tuple[R, str]:
         tried = await self._tried(call)
         if isinstance(tried, Reason):
-            return await self._fallen_back(call), tried
+            return await self._fallen_back(call), tried.value
         if tried.response.results:
             self._succeed()
             return self._shown(tried), ""
@@ -119,7 +119,7 @@ class Arms:
         if not own.results:
             return self._shown(tried), ""
         self._fail(FallbackError(Reason.EMPTY))
-        return own, Reason.EMPTY
+        return own, Reason.EMPTY.value
 
     async def _tried(self, call: Call[R]) -> Checked[R] | Reason:
         try:

@@ -26,7 +26,7 @@ class Placement:
 
     exposure: Exposure
     is_for_canary: bool = False
-    # an arm that the caller chose says nothing about the people in it
+    # the ranker that sends a call on counts it; an arm that the caller chose says nothing about the people in it
     is_counted: bool = True
 
 
@@ -71,7 +71,7 @@ class Assigner:
     def _forwarded(self, marks: Marks) -> Placement:
         if marks.forwarded_to != self._track:
             raise FailedPreconditionError(f"a call for track {marks.forwarded_to!r} has come to track {self._track!r}")
-        return Placement(Exposure(marks.rollout, marks.arm, self._track, is_forwarded=True))
+        return Placement(Exposure(marks.rollout, marks.arm, self._track, is_forwarded=True), is_counted=False)
 
     def _forced(self, marks: Marks) -> Placement:
         if not self._may_force(marks):

@@ -51,8 +51,8 @@ class AnswerCheck:
             _check_page(response, wanted)
         self._check_token(info, wanted)
         impression = _impression(info, wanted)
-        for between_rankers in ("impression", "plan_sequence"):
-            info.ClearField(between_rankers)
+        info.ClearField("impression")
+        info.ClearField("plan_sequence")
         return Checked(response, impression)
 
     def _check_token(self, info: ranker_pb2.AnswerInfo, wanted: Wanted) -> None:

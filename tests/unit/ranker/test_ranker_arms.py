@@ -116,7 +116,8 @@ def test_marks_are_read_as_they_are_written():
 def test_a_forwarded_call_is_answered_by_the_track_that_it_names_or_refused(held):
     held.take(plan(1, share_bp=10_000))
     marks = Marks(forwarded_to=CANARY, rollout="ro-1", arm=CANARY)
-    assert placed(held, "v", marks=marks, track=CANARY) == Placement(Exposure("ro-1", CANARY, CANARY, True))
+    answered = Exposure("ro-1", CANARY, CANARY, is_forwarded=True)
+    assert placed(held, "v", marks=marks, track=CANARY) == Placement(answered, is_counted=False)
     with pytest.raises(FailedPreconditionError, match="has come to track 'stable'"):
         placed(held, "v", marks=marks)
 

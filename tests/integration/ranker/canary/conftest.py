@@ -31,6 +31,7 @@ class Rollout:
 
     world: Any
     faulty: FaultyCanary
+    faulty_address: str
     # a process between stable and `faulty`, where it is to be killed
     process: FaultyProcess
     stable_release: trainer_pb2.Release
@@ -79,7 +80,10 @@ class Rollout:
 
 @pytest.fixture
 def two_tracks(make: SimpleNamespace) -> Callable[..., Any]:
-    """Opens a Rollout in a folder; settings are those of the stable ranker. Its canary is awaited if it `is_sound`."""
+    """Opens a Rollout in a folder; settings are those of the stable ranker.
+
+    Its canary is awaited if it `is_sound`, and stands behind a process of its own if it `is_apart`.
+    """
 
     @asynccontextmanager
     async def opened(
@@ -87,8 +91,8 @@ def two_tracks(make: SimpleNamespace) -> Callable[..., Any]:
     ) -> AsyncIterator[Rollout]:
         async with AsyncExitStack() as stack:
             faulty = FaultyCanary()
-            address = f"127.0.0.1:{await stack.enter_async_context(served(faulty, 0))}"
-            process = FaultyProcess(address)
+            address = behind = f"127.0.0.1:{await stack.enter_async_context(served(faulty, 0))}"
+            process = FaultyProcess(behind)
             stack.push_async_callback(process.kill)
             if is_apart:
                 await process.start()
@@ -103,6 +107,7 @@ def two_tracks(make: SimpleNamespace) -> Callable[..., Any]:
             rollout = Rollout(
                 world,
                 faulty,
+                behind,
                 process,
                 release("r-1", make.model_parts(0), delta_sequence=len(make.products)),
                 release("r-2", make.model_parts(1), delta_sequence=len(make.products)),

@@ -7,9 +7,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 
 from benchmarks.faulty_canary import SPOILED
+from headrace.ranker.exposure import Exposure
+from headrace.ranker.fallback import FallbackError, Reason
+from headrace.ranker.hop import CanaryTrack
+from headrace.runtime.channels import open_channel
+from headrace.v1 import ranker_pb2
 
 BROKEN = ("garbled", "refusing", *SPOILED)
 
@@ -93,6 +99,26 @@ async def test_zero_replicas_and_a_name_that_does_not_resolve(tmp_path, two_trac
         async with two_tracks(tmp_path / str(place), is_sound=False, **settings) as rollout:
             assert_by_stable(rollout, await answered(rollout))
             assert (await rollout.world.status()).fallbacks == 12
+
+
+async def test_a_channel_that_leads_nowhere_is_opened_anew(rollout, unused_tcp_port):
+    port = int(rollout.faulty_address.rsplit(":", 1)[1])
+    ports = iter([unused_tcp_port, port])
+    opened = []
+
+    def open_next() -> grpc.aio.Channel:
+        opened.append(next(ports))
+        return open_channel(f"127.0.0.1:{opened[-1]}", retries=False)
+
+    track = CanaryTrack(open_next)
+    request = ranker_pb2.RankRequest(visitor_id="v", product_ids=["p-1"])
+    for _ in range(4):
+        with pytest.raises(FallbackError) as failed:
+            await track.ask(ranker_pb2.RankResponse, request, Exposure("ro-000001", "canary"), 5.0)
+        assert failed.value.reason == Reason.UNAVAILABLE
+    response = await track.ask(ranker_pb2.RankResponse, request, Exposure("ro-000001", "canary"), 5.0)
+    assert (response.info.track, len(opened)) == ("canary", 2)
+    await track.close()
 
 
 async def test_fallbacks_do_not_crowd_out_the_stable_arm(tmp_path, two_tracks):
