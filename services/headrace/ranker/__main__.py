@@ -143,7 +143,7 @@ def _reported(
             instance,
             plan_sequence=held.newest.sequence if held.newest else 0,
             release=releases.current.release if releases.current else "",
-            refused=releases.refused,
+            refused=releases.failed,
             arms=arms.counts.reports(),
             shadow=shadow.report,
         )

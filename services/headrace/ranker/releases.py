@@ -27,11 +27,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The last release that was not taken, and why; one that is `final` is not tried again."""
+    """The last release that was not taken, and why."""
 
     release: str = ""
     reason: str = ""
-    is_final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,9 @@ class Releases:
     ) -> None:
         self.current: Served | None = None
         self.shadow: Served | None = None
+        # not taken so far, be it only late; and the last one that did not pass gate 0, which is not tried again
         self.refused = Refusal()
+        self.failed = Refusal()
         self._watch_plan = watch_plan
         self._plan = plan
         self._loader = loader
@@ -123,6 +124,7 @@ class Releases:
         """Holds what is wanted, trying again what is not ready."""
         while True:
             is_served, is_shadowed = await self._serve(spaces), await self._hold_shadow(spaces)
+            self._let_go(spaces)
             if is_served and is_shadowed:
                 return
             await asyncio.sleep(self._retry_s)
@@ -141,19 +143,16 @@ class Releases:
         if held is not None:
             self._swap(held)
             log.info("release_swapped", extra={"release": manifest.release, "space": manifest.space})
-            self._let_go(spaces)
         return is_settled
 
     async def _hold_shadow(self, spaces: Spaces) -> bool:
         manifest = self._wanted.shadow
-        if manifest is None:
+        held = self._held.get(manifest) if manifest is not None else None
+        if self.shadow is not held:
             self.shadow = None
-            self._let_go(spaces)
-            return True
-        if self.shadow is not None and self._held.get(manifest) is self.shadow:
+        if manifest is None or self.shadow is not None:
             return True
         self.shadow, is_settled = await self._taken(manifest, spaces)
-        self._let_go(spaces)
         return is_settled
 
     def _is_current(self, manifest: ReleaseManifest) -> bool:
@@ -161,7 +160,7 @@ class Releases:
 
     def _swap(self, served: Served | None) -> None:
         for manifest, held in self._held.items():
-            if held is self.current and held is not served:
+            if held is self.current and held is not served and manifest not in self._served_before:
                 self._served_before.append(manifest)
         self.current = served
 
@@ -171,10 +170,11 @@ class Releases:
             held = await self._loaded(manifest, spaces)
         except RefusedError as error:
             self._never[manifest] = str(error)
-            self._refuse(manifest, str(error), is_final=True)
+            self._refuse(manifest, str(error))
+            self.failed = self.refused
             return None, True
         except HeadraceError as error:
-            self._refuse(manifest, str(error), is_final=False)
+            self._refuse(manifest, str(error))
             return None, False
         if self.refused.release == manifest.release:
             # it was only late
@@ -191,8 +191,8 @@ class Releases:
             await self._loader.await_vectors(manifest, feed)
         return held
 
-    def _refuse(self, manifest: ReleaseManifest, reason: str, *, is_final: bool) -> None:
-        refusal = Refusal(manifest.release, reason, is_final)
+    def _refuse(self, manifest: ReleaseManifest, reason: str) -> None:
+        refusal = Refusal(manifest.release, reason)
         if refusal != self.refused:
             log.error("release_refused", extra={"release": manifest.release, "reason": reason})
         self.refused = refusal

@@ -29,15 +29,15 @@ class ReportPeer:
 
 
 def report_message(report: ServingReport) -> trainer_pb2.ReportServingRequest:
-    """A release that is only late is not refused: it would end a rollout."""
+    """The message of a report."""
     instance, refused = report.instance, report.refused
     message = trainer_pb2.ReportServingRequest(
         ranker=instance.name,
         track=instance.track,
         plan_sequence=report.plan_sequence,
         release=report.release,
-        refused_release=refused.release if refused.is_final else "",
-        refused_reason=refused.reason if refused.is_final else "",
+        refused_release=refused.release,
+        refused_reason=refused.reason,
         arms=[trainer_pb2.ArmReport(**asdict(each)) for each in report.arms],
     )
     message.start_time.FromMicroseconds(instance.start_us)

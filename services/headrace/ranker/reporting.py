@@ -34,7 +34,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class ServingReport:
-    """What one process does and did. `refused` is the last release that did not pass gate 0 here."""
+    """What one process does and did. `refused` did not pass gate 0 here, and is not only late: it ends a rollout."""
 
     instance: Instance
     plan_sequence: int
