@@ -13,6 +13,7 @@ registry publishes a release every two seconds: `python -m benchmarks.hot_load [
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import uvloop
 from rich.console import Console
 
@@ -54,12 +56,32 @@ class Swap:
     end_s: float
 
 
+class Others:
+    """How busy the machine is with what does not belong to the benchmark: latencies mean little where that is much."""
+
+    def __init__(self) -> None:
+        self._begun = time.perf_counter(), self._seconds()
+
+    def share(self) -> float:
+        """Of all cores, since the beginning."""
+        took_s = time.perf_counter() - self._begun[0]
+        return round((self._seconds() - self._begun[1]) / took_s / (os.cpu_count() or 1), 3)
+
+    @staticmethod
+    def _seconds() -> float:
+        own = psutil.Process()
+        times = [each.cpu_times() for each in (own, *own.children(recursive=True))]
+        whole = psutil.cpu_times()
+        return whole.user + whole.system + whole.nice - sum(each.user + each.system for each in times)
+
+
 @dataclass(frozen=True)
 class Run:
     """One load with the swaps in it."""
 
     outcomes: Outcomes
     times_s: Floats
+    others_cpu: float
     swaps: Sequence[Swap] = ()
 
     def during(self) -> Floats:
@@ -83,6 +105,8 @@ class Run:
             "data": "simulated shop",
             "method": method,
             "requests": len(self.outcomes.what),
+            # of all cores, by processes that have nothing to do with this
+            "others_cpu": self.others_cpu,
             "failed": self.failed,
             "failures": dict(Counter(what for what in self.outcomes.what if what not in ("ok", "degraded"))),
             "degraded": len(self.outcomes.of("degraded")),
@@ -114,18 +138,20 @@ class HotLoad:
     async def calm(self, seconds: float) -> Run:
         self._seed += 1
         times_s = arrivals(RATE, seconds, self._seed)
-        return Run(await sent(times_s, self._asking.send(_DEADLINE_S)), times_s)
+        others = Others()
+        outcomes = await sent(times_s, self._asking.send(_DEADLINE_S))
+        return Run(outcomes, times_s, others.share())
 
     async def swapping(self, seconds: float, *, with_shadow: bool) -> Run:
         self._seed += 1
         times_s = arrivals(RATE, seconds, self._seed)
-        begun = time.perf_counter()
+        others, begun = Others(), time.perf_counter()
         load = asyncio.create_task(sent(times_s, self._asking.send(_DEADLINE_S)))
         swaps: list[Swap] = []
         while time.perf_counter() - begun < seconds - EVERY_S:
             await asyncio.sleep(EVERY_S)
             swaps.append(await self._swap(begun, with_shadow))
-        return Run(await load, times_s, swaps)
+        return Run(await load, times_s, others.share(), swaps)
 
     async def _swap(self, begun: float, with_shadow: bool) -> Swap:
         self._number += 1
