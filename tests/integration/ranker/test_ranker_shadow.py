@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -122,6 +123,16 @@ async def test_faulty_shadows_are_far_from_the_served_release_and_honest_increme
     assert shuffled["rank_correlation"] <= 0.5
     # the towers alone tell
     assert lost["tower_correlation"] <= 0.7
+
+
+async def test_no_more_than_the_set_number_a_second_are_scored(tmp_path, make, increments):
+    async with make.world(tmp_path, shadow_per_s=5) as world:
+        world.make = make
+        stable = await _stocked(world, increments)
+        begun = time.monotonic()
+        await _shadowed(world, stable, "next", increments.parts(nudge), pairs=3)
+        (report,) = _reports(world)
+        assert report.shadow.pairs <= 1 + 5 * (time.monotonic() - begun)
 
 
 async def test_sums_begin_anew_with_another_pair(world, increments):
