@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import grpc
 
+from headrace.ranker.arm_counts import ArmCount
 from headrace.ranker.reporting import ServingReport
 from headrace.ranker.shadow import Report
 from headrace.runtime.errors import UnavailableError
@@ -38,12 +39,24 @@ def report_message(report: ServingReport) -> trainer_pb2.ReportServingRequest:
         release=report.release,
         refused_release=refused.release,
         refused_reason=refused.reason,
-        arms=[trainer_pb2.ArmReport(**asdict(each)) for each in report.arms],
+        arms=[_arm(each) for each in report.arms],
     )
     message.start_time.FromMicroseconds(instance.start_us)
     if report.shadow is not None:
         message.shadow.CopyFrom(_shadow(report.shadow))
     return message
+
+
+def _arm(count: ArmCount) -> trainer_pb2.ArmReport:
+    return trainer_pb2.ArmReport(
+        rollout=count.rollout,
+        arm=count.arm,
+        answers=count.answers,
+        fallbacks=count.fallbacks,
+        errors=count.errors,
+        degraded=count.degraded,
+        latency=count.latency,
+    )
 
 
 def _shadow(report: Report) -> trainer_pb2.ShadowReport:
