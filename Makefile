@@ -29,8 +29,8 @@ rivals: setup ## the libraries that benchmarks compare with; hnswlib is compiled
 demo: setup ## run the whole suite and watch it learn (QUICK=1 for a minute, STAY=1 to keep it up)
 	$(BIN)/headrace demo $(if $(QUICK),--quick) $(if $(STAY),--stay)
 
-test: setup ## all tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+test: setup ## all tests, with coverage, as many files at once as there are cores
+	$(BIN)/python -m pytest -n logical --dist loadfile --cov --cov-report=term
 
 FUZZ_SECONDS ?= 300
 
