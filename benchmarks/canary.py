@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from headrace.v1.ranker_pb2_grpc import RankerServiceAsyncStub
 
 SHARE_BP = 5_000
-_TIMEOUT_S = 1.0
+# long, so that a machine which stalls is not taken for an error; the canary's part is bounded by the ranker's setting
+_TIMEOUT_S = 5.0
 _AT_ONCE = 8
 _BEFORE_FAULT = 0.2
 # the first failures are behind us and the breaker is open
@@ -325,6 +326,7 @@ def main() -> None:
         "seconds": sizes.seconds,
         "calls": sizes.calls,
         "at_once": _AT_ONCE,
+        "deadline_s": _TIMEOUT_S,
         "part": arguments.part,
     }
     Result("canary", settings, [arguments.seed], rows, bars).write(arguments.json)
