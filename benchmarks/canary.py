@@ -5,9 +5,9 @@ them on one machine: `python -m benchmarks.canary [--quick] [--part latency|erro
 
 - `latency`: requests as a Poisson process (open loop) with nobody on the canary, and with one that is frozen in the
   midst (SIGSTOP); then its process is replaced.
-- `errors`: a fixed number of requests, eight at a time, with a canary that is killed in the midst, slow (10 ×),
-  answers NaN, or as rankers did before there were tracks; with none behind the address, and an address that does not
-  resolve. Any status but OK is an error, and so is an answer without products, or with a score that is not finite.
+- `errors`: a fixed number of requests, eight at a time, with a canary that is killed or frozen in the midst, is slow
+  (10 ×), answers NaN, or as rankers did before there were tracks; with none behind the address, and an address that
+  does not resolve. Any status but OK is an error, and so is an answer without products, or with a score that is not finite.
 
 There is no rival: no open server of recommendations hides a failed canary. What it replaces is the same canary with
 its breaker never open: `frozen, no breaker`.
@@ -71,7 +71,7 @@ class Sizes:
     calls: int
 
 
-FULL = Sizes(Scale(20_000, 20_000, 0, (), ()), 200, 52.0, 10_000)
+FULL = Sizes(Scale(20_000, 20_000, 0, (), ()), 100, 40.0, 10_000)
 QUICK = Sizes(Scale(2_000, 4_000, 0, (), ()), 100, 8.0, 600)
 
 
@@ -237,8 +237,11 @@ async def errors(bench: Bench, sizes: Sizes) -> tuple[list[dict[str, object]], l
             async with _faulty(canary.address, fault) as address, bench.door(address) as asker:
                 await held(fault, asker, hammered(sizes.calls, asker.ask))
         async with bench.door(canary.address) as asker:
-            await asker.until_canary()
-            await held("killed", asker, _failing(canary.stop, 1.0, hammered(sizes.calls, asker.ask)))
+            for name, fail in (("killed", canary.stop), ("frozen", canary.freeze)):
+                await asker.until_canary()
+                await held(name, asker, _failing(fail, 1.0, hammered(sizes.calls, asker.ask)))
+                await canary.stop()
+                await canary.start(bench.relay.release)
     finally:
         await canary.stop()
     for name, address in (
