@@ -7,7 +7,8 @@ them on one machine: `python -m benchmarks.canary [--quick] [--part latency|erro
   midst (SIGSTOP); then its process is replaced.
 - `errors`: a fixed number of requests, eight at a time, with a canary that is killed or frozen in the midst, is slow
   (10 ×), answers NaN, or as rankers did before there were tracks; with none behind the address, and an address that
-  does not resolve. Any status but OK is an error, and so is an answer without products, or with a score that is not finite.
+  does not resolve. Any status but OK is an error, and so is an answer without products, or one with a score that is
+  not finite.
 
 There is no rival: no open server of recommendations hides a failed canary. What it replaces is the same canary with
 its breaker never open: `frozen, no breaker`.
