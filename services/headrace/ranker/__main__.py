@@ -40,6 +40,7 @@ from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Face, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
+from headrace.runtime.tls import tls_files
 from headrace.v1 import ranker_pb2_grpc
 
 _SERVICE = "headrace.v1.RankerService"
@@ -50,11 +51,12 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
     """The ranker's parts while open. It answers before any peer is up, and better when they are."""
     async with AsyncExitStack() as stack:
         background = Background()
+        tls = tls_files(common)
         feature_store = await stack.enter_async_context(
-            open_feature_store(addresses_of(settings.feature_store_address))
+            open_feature_store(addresses_of(settings.feature_store_address), tls)
         )
-        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address)))
-        trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address)))
+        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address), tls))
+        trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address, tls=tls)))
         pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))
         loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="release"))
 

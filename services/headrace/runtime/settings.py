@@ -19,11 +19,13 @@ from headrace.runtime.eventlog.kafka_url import kafka_url
 PREFIX = "HEADRACE_"
 EVENT_LOG_SCHEMES = ("postgresql://", "postgres://", KAFKA)
 # never shown, also where they are wrong
-_SECRETS = ("privacy_key",)
+_SECRETS = ("privacy_key", "api_key")
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
 
 
-class _Given(BaseSettings):
+class GivenSettings(BaseSettings):
+    """Settings that say nothing by themselves."""
+
     # only `load` reads the environment, and only the one that it is given
     @classmethod
     def settings_customise_sources(
@@ -36,7 +38,7 @@ class _Given(BaseSettings):
         return (init_settings,)
 
 
-class CommonSettings(_Given):
+class CommonSettings(GivenSettings):
     """What every process may be told."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -96,7 +98,7 @@ class CommonSettings(_Given):
         return key
 
 
-class ServingSettings(_Given):
+class ServingSettings(GivenSettings):
     """How a service listens. Services add their own fields in a subclass."""
 
     model_config = SettingsConfigDict(frozen=True)

@@ -30,6 +30,7 @@ from headrace.runtime.privacy import open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
+from headrace.runtime.tls import tls_files
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
@@ -69,8 +70,14 @@ async def compose(
         registry,
         settings.keep_releases,
     )
-    index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
-    feature_store = [list(map(open_channel, shard)) for shard in addresses_of(settings.feature_store_address)]
+    tls = tls_files(common)
+    index = [
+        [(address, open_channel(address, tls=tls)) for address in shard]
+        for shard in addresses_of(settings.index_address)
+    ]
+    feature_store = [
+        [open_channel(address, tls=tls) for address in shard] for shard in addresses_of(settings.feature_store_address)
+    ]
     privacy = open_privacy(common)
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers, privacy)
     confirmations = Confirmations(folder / "erasures.json", "trainer", privacy)
