@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import headrace
@@ -18,9 +18,14 @@ SERVICES = {
 STUBS = {f"{service.name}Stub": name for name, service in SERVICES.items()}
 
 
-def nodes_of(caller: str) -> Iterator[ast.AST]:
-    for path in (Path(headrace.__file__).parent / caller.replace("-", "_")).rglob("*.py"):
-        yield from ast.walk(ast.parse(path.read_text("utf-8")))
+@cache
+def nodes_of(caller: str) -> list[ast.AST]:
+    """Names and attributes in the files of a service that speak to another one."""
+    texts = [
+        path.read_text("utf-8") for path in (Path(headrace.__file__).parent / caller.replace("-", "_")).rglob("*.py")
+    ]
+    trees = [ast.parse(text) for text in texts if "stub" in text.lower()]
+    return [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)]
 
 
 def stubs_made(caller: str) -> set[str]:
