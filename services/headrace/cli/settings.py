@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from headrace.runtime.settings import GivenSettings
+from headrace.runtime.settings import Given
 
 
-class CliSettings(GivenSettings):
+class CliSettings(Given):
     """Read from `HEADRACE_CLI_*`."""
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_CLI_", frozen=True)

@@ -23,8 +23,8 @@ _SECRETS = ("privacy_key", "api_key")
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
 
 
-class GivenSettings(BaseSettings):
-    """Settings that say nothing by themselves."""
+class Given(BaseSettings):
+    """Settings that come from `load` alone."""
 
     # only `load` reads the environment, and only the one that it is given
     @classmethod
@@ -38,7 +38,7 @@ class GivenSettings(BaseSettings):
         return (init_settings,)
 
 
-class CommonSettings(GivenSettings):
+class CommonSettings(Given):
     """What every process may be told."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -98,7 +98,7 @@ class CommonSettings(GivenSettings):
         return key
 
 
-class ServingSettings(GivenSettings):
+class ServingSettings(Given):
     """How a service listens. Services add their own fields in a subclass."""
 
     model_config = SettingsConfigDict(frozen=True)
