@@ -1,6 +1,6 @@
 # Headrace. `make` shows the targets; `make demo` and `make test` need nothing done before.
 .DEFAULT_GOAL := help
-.PHONY: help setup text rivals demo test fuzz lint types protos protos-check bench clean
+.PHONY: help setup text rivals demo test fuzz lint types audit protos protos-check bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -45,6 +45,9 @@ lint: setup protos-check ## style, imports between parts, protos
 
 types: setup ## mypy, strict
 	$(BIN)/mypy
+
+audit: setup ## ask whether a pinned dependency has a known vulnerability
+	$(BIN)/python .ci/audit.py constraints.txt
 
 protos: setup ## generate services/headrace/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --grpc_python_out=services \

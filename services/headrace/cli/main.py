@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from headrace.cli.answers import recommend, search
+from headrace.cli.auth import auth
 from headrace.cli.cleaning import cleaning
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
@@ -57,6 +58,7 @@ app.command(rich_help_panel=_SUITE)(backup)
 app.command(rich_help_panel=_SUITE)(restore)
 app.command(rich_help_panel=_SUITE)(move)
 app.command(rich_help_panel=_SUITE)(demo)
+app.add_typer(auth, name="auth", rich_help_panel=_SUITE)
 app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)

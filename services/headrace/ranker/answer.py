@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from headrace.model.candidates import SOURCE_NAMES
 from headrace.ranker.catalogue import Listing
+from headrace.ranker.impressions import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class Answer:
     stage_ms: Mapping[str, float]
     state_offset: int
     delta_sequence: int
+    # the track that made it
+    track: str
+    # of an answer to another ranker: what that one is to log if it shows it
+    shown: Shown | None = None
     next_page_token: str = ""
     total_size: int = 0
 

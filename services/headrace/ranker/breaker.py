@@ -22,8 +22,12 @@ class Breaker:
         self._failures = 0
         self._closed_again = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        return self._failures >= self._limit
+
     def allows(self) -> bool:
-        if self._failures < self._limit:
+        if not self.is_open:
             return True
         if self._clock() < self._closed_again:
             return False
@@ -36,5 +40,5 @@ class Breaker:
 
     def fail(self) -> None:
         self._failures += 1
-        if self._failures >= self._limit:
+        if self.is_open:
             self._closed_again = self._clock() + self._open_s

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.ranker.exploration import Policy
+from headrace.ranker.exposure import OUTSIDE, Exposure
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog import EventLog, Record
 
@@ -32,6 +34,10 @@ class Shown:
     features: NDArray[np.float32]
     feature_schema: str
     time_us: int
+    # of each place, given those above it
+    propensities: NDArray[np.float32]
+    policy: Policy
+    exposure: Exposure = OUTSIDE
 
 
 class ImpressionLog:
@@ -46,9 +52,10 @@ class ImpressionLog:
         self._record_of = record_of
         self._interval_s = interval_s
         self._queue_size = queue_size
-        self._queue: deque[Shown] = deque()
+        self._queue: deque[Shown | Record] = deque()
 
-    def note(self, shown: Shown) -> None:
+    def note(self, shown: Shown | Record) -> None:
+        """Takes what was shown, or the record of it that another ranker made."""
         if len(self._queue) >= self._queue_size:
             self.dropped += 1
             return
@@ -65,9 +72,12 @@ class ImpressionLog:
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
             try:
-                await self._event_log.append([self._record_of(shown) for shown in batch])
+                await self._event_log.append([self._recorded(shown) for shown in batch])
             except HeadraceError as error:
                 self.dropped += len(batch)
                 log.warning("impressions_dropped", extra={"count": len(batch), "reason": str(error)})
             else:
                 self.logged += len(batch)
+
+    def _recorded(self, shown: Shown | Record) -> Record:
+        return shown if isinstance(shown, Record) else self._record_of(shown)

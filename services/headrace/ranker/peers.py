@@ -13,6 +13,7 @@ from headrace.model.history import History, is_customer
 from headrace.model.items import NEIGHBOURS
 from headrace.ranker.catalogue import FOREVER_US, ItemRows, Listing
 from headrace.ranker.nearest import Nearest
+from headrace.ranker.plan import Assignment, ReleaseManifest, ServingPlan
 from headrace.runtime.calls import call_options
 from headrace.runtime.errors import (
     CorruptDataError,
@@ -100,26 +101,6 @@ class VectorsUpdate:
     tombstones: NDArray[np.bool_]
     applied_sequence: int
     log_offset: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseManifest:
-    """What a release consists of. `checksums` maps part names to SHA-256."""
-
-    release: str
-    space: str
-    delta_sequence: int
-    feature_schema: str
-    dimension: int
-    checksums: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ServingPlan:
-    """Which release is stable; None before the first is published."""
-
-    sequence: int
-    stable: ReleaseManifest | None
 
 
 class FeatureStorePeer:
@@ -218,7 +199,7 @@ class TrainerPeer:
         self._stub: trainer_pb2_grpc.TrainerServiceAsyncStub = trainer_pb2_grpc.TrainerServiceStub(channel)
 
     async def watch_plan(self) -> AsyncIterator[ServingPlan]:
-        """The serving plan now and at every change. UnavailableError."""
+        """The serving plan now, at every change, and again now and then while it holds. UnavailableError."""
         try:
             async for message in self._stub.WatchServingPlan(trainer_pb2.WatchServingPlanRequest()):
                 yield _plan(message)
@@ -332,18 +313,31 @@ def _vectors_update(message: index_pb2.WatchEmbeddingsResponse) -> VectorsUpdate
 
 
 def _plan(message: trainer_pb2.WatchServingPlanResponse) -> ServingPlan:
-    stable = message.stable
-    if not stable.release:
-        return ServingPlan(message.sequence, None)
-    manifest = ReleaseManifest(
-        release=stable.release,
-        space=stable.space,
-        delta_sequence=stable.delta_sequence,
-        feature_schema=stable.feature_schema,
-        dimension=stable.dimension,
-        checksums=tuple((part.name, part.sha256) for part in stable.parts),
+    assignment = message.assignment
+    return ServingPlan(
+        sequence=message.sequence,
+        stable=_manifest(message.stable),
+        canary=_manifest(message.canary),
+        assignment=Assignment(assignment.rollout, assignment.salt, assignment.share_bp) if assignment.rollout else None,
+        shadow=_manifest(message.shadow),
+        valid_for_s=message.valid_for_ms / 1e3,
     )
-    return ServingPlan(message.sequence, manifest)
+
+
+def _manifest(release: trainer_pb2.Release) -> ReleaseManifest | None:
+    """The manifest of a release; None of one that is not there."""
+    if not release.release:
+        return None
+    return ReleaseManifest(
+        release=release.release,
+        space=release.space,
+        delta_sequence=release.delta_sequence,
+        feature_schema=release.feature_schema,
+        dimension=release.dimension,
+        checksums=tuple((part.name, part.sha256) for part in release.parts),
+        checksum=release.checksum,
+        signature=release.signature,
+    )
 
 
 def _matrix(message: common_pb2.Matrix) -> NDArray[np.float32]:

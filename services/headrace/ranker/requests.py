@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from headrace.ranker.answering import Asker
+from headrace.ranker.exposure import Exposure
 from headrace.ranker.filters import Filter
-from headrace.ranker.paging import page_offset
+from headrace.ranker.paging import Page, page_of
 from headrace.ranker.rank import Ranking
 from headrace.ranker.recommend import BESIDE_A_PRODUCT, SERVING_CONFIGS, Recommendation
 from headrace.ranker.search import ORDERS, ProductQuery
@@ -25,10 +27,10 @@ _MAX_CATEGORY_BYTES = 500
 _MAX_OPTIONS = 100
 
 
-def recommendation(message: ranker_pb2.RecommendRequest) -> Recommendation:
+def recommendation(message: ranker_pb2.RecommendRequest, exposure: Exposure) -> Recommendation:
     """A checked recommendation. InvalidRequestError with every fault."""
     faults = Faults()
-    asker = _asker(message, faults)
+    asker = _asker(message, exposure, faults)
     faults.check(bool(asker.user_key), "visitor_id", "visitor_id or user_id is required")
     _check_config(message, faults)
     _check_ids(message.product_ids, "product_ids", _MAX_PRODUCTS_ON_PAGE, faults)
@@ -40,7 +42,7 @@ def recommendation(message: ranker_pb2.RecommendRequest) -> Recommendation:
     faults.raise_if_any()
     return Recommendation(
         serving_config=message.serving_config,
-        asker=Asker(asker.user_key, message.min_offset),
+        asker=replace(asker, min_offset=message.min_offset),
         product_ids=tuple(message.product_ids),
         filter=wanted,
         page_size=page_size,
@@ -48,10 +50,10 @@ def recommendation(message: ranker_pb2.RecommendRequest) -> Recommendation:
     )
 
 
-def product_query(message: ranker_pb2.SearchRequest) -> ProductQuery:
+def product_query(message: ranker_pb2.SearchRequest, exposure: Exposure) -> ProductQuery:
     """A checked search. InvalidRequestError with every fault."""
     faults = Faults()
-    asker = _asker(message, faults)
+    asker = _asker(message, exposure, faults)
     size = len(message.query.encode())
     faults.check(size <= _MAX_QUERY_BYTES, "query", f"must be at most {_MAX_QUERY_BYTES} bytes, got {size}")
     wanted = _filter(message.filter, faults)
@@ -61,24 +63,24 @@ def product_query(message: ranker_pb2.SearchRequest) -> ProductQuery:
     faults.check(order_by in ORDERS, "order_by", f"must be one of {', '.join(ORDERS)}, got {order_by!r}")
     page_size = _page_size(message, faults)
     key = repr((message.query, wanted, order_by))
-    offset = _offset(message.page_token, key, faults)
+    page = _page(message.page_token, key, faults)
     faults.raise_if_any()
     return ProductQuery(
         query=message.query,
         asker=asker,
         filter=wanted,
         page_size=page_size,
-        offset=offset,
+        page=page,
         order_by=order_by,
         explain=message.explain,
         key=key,
     )
 
 
-def ranking(message: ranker_pb2.RankRequest) -> Ranking:
+def ranking(message: ranker_pb2.RankRequest, exposure: Exposure) -> Ranking:
     """A checked ranking of the caller's candidates. InvalidRequestError with every fault."""
     faults = Faults()
-    asker = _asker(message, faults)
+    asker = _asker(message, exposure, faults)
     faults.check(len(message.product_ids) > 0, "product_ids", "must name at least one product, got none")
     _check_ids(message.product_ids, "product_ids", _MAX_RANKED, faults)
     repeated = len(set(message.product_ids)) < len(message.product_ids)
@@ -88,15 +90,17 @@ def ranking(message: ranker_pb2.RankRequest) -> Ranking:
 
 
 def _asker(
-    message: ranker_pb2.RecommendRequest | ranker_pb2.SearchRequest | ranker_pb2.RankRequest, faults: Faults
+    message: ranker_pb2.RecommendRequest | ranker_pb2.SearchRequest | ranker_pb2.RankRequest,
+    exposure: Exposure,
+    faults: Faults,
 ) -> Asker:
     """The person when logged in, else the device."""
     for field, value in (("visitor_id", message.visitor_id), ("user_id", message.user_id)):
         size = len(value.encode())
         faults.check(size <= _MAX_ID_BYTES, field, f"must be at most {_MAX_ID_BYTES} bytes, got {size}")
     if message.user_id:
-        return Asker(f"u:{message.user_id}")
-    return Asker(f"v:{message.visitor_id}" if message.visitor_id else "")
+        return Asker(f"u:{message.user_id}", exposure=exposure)
+    return Asker(f"v:{message.visitor_id}" if message.visitor_id else "", exposure=exposure)
 
 
 def _check_config(message: ranker_pb2.RecommendRequest, faults: Faults) -> None:
@@ -123,14 +127,14 @@ def _page_size(message: ranker_pb2.RecommendRequest | ranker_pb2.SearchRequest, 
     return size
 
 
-def _offset(token: str, key: str, faults: Faults) -> int:
+def _page(token: str, key: str, faults: Faults) -> Page:
     if not token:
-        return 0
+        return Page()
     try:
-        return page_offset(token, key)
+        return page_of(token, key)
     except ValueError as error:
         faults.add("page_token", str(error))
-        return 0
+        return Page()
 
 
 def _filter(message: common_pb2.ProductFilter, faults: Faults) -> Filter:

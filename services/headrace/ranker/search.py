@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from headrace.model.candidates import LEXICAL, POPULAR, VECTOR
 from headrace.ranker.answer import Answer
 from headrace.ranker.answering import Answering, Asker, Draft
+from headrace.ranker.choosing import NO_PART
 from headrace.ranker.filters import Allowed, Filter
 from headrace.ranker.fusion import RRF, reciprocal, reciprocal_of
 from headrace.ranker.lexical import Hits, LexicalIndex, shared_ranks
-from headrace.ranker.paging import page_token
+from headrace.ranker.paging import Page, page_token
 from headrace.ranker.peers import Neighbours
 from headrace.ranker.ranking import Ranked
 from headrace.ranker.scoring import query_vector, scored
@@ -38,7 +39,7 @@ class ProductQuery:
     asker: Asker
     filter: Filter
     page_size: int
-    offset: int
+    page: Page
     order_by: str
     explain: bool
     key: str
@@ -65,10 +66,13 @@ class ProductSearch:
         allowed = answering.filters.allowed(wanted.filter)
         _, (fused, total) = await asyncio.gather(answering.meet(draft), self._found(draft, wanted, allowed))
         ranked = await self._ordered(draft, fused, wanted)
-        end = wanted.offset + wanted.page_size
-        answer = await answering.finished(draft, ranked, slice(wanted.offset, end))
+        end = wanted.page.offset + wanted.page_size
+        page = slice(wanted.page.offset, end)
+        # within the page: what moved over its edge would be shown twice, or on none
+        answer = await answering.finished(draft, ranked, page, page if wanted.order_by == "relevance" else NO_PART)
         more = end < len(ranked.candidates)
-        return replace(answer, next_page_token=page_token(end, wanted.key) if more else "", total_size=total)
+        token = page_token(end, wanted.key, wanted.asker.exposure.track) if more else ""
+        return replace(answer, next_page_token=token, total_size=total)
 
     async def _found(self, draft: Draft, wanted: ProductQuery, allowed: Allowed) -> tuple[Fused, int]:
         if not wanted.query.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -24,6 +25,20 @@ class RankerSettings(ServingSettings):
     trainer_address: str = Field("127.0.0.1:7403", description="host:port of the trainer's registry")
     index_address: ShardAddressesSetting = Field(
         "127.0.0.1:7404", description="host:port of the index: replicas separated by commas, shards by semicolons"
+    )
+
+    track: Literal["stable", "canary"] = Field(
+        "stable", description="stable: the door to both; canary: answers for people in a rollout's canary arm"
+    )
+    canary_address: str = Field("", description="host:port of the canary track; empty: stable answers everybody")
+    canary_budget_s: float = Field(
+        0.1, gt=0, description="most that an answer waits for the canary, never more than half of what is left"
+    )
+    max_fallbacks: int = Field(
+        2, ge=1, description="answers in the making at once for people whom the canary did not answer"
+    )
+    force_arm_key: str = Field(
+        "", repr=False, description="secret of callers that may choose the arm of a call; empty: nobody may"
     )
 
     default_deadline_s: float = Field(1.0, gt=0, description="time for an answer when the caller sets no deadline")
@@ -48,6 +63,26 @@ class RankerSettings(ServingSettings):
         None, description="files of the text encoder that a release may need; none: the installed package"
     )
     text_digest: str = Field(UPSTREAM_SHA256, pattern="^[0-9a-f]{64}$", description="SHA-256 of text_folder's weights")
+
+    keep_loaded: int = Field(1, ge=0, description="releases that served before and stay in memory, for a quick undo")
+    most_times_slower: float = Field(
+        3.0, gt=1, description="a release whose warm batch takes so many times as long as the served one's is refused"
+    )
+    shadow_per_s: float = Field(
+        10.0, ge=0, description="most answers a second that the shadow release scores too; 0: none"
+    )
+    report_every_s: float = Field(1.0, gt=0, description="seconds between reports to the registry")
+
+    explore_share: float = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="share of answers in an order drawn by chance, so that other orders can be valued",
+    )
+    explore_temperature: float = Field(
+        0.5, gt=0, description="how far drawn orders stray, in standard deviations of the scores"
+    )
+    explore_candidates: int = Field(50, ge=2, le=500, description="best candidates that a drawn order is made of")
 
     log_impressions: bool = Field(True, description="append what was shown to the event log")
     impression_interval_s: float = Field(0.2, gt=0, description="seconds between appends of impressions")

@@ -10,6 +10,9 @@ import json
 
 import grpc
 
+from headrace.runtime.renewing_channel import RenewingChannel
+from headrace.runtime.tls import Certificates, TlsFiles
+
 # bounds one stream's silence on a dead peer
 _KEEPALIVE_MS = 20_000
 
@@ -30,27 +33,31 @@ _RETRIED: dict[str, object] = {
 }
 
 
-def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True) -> grpc.aio.Channel:
-    """An insecure channel to `address` (host:port, or a DNS name with several addresses).
+def open_channel(
+    address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True, tls: TlsFiles | None = None
+) -> grpc.aio.Channel:
+    """A channel to `address` (host:port, or a DNS name with several addresses): by mutual TLS with `tls`, else plain.
 
     Unary calls that end in UNAVAILABLE are tried again, so servers must be idempotent: ours are. Not so without
     `retries`, for callers that would rather ask somebody else at once.
     """
-    return grpc.aio.insecure_channel(
-        address,
-        options=[
-            ("grpc.service_config", json.dumps(_BALANCED | _RETRIED if retries else _BALANCED)),
-            ("grpc.enable_retries", 1),
-            ("grpc.dns_min_time_between_resolutions_ms", 500),
-            ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.min_reconnect_backoff_ms", 200),
-            ("grpc.max_reconnect_backoff_ms", 1_000),
-            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.max_send_message_length", max_message_bytes),
-            ("grpc.use_local_subchannel_pool", 1),
-        ],
+    options = [
+        ("grpc.service_config", json.dumps(_BALANCED | _RETRIED if retries else _BALANCED)),
+        ("grpc.enable_retries", int(retries)),
+        ("grpc.dns_min_time_between_resolutions_ms", 500),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options)
+    return RenewingChannel(
+        Certificates(tls), lambda credentials: grpc.aio.secure_channel(address, credentials, options)
     )
 
 

@@ -14,6 +14,8 @@ _CODES: dict[type[errors.HeadraceError], int] = {
     errors.NotFoundError: code_pb2.NOT_FOUND,
     errors.AlreadyExistsError: code_pb2.ALREADY_EXISTS,
     errors.FailedPreconditionError: code_pb2.FAILED_PRECONDITION,
+    errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
     errors.OverloadedError: code_pb2.RESOURCE_EXHAUSTED,
     errors.UnavailableError: code_pb2.UNAVAILABLE,
     errors.DeadlineError: code_pb2.DEADLINE_EXCEEDED,

@@ -16,12 +16,15 @@ import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from headrace.runtime.connection_limits import connection_limits
 from headrace.runtime.door import Door, Gate
+from headrace.runtime.entrance import OPEN, Security, security_of
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.garbage import keep_small
 from headrace.runtime.logs import configure_logs
 from headrace.runtime.settings import CommonSettings, ServingSettings, SettingsError
 from headrace.runtime.telemetry import telemetry
+from headrace.runtime.tls import Certificates, server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -83,18 +86,19 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def running(parts: Parts, settings: ServingSettings) -> AsyncIterator[RunningServer]:
+async def running(parts: Parts, settings: ServingSettings, security: Security = OPEN) -> AsyncIterator[RunningServer]:
     """Serves `parts` while open: health (SERVING once it listens), reflection, drain at the end.
 
     Raises OSError when the port is taken.
     """
     limit = settings.max_message_bytes
     server = grpc.aio.server(
-        interceptors=[Door(parts.gate)],
+        interceptors=[Door(parts.gate, security.entrance)],
         options=[
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", limit),
             ("grpc.so_reuseport", 0),
+            *connection_limits(settings),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ],
@@ -105,7 +109,7 @@ async def running(parts: Parts, settings: ServingSettings) -> AsyncIterator[Runn
         face.add(server)
     names = [face.name for face in parts.faces]
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    port = _bind(server, settings)
+    port = _bind(server, settings, security)
     await server.start()
     await _set_health(checks, names, _SERVING)
     watch = asyncio.create_task(_fail_health(checks, names, parts.background))
@@ -118,10 +122,12 @@ async def running(parts: Parts, settings: ServingSettings) -> AsyncIterator[Runn
         await parts.background.stop()
 
 
-def _bind(server: grpc.aio.Server, settings: ServingSettings) -> int:
+def _bind(server: grpc.aio.Server, settings: ServingSettings, security: Security) -> int:
     wanted = f"{settings.host}:{settings.port}"
     try:
-        return server.add_insecure_port(wanted)
+        if security.tls is None:
+            return server.add_insecure_port(wanted)
+        return server.add_secure_port(wanted, server_credentials(Certificates(security.tls)))
     except RuntimeError as error:
         raise OSError(f"cannot listen on {wanted}: is the port taken?") from error
 
@@ -153,17 +159,18 @@ def run_service(
 ) -> int:
     """Runs a service until SIGTERM or SIGINT (0), or until one of its tasks dies (1)."""
     configure_logs(name, common.log_level)
+    security = security_of(name, settings, common)
     # the loop waits at most so long for the interpreter lock while another thread computes; the default is 5 ms
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with telemetry(name, common):
-        return uvloop.run(_serve(name, compose, settings))
+        return uvloop.run(_serve(compose, settings, security))
 
 
 async def _serve(
-    name: str, compose: Callable[[], AbstractAsyncContextManager[Parts]], settings: ServingSettings
+    compose: Callable[[], AbstractAsyncContextManager[Parts]], settings: ServingSettings, security: Security
 ) -> int:
     stop = _stop_signal()
-    async with compose() as parts, running(parts, settings) as server:
+    async with compose() as parts, running(parts, settings, security) as server:
         parts.background.start(keep_small(), "garbage")
         log.info("serving", extra={"address": server.address})
         died = await _first(stop.wait(), server.failed.wait()) == 1

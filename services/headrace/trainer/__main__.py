@@ -73,6 +73,7 @@ async def compose(
             decider = await stack.enter_async_context(
                 registry_role(
                     settings,
+                    common,
                     rules or load(RolloutSettings, {}),
                     registry,
                     releases,

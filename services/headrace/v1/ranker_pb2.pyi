@@ -91,6 +91,7 @@ class RankedProduct(_message.Message):
     PRODUCT_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     score: _builtins.float
+    """Falls from place to place, but in the few answers whose order was drawn by chance: show the order given."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With explain: the sources that proposed it (vector, co-visitation, popular, fresh,
@@ -152,6 +153,7 @@ class AnswerInfo(_message.Message):
     DELTA_SEQUENCE_FIELD_NUMBER: _builtins.int
     TRACK_FIELD_NUMBER: _builtins.int
     IMPRESSION_FIELD_NUMBER: _builtins.int
+    PLAN_SEQUENCE_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     """Send it back in the events that follow."""
     release: _builtins.str
@@ -165,6 +167,8 @@ class AnswerInfo(_message.Message):
     """The track that made the answer: stable or canary. The person's arm is told by the token alone."""
     impression: _builtins.bytes
     """Between rankers only: the impression (log.proto) to be logged if this answer is shown."""
+    plan_sequence: _builtins.int
+    """Between rankers only: the serving plan that the one which answers acts on."""
     @_builtins.property
     def degraded_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Stages that were left out and why: "index: deadline"."""
@@ -185,10 +189,11 @@ class AnswerInfo(_message.Message):
         delta_sequence: _builtins.int = ...,
         track: _builtins.str = ...,
         impression: _builtins.bytes = ...,
+        plan_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "degraded_reasons", b"degraded_reasons", "delta_sequence", b"delta_sequence", "impression", b"impression", "release", b"release", "space", b"space", "stage_ms", b"stage_ms", "state_offset", b"state_offset", "track", b"track"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribution_token", b"attribution_token", "degraded_reasons", b"degraded_reasons", "delta_sequence", b"delta_sequence", "impression", b"impression", "plan_sequence", b"plan_sequence", "release", b"release", "space", b"space", "stage_ms", b"stage_ms", "state_offset", b"state_offset", "track", b"track"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,8 +9,9 @@ import pytest
 
 from headrace.ranker.admission import Admission
 from headrace.ranker.breaker import Breaker
+from headrace.ranker.exploration import Policy
 from headrace.ranker.impressions import ImpressionLog, Shown
-from headrace.ranker.paging import page_offset, page_token
+from headrace.ranker.paging import Page, page_of, page_token
 from headrace.ranker.peers import listing_of
 from headrace.ranker.stages import Stages
 from headrace.runtime.errors import OverloadedError, UnavailableError
@@ -20,11 +21,11 @@ from headrace.v1 import common_pb2
 
 def test_a_page_token_belongs_to_its_search():
     token = page_token(40, "red mug")
-    assert page_offset(token, "red mug") == 40
+    assert page_of(token, "red mug") == Page(40, "stable")
     with pytest.raises(ValueError, match="another search"):
-        page_offset(token, "blue mug")
+        page_of(token, "blue mug")
     with pytest.raises(ValueError, match="not a page token"):
-        page_offset("é", "red mug")
+        page_of("é", "red mug")
 
 
 def test_a_breaker_opens_after_failures_in_a_row_and_lets_one_try():
@@ -110,7 +111,7 @@ class _Log:
 
 def shown(token: str) -> Shown:
     none = np.zeros(0, np.float32)
-    return Shown(token, "v:a", "r", "home", none.astype(np.uint32), none, none[None], "s", 1)
+    return Shown(token, "v:a", "r", "home", none.astype(np.uint32), none, none[None], "s", 1, none, Policy())
 
 
 async def test_impressions_beyond_the_queue_are_dropped_and_counted():
