@@ -28,7 +28,8 @@ _RETRIED: dict[str, object] = {
                 "initialBackoff": "0.05s",
                 "maxBackoff": "0.5s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                # CANCELLED: gRPC's server lets a call that came in the moment of its stop fall; ours never say it
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
@@ -43,7 +44,7 @@ Options = list[tuple[str, str | int]]
 def open_channel(address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True) -> grpc.aio.Channel:
     """An insecure channel to `address`: host:port, a DNS name with several addresses, or IP addresses in a list.
 
-    Unary calls that end in UNAVAILABLE are tried again, so servers must be idempotent: ours are. Not so without
+    Unary calls that a server did not answer are tried again, so servers must be idempotent: ours are. Not so without
     `retries`, for callers that would rather ask somebody else at once. InvalidRequestError: names in a list.
     """
     return grpc.aio.insecure_channel(target_of(address), channel_options(max_message_bytes, retries=retries))
@@ -99,7 +100,8 @@ def _version(address: str) -> int | None:
 def is_lost(error: grpc.aio.AioRpcError) -> bool:
     """Whether a stream ended because the server went away, so that it is to be begun anew.
 
-    grpc.aio says UNAVAILABLE, or INTERNAL of its own accord when this side was writing at that moment.
+    grpc.aio says UNAVAILABLE; CANCELLED where the server let it fall (who cancels a call himself gets a CancelledError);
+    or INTERNAL of its own accord when this side was writing at that moment.
     """
     was_writing = error.code() == grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
-    return was_writing or error.code() == grpc.StatusCode.UNAVAILABLE
+    return was_writing or error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

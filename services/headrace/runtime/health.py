@@ -28,6 +28,7 @@ class Health:
     def __init__(self) -> None:
         self._checks = health.aio.HealthServicer()
         self._names: tuple[str, ...] = ("",)
+        self._is_over = False
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Lets a server answer for it."""
@@ -39,17 +40,21 @@ class Health:
         await self._set(_NOT_SERVING)
 
     async def serves(self, names: Sequence[str]) -> None:
-        """It can be sent calls, of the services of these full names."""
+        """It can be sent calls, of the services of these full names; no longer after its end."""
+        if self._is_over:
+            return
         self._names = ("", *names)
         await self._set(_SERVING)
 
     async def fails(self) -> None:
         """It is to be sent nothing, and to be replaced."""
+        self._is_over = True
         await self._checks.set(LIVENESS, _NOT_SERVING)
         await self._set(_NOT_SERVING)
 
     async def ends(self) -> None:
-        """It is to be sent nothing more, whatever is told of it from now on."""
+        """It is to be sent nothing more."""
+        self._is_over = True
         await self._set(_NOT_SERVING)
 
     async def _set(self, status: int) -> None:

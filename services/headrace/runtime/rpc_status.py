@@ -48,6 +48,8 @@ def _bad_request(error: errors.InvalidRequestError) -> error_details_pb2.BadRequ
 def error_of(error: grpc.aio.AioRpcError) -> errors.HeadraceError:
     """The error that a failed call stands for, with its faults and the time after which to try again."""
     code, message = error.code().value[0], error.details() or error.code().name
+    if code == code_pb2.CANCELLED:
+        return errors.UnavailableError("the server went away while it was asked")
     if code == code_pb2.INVALID_ARGUMENT:
         return errors.InvalidRequestError(faults_of(error) or (errors.Fault("request", message),))
     kind = next((kind for kind, known in _CODES.items() if known == code), errors.HeadraceError)

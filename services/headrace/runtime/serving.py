@@ -69,11 +69,15 @@ class Background:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a composition root hands over: faces to serve, the tasks behind them, and who is refused at the door."""
+    """What a composition root hands over: faces to serve, the tasks behind them, and who is refused at the door.
+
+    Health says SERVING when `ready` has ended; it answers calls before that.
+    """
 
     faces: Sequence[Face]
     background: Background
     gate: Gate | None = None
+    ready: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,10 @@ async def running(
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     port = bind(server, f"{settings.host}:{settings.port}")
     await server.start()
-    await checks.serves(names)
+    if parts.ready is None:
+        await checks.serves(names)
+    else:
+        parts.background.start(_serves(checks, names, parts.ready), "become ready")
     watch = asyncio.create_task(_fail_health(checks, parts.background))
     try:
         yield RunningServer(port, f"{settings.host}:{port}", parts.background.failed)
@@ -130,6 +137,11 @@ def _options(settings: ServingSettings) -> list[tuple[str, int]]:
         # calls in flight may take as long as they like: new ones go over a new connection
         options.append(("grpc.max_connection_age_ms", round(settings.max_connection_age_s * 1e3)))
     return options
+
+
+async def _serves(checks: Health, names: Sequence[str], ready: Callable[[], Awaitable[None]]) -> None:
+    await ready()
+    await checks.serves(names)
 
 
 async def _fail_health(checks: Health, background: Background) -> None:

@@ -22,6 +22,7 @@ from headrace.runtime.settings import ServingSettings
 from headrace.v1 import ingest_pb2 as pb
 from headrace.v1 import ingest_pb2_grpc
 
+CALLERS, REPLACEMENTS = 64, 8
 OPTION = re.compile(r"grpc\.[a-z0-9_]+(\.[a-z0-9_]+)*")
 
 
@@ -30,9 +31,12 @@ class Counting(ingest_pb2_grpc.IngestServiceServicer):
 
     def __init__(self, away: int = 0) -> None:
         self.asked, self._away = 0, away
+        self.progress = asyncio.Event()
 
     async def GetIngestStatus(self, request: pb.GetIngestStatusRequest, context: Any) -> pb.GetIngestStatusResponse:
         self.asked += 1
+        self.progress.set()
+        self.progress = asyncio.Event()
         return pb.GetIngestStatusResponse(accepted=self.asked)
 
     async def WriteUserEvents(self, request: pb.WriteUserEventsRequest, context: Any) -> pb.WriteUserEventsResponse:
@@ -113,6 +117,31 @@ async def test_calls_go_to_each_server_in_turn_and_past_one_that_is_not_there() 
 
         await asyncio.wait_for(ask(lambda: one.asked > 5 and two.asked > 5), 30)
         assert abs(one.asked - two.asked) < 30
+
+
+async def test_no_call_is_lost_while_a_server_is_replaced_again_and_again() -> None:
+    over, servicer = asyncio.Event(), Counting()
+
+    async def answered(count: int) -> None:
+        target = servicer.asked + count
+        while servicer.asked < target:
+            await servicer.progress.wait()
+
+    async def ask(stub: Any) -> None:
+        while not over.is_set():
+            await stub.GetIngestStatus(pb.GetIngestStatusRequest(), timeout=30, wait_for_ready=True)
+
+    async with running(parts_of(servicer), ServingSettings(drain_s=0)) as first:
+        settings = ServingSettings(port=first.port, drain_s=30)
+    async with open_channel(first.address) as channel, asyncio.TaskGroup() as group:
+        for _ in range(CALLERS):
+            group.create_task(ask(ingest_pb2_grpc.IngestServiceStub(channel)))
+        for _ in range(REPLACEMENTS):
+            async with running(parts_of(servicer), settings):
+                await asyncio.wait_for(answered(CALLERS), 30)
+        async with running(parts_of(servicer), settings):
+            over.set()
+            await asyncio.wait_for(answered(CALLERS), 30)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -201,6 +202,24 @@ async def test_a_second_port_says_not_yet_before_and_not_any_more_after(slow: Sl
         async with running(parts_of(slow), settings, checks):
             assert [await health(probe, name) for name in ("", NAME, LIVENESS)] == [SERVING] * 3
         assert [await health(probe, name) for name in ("", NAME, LIVENESS)] == [NOT_SERVING, NOT_SERVING, SERVING]
+
+
+async def test_a_service_answers_before_it_is_ready_and_says_so(slow: Slow) -> None:
+    slow.let.set()
+    loaded = asyncio.Event()
+    parts = replace(parts_of(slow), ready=lambda: _done(loaded))
+    async with running(parts, ServingSettings(drain_s=0)) as server, open_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == NOT_SERVING
+        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+        assert (await stub.GetIngestStatus(pb.GetIngestStatusRequest())).accepted == 7
+        loaded.set()
+        assert (await asyncio.wait_for(watch.read(), 30)).status == SERVING
+        assert await health(channel, NAME) == SERVING
+
+
+async def _done(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def test_a_task_that_dies_takes_liveness_with_it(slow: Slow) -> None:
