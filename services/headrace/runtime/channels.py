@@ -100,7 +100,7 @@ def _version(address: str) -> int | None:
 def is_lost(error: grpc.aio.AioRpcError) -> bool:
     """Whether a stream ended because the server went away, so that it is to be begun anew.
 
-    grpc.aio says UNAVAILABLE; CANCELLED where the server let it fall (who cancels a call himself gets a CancelledError);
+    grpc.aio says UNAVAILABLE; CANCELLED where the server let it fall (who cancels his own call gets a CancelledError);
     or INTERNAL of its own accord when this side was writing at that moment.
     """
     was_writing = error.code() == grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"

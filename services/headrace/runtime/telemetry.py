@@ -6,13 +6,16 @@ so that a click can be followed through processes that it reaches much later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 from headrace.runtime.settings import CommonSettings
+
+# attribute of a link: what the linked span did for the one that links
+LINK = "headrace.link"
 
 _tracer = trace.get_tracer("headrace")
 _meter = metrics.get_meter("headrace")
@@ -91,6 +94,14 @@ def traceparent() -> str:
     if not (context.is_valid and context.trace_flags.sampled):
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def annotate(attributes: Mapping[str, str | int | float | bool], links: Mapping[str, str] | None = None) -> None:
+    """Adds facts to the current span, and links to the spans that led to it: traceparent → what that one did for it."""
+    current = trace.get_current_span()
+    current.set_attributes(attributes)
+    for link, what in (links or {}).items():
+        current.add_link(_parse(link), {LINK: what})
 
 
 def is_traceparent(value: str) -> bool:
