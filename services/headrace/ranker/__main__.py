@@ -96,7 +96,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             Status(catalogue, lexical, releases, impressions),
             settings.default_deadline_s,
         )
-        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
+        queues = {"answers": lambda: admission.waiting}
+        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal, queues)
 
 
 def _vector_feed(index: VectorIndex, settings: RankerSettings, space: str) -> VectorFeed:

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ from headrace.runtime.errors import HeadraceError
 from headrace.runtime.garbage import keep_small
 from headrace.runtime.health import Health, bind, told_health
 from headrace.runtime.logs import configure_logs
+from headrace.runtime.saturation import Queues, watch_saturation
 from headrace.runtime.settings import CommonSettings, ServingSettings, SettingsError
 from headrace.runtime.telemetry import telemetry
 
@@ -77,6 +78,8 @@ class Parts:
     faces: Sequence[Face]
     background: Background
     gate: Gate | None = None
+    # what waits inside the service, by name
+    queues: Queues = field(default_factory=dict)
     ready: Callable[[], Awaitable[None]] | None = None
 
 
@@ -178,6 +181,7 @@ async def _serve(
     stop = _stop_signal()
     async with told_health(settings) as checks, compose() as parts, running(parts, settings, checks) as server:
         parts.background.start(keep_small(), "garbage")
+        parts.background.start(watch_saturation(parts.queues), "saturation")
         log.info("serving", extra={"address": server.address})
         died = await _first(stop.wait(), server.failed.wait()) == 1
         log.info("stopping", extra={"because": "a task died" if died else "asked to"})
