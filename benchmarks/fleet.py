@@ -56,17 +56,28 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet(folder: Path, counts: Mapping[str, int], environment: Mapping[str, str]) -> AsyncIterator[Fleet]:
+async def fleet(
+    folder: Path,
+    counts: Mapping[str, int],
+    environment: Mapping[str, str],
+    own: Mapping[tuple[str, int], Mapping[str, str]] | None = None,
+) -> AsyncIterator[Fleet]:
     """So many replicas of each service of `counts`, ready and told of each other; each has a data folder of its own.
 
-    UnavailableError: one is not ready in time.
+    All get `environment`, and by service and number what is their `own`. UnavailableError: one is not ready in time.
     """
     ports = iter(_free_ports(2 * sum(counts.values())))
     places = {service: [(next(ports), next(ports)) for _ in range(count)] for service, count in counts.items()}
     named = {service: ",".join(f"127.0.0.1:{port}" for port, _ in pairs) for service, pairs in places.items()}
     replicas = {
         service: [
-            _replica(service, port, probe, folder / f"{service}-{number}", {**environment, **_peers(service, named)})
+            _replica(
+                service,
+                port,
+                probe,
+                folder / f"{service}-{number}",
+                {**environment, **_peers(service, named), **(own or {}).get((service, number), {})},
+            )
             for number, (port, probe) in enumerate(pairs)
         ]
         for service, pairs in places.items()
