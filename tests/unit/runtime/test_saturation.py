@@ -56,7 +56,7 @@ asyncio.run(main())
 
 def test_a_reader_that_stands_still_is_measured_as_behind(tmp_path: Path) -> None:
     measured(f"""
-from pathlib import Path
+from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.behind import watch_behind
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.settings import CommonSettings
