@@ -33,4 +33,4 @@ class Sampling(Sampler):
         return self._usual.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:
-        return f"Headrace({self._usual.get_description()})"
+        return "Headrace"
