@@ -288,7 +288,13 @@ SATURATION = Dashboard(
     ],
 )
 
-DASHBOARDS = (SUITE, FRESHNESS, LEARNING, SATURATION)
+ROLLOUTS = Dashboard(
+    "rollouts",
+    "Headrace: rollouts of weights",
+    [Panel("Steps of rollouts", {rate("headrace_rollout_transitions_total", "kind, phase"): "{{kind}} {{phase}}"})],
+)
+
+DASHBOARDS = (SUITE, FRESHNESS, LEARNING, SATURATION, ROLLOUTS)
 
 
 def drawn(dashboard: Dashboard) -> str:
