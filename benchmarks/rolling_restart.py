@@ -27,7 +27,7 @@ from benchmarks.fleet import fleet
 from benchmarks.open_loop import quantiles
 from benchmarks.postgres_server import postgres_server
 from benchmarks.results import Bar, Result
-from headrace.client import Shop, connect
+from headrace.client import Deadlines, Shop, connect
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.settings import CommonSettings
@@ -39,6 +39,8 @@ COUNTS = {"ingest": 2, "feature-store": 2, "index": 2, "trainer": 1, "ranker": 2
 # these need no other service; the door is one process that is replaced in place
 QUICK_COUNTS = {"ingest": 1, "ranker": 2}
 RATE, CALLS, QUICK_CALLS = 60.0, 1_500, 100
+# processes that start take the processors from those that answer, the more so where there are two
+ANSWER_S = 5.0
 # nobody looks at a product twice: the door would take that for a double click
 PRODUCTS, PEOPLE = 200, 53
 _WORDS = ("red", "blue", "small", "large")
@@ -132,7 +134,11 @@ async def replaced(
     """Replaces every process of a suite under a storefront's calls, again until there were so many `calls`."""
     async with (
         fleet(folder, counts, environment) as suite,
-        connect(**{service: suite.addresses(service) for service in ("ingest", "ranker") if service in counts}) as shop,
+        connect(
+            ingest=suite.addresses("ingest"),
+            ranker=suite.addresses("ranker") if "ranker" in counts else "",
+            deadlines=Deadlines(answer_s=ANSWER_S),
+        ) as shop,
     ):
         await shop.write_products(_products())
         found, stop = Replacement(Calls(), {}), asyncio.Event()
@@ -181,7 +187,7 @@ async def measured(is_quick: bool, seed: int) -> Result:
         in_log = await logged(CommonSettings(event_log_url=log_url, data_dir=folder / "ingest-0"))
     return Result(
         "rolling_restart",
-        {"replicas": dict(counts), "calls_per_s": RATE},
+        {"replicas": dict(counts), "calls_per_s": RATE, "answer_deadline_s": ANSWER_S},
         [seed],
         _rows(found),
         _bars(found, in_log, calls),

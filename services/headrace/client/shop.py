@@ -108,15 +108,15 @@ class Shop:
 
     async def recommend(self, request: RecommendRequest, *, within_s: float | None = None) -> RecommendResponse:
         """Products for a person or a page; `info.attribution_token` belongs into the events that follow."""
-        return await self._ask(self._ranker.Recommend, request, within_s or self._within.answer_s)
+        return await self._answer(self._ranker.Recommend, request, within_s or self._within.answer_s)
 
     async def search(self, request: SearchRequest, *, within_s: float | None = None) -> SearchResponse:
         """Products for words and filters."""
-        return await self._ask(self._ranker.Search, request, within_s or self._within.answer_s)
+        return await self._answer(self._ranker.Search, request, within_s or self._within.answer_s)
 
     async def rank(self, request: RankRequest, *, within_s: float | None = None) -> RankResponse:
         """The caller's own products, best first."""
-        return await self._ask(self._ranker.Rank, request, within_s or self._within.answer_s)
+        return await self._answer(self._ranker.Rank, request, within_s or self._within.answer_s)
 
     async def write_events(self, events: Sequence[UserEvent]) -> list[WriteResult]:
         """Tells what people did, of any number. A result each, in order; what was accepted is durable.
@@ -152,6 +152,18 @@ class Shop:
     async def forget(self, request: ForgetUserRequest) -> ForgetUserResponse:
         """Erases a person everywhere; the answer carries a signed receipt."""
         return await self._ask(self._ingest.ForgetUser, request, self._within.forget_s)
+
+    async def _answer(self, method: _Method[Asked, Answer], request: Asked, within_s: float) -> Answer:
+        """Asks, and once more when it is refused for overload: it is another replica's turn then."""
+        until_s = time.monotonic() + within_s
+        try:
+            return await self._ask(method, request, within_s)
+        except OverloadedError as error:
+            pause_s = _PAUSE_S if error.retry_after_s is None else error.retry_after_s
+            if time.monotonic() + pause_s >= until_s:
+                raise
+        await asyncio.sleep(pause_s)
+        return await self._ask(method, request, until_s - time.monotonic())
 
     async def _write(self, method: _Method[Asked, Answer], request: Asked) -> Answer:
         """Writes, and comes back when the door says so, for as long as the deadline allows."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import grpc
@@ -139,11 +140,14 @@ async def test_a_write_does_not_come_back_after_its_deadline(address: str, suite
     assert refused.value.retry_after_s == 60
 
 
-async def test_an_answer_that_is_refused_for_overload_is_not_asked_for_again(shop: Shop, suite: Suite) -> None:
-    suite.refusals = [OverloadedError("too much", retry_after_s=0.01)]
-    with pytest.raises(OverloadedError):
+@pytest.mark.parametrize(("refusals", "is_answered"), [(1, True), (2, False)])
+async def test_an_answer_that_is_refused_for_overload_is_asked_for_once_more(
+    shop: Shop, suite: Suite, refusals: int, is_answered: bool
+) -> None:
+    suite.refusals = [OverloadedError("too much", retry_after_s=0.01)] * refusals
+    with nullcontext() if is_answered else pytest.raises(OverloadedError):
         await shop.recommend(ranker_pb2.RecommendRequest())
-    assert len(suite.metadata) == 1
+    assert len(suite.metadata) == 2
 
 
 async def test_faults_of_a_request_are_told_field_by_field(shop: Shop, suite: Suite) -> None:
