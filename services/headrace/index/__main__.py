@@ -56,7 +56,8 @@ async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncItera
         stack.push_async_callback(background.stop)
         background.start(_keep_snapshots(store, settings), "snapshots")
         background.start(replication.run(settings.compare_every_s), "replication")
-        yield Parts([IndexServicer(store, pools, settings, maker.reason, standing).face()], background)
+        face = IndexServicer(store, pools, settings, maker.reason, standing).face()
+        yield Parts([face], background, queues={"searches": lambda: pools.searcher.running})
 
 
 def _peers(settings: IndexSettings, common: CommonSettings, stack: AsyncExitStack) -> list[Peer]:

@@ -85,7 +85,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             settings=settings.model_dump(),
         )
         background.start(Retention(log, catalogue, common.event_log_retention_days).run(_TRIM_EVERY_S), "trim the log")
-        yield Parts([face(servicer)], background)
+        yield Parts([face(servicer)], background, queues={"events": lambda: intake.inside})
     finally:
         await background.stop()
         await store.close()

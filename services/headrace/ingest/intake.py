@@ -70,7 +70,7 @@ class EventIntake:
         self._forgotten = forgotten
         self._attributions = attributions
         self._max_inside = max_inside
-        self._inside = 0
+        self.inside = 0
         self._order = asyncio.Lock()
         # each with the ids that are on their way into the log
         self._appending: dict[asyncio.Task[list[Appended]], frozenset[str]] = {}
@@ -82,13 +82,13 @@ class EventIntake:
         Rules that are `excused` (of EXCUSABLE) refuse nothing: a person has looked. OverloadedError when the log
         is behind: then no event of the batch was taken.
         """
-        if self._inside and self._inside + len(events) > self._max_inside:
-            raise OverloadedError(f"{self._inside} events wait at the door, {len(events)} more refused")
-        self._inside += len(events)
+        if self.inside and self.inside + len(events) > self._max_inside:
+            raise OverloadedError(f"{self.inside} events wait at the door, {len(events)} more refused")
+        self.inside += len(events)
         try:
             return await self._write(events, excused)
         finally:
-            self._inside -= len(events)
+            self.inside -= len(events)
 
     async def _write(self, events: Sequence[UserEvent], excused: Collection[str]) -> list[Result]:
         begun = time.perf_counter()

@@ -130,7 +130,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             Status(catalogue, lexical, releases, impressions, held, arms, settings.track),
             settings.default_deadline_s,
         )
-        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
+        queues = {"answers": lambda: admission.waiting}
+        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal, queues)
 
 
 def _reported(

@@ -57,6 +57,7 @@ class Draft:
     explain: bool
     person: Person
     state_offset: int = 0
+    state_traceparent: str = ""
     delta_sequence: int = 0
 
 
@@ -113,7 +114,7 @@ class Answering:
         state = await self.sources.state(draft.asker.user_key, draft.asker.min_offset, draft.stages)
         if state is not None:
             draft.person = Person(state.history, state.now_us or draft.person.now_us)
-            draft.state_offset = state.offset
+            draft.state_offset, draft.state_traceparent = state.offset, state.traceparent
 
     async def locate(self, draft: Draft) -> None:
         """Encodes the person's history into the space of the release."""
@@ -177,6 +178,7 @@ class Answering:
             if listing is not None
         ]
         self._offer(draft, ranked)
+        _tell(draft, shown)
         return self.answer(draft, products, token, note)
 
     def _offer(self, draft: Draft, ranked: Ranked) -> None:
@@ -247,3 +249,18 @@ class Answering:
             track=draft.asker.exposure.track,
             shown=shown,
         )
+
+
+def _tell(draft: Draft, shown: Ranked) -> None:
+    served = draft.served
+    facts: dict[str, str | int] = {
+        "headrace.release": served.release if served else "",
+        "headrace.space": served.vectors.space if served else "",
+        "headrace.delta_sequence": draft.delta_sequence,
+        "headrace.state_offset": draft.state_offset,
+    }
+    draft.stages.tell(
+        facts,
+        draft.state_traceparent,
+        lambda: served.vectors.changes.of(shown.candidates.ordinals.tolist()) if served else (),
+    )

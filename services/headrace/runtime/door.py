@@ -22,6 +22,7 @@ from headrace.runtime.access import visiting
 from headrace.runtime.calls import TRACEPARENT, set_deadline
 from headrace.runtime.entrance import Entrance
 from headrace.runtime.errors import DeadlineError, HeadraceError, InvalidRequestError
+from headrace.runtime.open_streams import OpenStreams, Requests, StoppingError
 from headrace.runtime.rpc_status import status_of
 from headrace.runtime.telemetry import counter, histogram, span
 
@@ -62,6 +63,11 @@ class Door(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._entrance = entrance
         self._wrapped: dict[str, Handler] = {}
+        self._streams = OpenStreams()
+
+    def end_streams(self) -> None:
+        """Ends watches and streams of requests, where nothing is lost by it: the server stops."""
+        self._streams.end()
 
     async def intercept_service(
         self,
@@ -82,11 +88,11 @@ class Door(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        wrapped = self._wrapped[method] = _wrapped(handler, method, self._entrance)
+        wrapped = self._wrapped[method] = _wrapped(handler, method, self._entrance, self._streams)
         return wrapped
 
 
-def _wrapped(handler: Any, method: str, entrance: Entrance | None) -> Handler:
+def _wrapped(handler: Any, method: str, entrance: Entrance | None, streams: OpenStreams) -> Handler:
     if _is_stock(method):
         return handler  # type: ignore[no-any-return]  # health and reflection come as they are
     call = _Call(_name(method), entrance)
@@ -97,10 +103,10 @@ def _wrapped(handler: Any, method: str, entrance: Entrance | None) -> Handler:
     if handler.unary_unary:
         return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, call), **serializers)
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, call), **serializers)
+        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, call, streams), **serializers)
     if handler.stream_unary:
         return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, call), **serializers)
-    return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, call), **serializers)
+    return grpc.stream_stream_rpc_method_handler(_conversation(handler.stream_stream, call, streams), **serializers)
 
 
 def _refusing(refusal: HeadraceError, name: str) -> Handler:
@@ -139,11 +145,30 @@ def _unary(method: Callable[[Any, Context], Awaitable[Any]], call: _Call) -> Any
     return serve
 
 
-def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], call: _Call) -> Any:
+def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], call: _Call, streams: OpenStreams) -> Any:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         async with _served(call, context):
             async for response in method(_checked(request), context):
                 yield response
+
+    async def watch(request: Any, context: Context) -> AsyncIterator[Any]:
+        async with _served(call, context):
+            responses = method(_checked(request), context)
+            while (response := await streams.unless_stopping(anext(responses, None))) is not None:
+                yield response
+
+    # other streams come to their end, which a server that stops waits for
+    return watch if call.name.startswith("Watch") else serve
+
+
+def _conversation(method: Callable[[Any, Context], AsyncIterator[Any]], call: _Call, streams: OpenStreams) -> Any:
+    async def serve(requests: Any, context: Context) -> AsyncIterator[Any]:
+        async with _served(call, context):
+            taken = Requests(aiter(requests), streams)
+            async for response in method(_checked(taken), context):
+                yield response
+            if taken.was_cut:
+                raise StoppingError
 
     return serve
 

@@ -11,6 +11,7 @@ from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.channels import open_channel
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.eventlog import EventLog
+from headrace.runtime.eventlog.behind import watch_behind
 from headrace.runtime.privacy import Privacy
 from headrace.runtime.serving import Background
 from headrace.runtime.settings import CommonSettings
@@ -66,6 +67,7 @@ async def learner_role(
     keeper = SpaceKeeper(index, delta_log, releases, served, settings.keep_spaces)
     background.start(learning.run(), "learn")
     background.start(learning.follow_rows(training_rows(feature_store)), "learn rows")
+    background.start(watch_behind(event_log, lambda: lineage.standing.offset), "watch how far the log is")
     background.start(publisher.run(), "publish deltas")
     background.start(keeper.run(), "drop spaces")
     try:

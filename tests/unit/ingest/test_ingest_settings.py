@@ -15,6 +15,8 @@ def test_the_names_and_defaults_are_these() -> None:
         "port": 7401,
         "max_message_bytes": 16 << 20,
         "drain_s": 5.0,
+        "health_port": 0,
+        "max_connection_age_s": 0.0,
         "auth_file": None,
         "max_connections": 4_096,
         "max_streams": 1_024,
