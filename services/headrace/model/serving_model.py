@@ -88,7 +88,9 @@ class ServingModel:
         if missing:
             raise ModelError(f"missing parts: {', '.join(missing)}")
         config = _config(parts["config.json"])
-        towers, ranker = Towers(config.towers), RankerNetwork(config.ranker)
+        # on no device: what begins at random would take numbers from whoever learns in this process
+        with torch.device("meta"):
+            towers, ranker = Towers(config.towers), RankerNetwork(config.ranker)
         _fill(towers, "towers.safetensors", parts)
         _fill(ranker, "ranker.safetensors", parts)
         encoder = _encoder(config, parts, find_encoder, fitted)
@@ -265,7 +267,7 @@ def _config(data: bytes) -> _Config:
 def _fill(module: nn.Module, name: str, parts: Mapping[str, bytes]) -> None:
     try:
         tensors = load_tensors(parts[name])
-        module.load_state_dict(tensors, strict=True)
+        module.load_state_dict(tensors, strict=True, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"{name}: {error}") from error
     _check_finite(name, {key: value.numpy() for key, value in tensors.items()})
