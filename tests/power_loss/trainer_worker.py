@@ -67,7 +67,7 @@ class Keeping:
         self._log.close()
 
     def _publish(self, step: int) -> None:
-        number = self._registry.newest_number() + 1
+        number = self._registry.reserve_number()
         data = bytes([number % 256]) * 3_000
         digest = self._artifacts.write(f"releases/{name_of(number)}/weights", data)
         parts = (Part("weights", digest, len(data)),)

@@ -54,15 +54,20 @@ class CutOver:
     fitness: Fitness | None = None
 
 
-async def cut_over(store: Store, name: str, conditions: Conditions, readers: Executor) -> CutOver:
-    """Activates a space that fulfils its conditions. FailedPreconditionError: it does not, and nothing changed."""
+async def cut_over(
+    store: Store, name: str, conditions: Conditions, readers: Executor, *, check_only: bool = False
+) -> CutOver:
+    """Activates a space that fulfils its conditions, or only looks. FailedPreconditionError: it does not fulfil them.
+
+    NotFoundError: no such space. Nothing changed then.
+    """
     if not conditions.are_any:
-        return CutOver(await store.activate(name))
+        return CutOver(store.active if check_only and store.space(name) else await store.activate(name))
     space, active = store.space(name), _active(store)
     found = await asyncio.get_running_loop().run_in_executor(readers, _checked, space, active, conditions)
     if store.space(name) is not space or _active(store) is not active:
         raise FailedPreconditionError(f"space {name!r} is not activated: spaces changed meanwhile")
-    return CutOver(await store.activate(name), found)
+    return CutOver(store.active if check_only else await store.activate(name), found)
 
 
 def _active(store: Store) -> Space | None:

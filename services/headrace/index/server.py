@@ -218,7 +218,9 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self, request: index_pb2.ActivateSpaceRequest, context: Context
     ) -> index_pb2.ActivateSpaceResponse:
         conditions = _conditions(request, self._settings.max_ordinal)
-        done = await cut_over(self._store, request.space, conditions, self._pools.readers)
+        done = await cut_over(
+            self._store, request.space, conditions, self._pools.readers, check_only=request.check_only
+        )
         response = index_pb2.ActivateSpaceResponse(previous_space=done.previous)
         if done.fitness is not None:
             response.coverage, response.recall = done.fitness.coverage, done.fitness.recall

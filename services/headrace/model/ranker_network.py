@@ -15,7 +15,7 @@ from torch.nn import functional
 # the first head orders the list; the others are probabilities of what a person does
 HEADS = ("rank", "click", "cart", "purchase")
 # what a list is asked to put first, by EventCode: none, view, cart, remove, purchase
-_GAINS = (0.0, 1.0, 2.0, 0.0, 4.0)
+GAINS = (0.0, 1.0, 2.0, 0.0, 4.0)
 _CART, _PURCHASE, _REMOVE = 2, 4, 3
 _CLIP = 8.0
 
@@ -90,7 +90,7 @@ def ranking_loss(logits_RK: Tensor, labels_R: Tensor, sizes_G: Tensor, weights_R
     them each. `weights_R` says for how many candidates a row stands: rows without a label are a sample.
     A group in which nothing followed teaches the tasks only.
     """
-    gains_R = torch.tensor(_GAINS)[labels_R]
+    gains_R = torch.tensor(GAINS)[labels_R]
     tasks_RT = _task_labels(labels_R)
     losses_RT = functional.binary_cross_entropy_with_logits(logits_RK[:, 1:], tasks_RT, reduction="none")
     pointwise = (losses_RT.mean(dim=1) * weights_R).sum() / weights_R.sum()

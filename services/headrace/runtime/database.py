@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.dialects import postgresql, sqlite
 
+from headrace.runtime.errors import UnavailableError
 from headrace.runtime.settings import SettingsError
 from headrace.runtime.sqlite import make_durable, truncate_wal
 
@@ -55,7 +56,7 @@ class AnyNumbers(sa.types.TypeDecorator[Any]):
         return json.dumps(value) if dialect.name == "postgresql" else value
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
-        return json.loads(value) if dialect.name == "postgresql" else value
+        return json.loads(value) if isinstance(value, str) and dialect.name == "postgresql" else value
 
 
 def open_engine(url: str, variable: str = "the database's URL") -> sa.Engine:
@@ -79,6 +80,15 @@ def open_engine(url: str, variable: str = "the database's URL") -> sa.Engine:
         ) from error
     except sa.exc.ArgumentError as error:
         raise SettingsError(f"{variable}: {url!r} is no SQLAlchemy URL") from error
+
+
+@contextlib.contextmanager
+def answering(what: str) -> Iterator[None]:
+    """UnavailableError, which names `what`, where the database does not answer: it may later."""
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        raise UnavailableError(f"{what}: {error.orig}") from error
 
 
 def _serialise(engine: sa.Engine) -> None:

@@ -20,10 +20,13 @@ PREFIX = "HEADRACE_"
 EVENT_LOG_SCHEMES = ("postgresql://", "postgres://", KAFKA)
 # never shown, also where they are wrong
 _SECRETS = ("privacy_key",)
-SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker", "cli")
+# what variables may begin with: services, and parts of them with settings of their own
+SERVICES = ("ingest", "feature-store", "trainer", "rollout", "index", "ranker", "cli")
 
 
-class _Given(BaseSettings):
+class Given(BaseSettings):
+    """Settings that come from `load` alone."""
+
     # only `load` reads the environment, and only the one that it is given
     @classmethod
     def settings_customise_sources(
@@ -36,7 +39,7 @@ class _Given(BaseSettings):
         return (init_settings,)
 
 
-class CommonSettings(_Given):
+class CommonSettings(Given):
     """What every process may be told."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
@@ -74,7 +77,7 @@ class CommonSettings(_Given):
         return key
 
 
-class ServingSettings(_Given):
+class ServingSettings(Given):
     """How a service listens. Services add their own fields in a subclass."""
 
     model_config = SettingsConfigDict(frozen=True)

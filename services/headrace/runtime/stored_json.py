@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -18,7 +19,16 @@ def parsed(kind: type[T], data: bytes, name: str) -> T:
     {'a': 1}
     """
     try:
-        return TypeAdapter(kind).validate_json(data, strict=True)
+        # mypy takes no type[T] for hashable
+        of: Any = kind
+        adapter: TypeAdapter[T] = _adapter(of)
+        return adapter.validate_json(data, strict=True)
     except ValidationError as error:
         faults = [".".join(map(str, fault["loc"])) + ": " + fault["msg"] for fault in error.errors()[:3]]
         raise CorruptDataError(f"{name} is not what was written: {'; '.join(faults)[:400]}") from error
+
+
+# made once a kind: that takes far longer than reading
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)

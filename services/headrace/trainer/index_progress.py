@@ -17,7 +17,8 @@ class ReplicaProgress:
     address: str
     space: str = ""
     acknowledged: int = 0
-    is_active: bool = False
+    # fit to be answered by: the space is whole there
+    is_fit: bool = False
     lost_in: str = ""
     spaces: frozenset[str] = frozenset()
     # None while it is reached
@@ -36,9 +37,9 @@ class ReplicaProgress:
         if self.away_since is None:
             self.away_since = time.monotonic()
 
-    def stands_at(self, space: str, acknowledged: int, *, is_active: bool) -> None:
+    def stands_at(self, space: str, acknowledged: int, *, is_fit: bool) -> None:
         """It goes on from here."""
-        self.space, self.acknowledged, self.is_active, self.lost_in = space, acknowledged, is_active, ""
+        self.space, self.acknowledged, self.is_fit, self.lost_in = space, acknowledged, is_fit, ""
 
     def has_acknowledged(self, space: str) -> int:
         """The last sequence of a space that it is known to hold."""
@@ -66,7 +67,7 @@ class IndexProgress:
         return min(_acknowledged(shard, space) for shard in self.shards)
 
     def has_filled(self, space: str) -> bool:
-        """Whether all replicas that are reached hold what the space began with and answer by it, in every shard."""
+        """Whether all replicas that are reached hold what the space began with and are fit to answer by it."""
         return all(_has_filled(shard, space) for shard in self.shards)
 
     def is_lost(self, space: str) -> bool:
@@ -85,4 +86,4 @@ def _acknowledged(shard: Sequence[ReplicaProgress], space: str) -> int:
 
 def _has_filled(shard: Sequence[ReplicaProgress], space: str) -> bool:
     reached = [replica for replica in shard if replica.is_reached and replica.lost_in != space]
-    return bool(reached) and all(replica.is_active and replica.space == space for replica in reached)
+    return bool(reached) and all(replica.is_fit and replica.space == space for replica in reached)

@@ -22,6 +22,7 @@ from headrace.runtime.shards import Shard
 from headrace.runtime.telemetry import counter, histogram
 from headrace.trainer.delta_log import Batch, DeltaLog
 from headrace.trainer.index_progress import ReplicaProgress
+from headrace.trainer.rotation import lineage_of
 from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,8 @@ class Pushing:
     cannot_go_on: Callable[[str, bool], Awaitable[None]]
     # told that a replica came further in a space
     acknowledged: Callable[[str], Awaitable[None]]
+    # the lineage that serves; empty before any does
+    serving: Callable[[], str]
 
 
 class IndexReplica:
@@ -77,6 +80,8 @@ class IndexReplica:
         self._news = asyncio.Event()
         self._is_connected: bool | None = None
         self._activate_at = 0
+        # the space that queries which name none go to, as last heard of
+        self._default = ""
         self._refused_at_s = -math.inf
 
     def wake(self) -> None:
@@ -109,7 +114,8 @@ class IndexReplica:
         space, applied, last = await self._followed_space(spaces)
         create = index_pb2.CreateSpaceRequest(space=space, dimension=self._pushing.dimension)
         await self._stub.CreateSpace(create, timeout=_ANSWER_S)
-        self._progress.stands_at(space, applied, is_active=stats.active_space == space)
+        self._default = stats.active_space
+        self._progress.stands_at(space, applied, is_fit=stats.active_space == space)
         # a space takes over from another one when it holds what that one may have held
         self._activate_at = last if stats.active_space else 0
         return applied
@@ -144,7 +150,7 @@ class IndexReplica:
 
     async def _push(self, stream: _Stream, applied: int) -> None:
         while True:
-            if not self._progress.is_active and applied >= self._activate_at and self._may_ask_again():
+            if applied >= self._activate_at and self._may_ask_again() and self._is_to_activate():
                 await self._activate()
             self._news.clear()
             batch = await asyncio.to_thread(self._following, applied)
@@ -197,19 +203,37 @@ class IndexReplica:
     async def _check(self) -> None:
         stats = await self._stats()
         space, acknowledged = self._progress.space, self._progress.acknowledged
+        self._default = stats.active_space
         applied = next((found.applied_sequence for found in stats.spaces if found.space == space), -1)
         if applied != acknowledged:
             raise _LostGroundError(f"the index has {applied} of {acknowledged} acknowledged")
 
+    def _is_to_activate(self) -> bool:
+        if not self._progress.is_fit:
+            return True
+        return self._default != self._progress.space and self._pushing.serving() == self._lineage
+
+    def _takes_default(self) -> bool:
+        """Whether the space may become the default: never in place of another's while another lineage serves."""
+        is_own = lineage_of(self._default) == self._lineage
+        return not self._default or is_own or self._pushing.serving() in ("", self._lineage)
+
+    @property
+    def _lineage(self) -> str:
+        return lineage_of(self._progress.space)
+
     async def _activate(self) -> None:
+        """Makes the space the default, or only sure that it is fit where the default is another lineage's."""
         space, fit = self._progress.space, self._pushing.fit
         gone = await asyncio.to_thread(self._delta_log.gone)
+        takes_default = self._takes_default()
         request = index_pb2.ActivateSpaceRequest(
             space=space,
             min_coverage=fit.coverage,
             min_recall=fit.recall,
             min_sequence=self._activate_at,
             gone_ordinals=gone.astype("<u4").tobytes(),
+            check_only=not takes_default,
         )
         facts: dict[str, object] = {"space": space, "address": self._progress.address}
         try:
@@ -221,8 +245,10 @@ class IndexReplica:
             self._refused_at_s = time.monotonic()
             log.warning("space_not_activated", extra={**facts, "reason": error.details()})
             return
-        self._progress.is_active = True
-        log.info("space_activated", extra={**facts, "coverage": found.coverage, "recall": found.recall})
+        self._progress.is_fit = True
+        self._default = space if takes_default else self._default
+        found_facts = {**facts, "coverage": found.coverage, "recall": found.recall}
+        log.info("space_activated" if takes_default else "space_fit", extra=found_facts)
 
     def _may_ask_again(self) -> bool:
         return time.monotonic() >= self._refused_at_s + _REFUSED_S

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.model.attribution import Tokens
 from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.model.text import ngrams
 from headrace.model.text.encoder import EncoderName, TextEncoder
@@ -42,6 +43,7 @@ from headrace.trainer.forgotten import Forgotten
 from headrace.trainer.gauge import Reading
 from headrace.trainer.impressions import ImpressionJoin
 from headrace.trainer.learner import Learner
+from headrace.trainer.own_share import OwnShare
 from headrace.trainer.peers import Alone, PeerError, Peers
 from headrace.trainer.prequential import Quality
 from headrace.trainer.ranker_learner import Groups, RankerLearner
@@ -99,6 +101,7 @@ class Look:
 class Lineage:
     """The learners with their delta log and checkpoints. One thread at a time may act on it.
 
+    `own_releases` is asked for only where training is not mirrored.
     `standing` and `look` may be read from any thread.
     """
 
@@ -110,12 +113,14 @@ class Lineage:
         encoder: TextEncoder | None = None,
         peers: Peers | None = None,
         privacy: Privacy = UNKEYED,
+        own_releases: Container[str] = (),
     ) -> None:
         self._peers = peers or Alone()
         self._privacy = privacy
         self.learner = Learner(settings, encoder, self._peers, privacy)
         self.ranker = RankerLearner(settings)
         self._settings = settings
+        self._share = OwnShare(Tokens(privacy.derived("attribution tokens")), own_releases)
         self._forgotten = Forgotten()
         self._impressions = ImpressionJoin(
             settings.impression_window_s, settings.pending_impressions, privacy, self._forgotten
@@ -356,6 +361,8 @@ class Lineage:
 
     def _learn_events(self, records: Slice) -> tuple[Deltas, Standing]:
         standing = self.standing
+        if not self._settings.mirrored:
+            records = self._share.of(records)
         learned = self.learner.learn(records, standing.slices + 1)
         self.ranker.learn(self._impressions.fold(records.impressions, records.events))
         if learned.skipped_steps:

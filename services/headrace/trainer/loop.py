@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,9 +33,8 @@ from headrace.trainer.gauge import Reading
 from headrace.trainer.lineage import Lineage, Standing
 from headrace.trainer.log_slices import read_slice
 from headrace.trainer.past_towers import TowerHistory
-from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.records import Slice, slice_of
-from headrace.trainer.registry import Release, ServingPlan
+from headrace.trainer.registry import Release
 from headrace.trainer.releases import Releases, Watermark, checked_parts
 from headrace.trainer.rotation import ASKED, DRIFTED, INCOMPARABLE, OTHER_FORM, note_rotation
 from headrace.trainer.row_scores import scored_groups
@@ -81,7 +80,6 @@ class LearningLoop:
         lineage: Lineage,
         delta_log: DeltaLog,
         releases: Releases,
-        board: PlanBoard,
         on_deltas: Callable[[], None],
         confirmations: Confirmations,
         privacy: Privacy = UNKEYED,
@@ -89,10 +87,12 @@ class LearningLoop:
         self._settings = settings
         self._log = event_log
         self._patience = Outage("event log", "learn")
+        self._registry = Outage("registry", "publish")
         self._lineage = lineage
         self._delta_log = delta_log
         self._releases = releases
-        self._board = board
+        # of this lineage, whoever is served by it: stable may be another one's
+        self.newest: Release | None = None
         self._on_deltas = on_deltas
         self._confirmations = confirmations
         self._privacy = privacy
@@ -109,6 +109,10 @@ class LearningLoop:
         )
         lineage.learner.before_learning = self._compared.note
         self._wanted_rotation = ""
+        # told that a release is registered
+        self.on_release: Callable[[], None] = lambda: None
+        # the lineage that serves; empty before any does
+        self.serving: Callable[[], str] = lambda: ""
         # whether the index holds all of a space; a release that names a new one waits for that
         self.is_filled: Callable[[str], bool] = lambda _: True
         self.learn_lag_ms = RecentQuantiles()
@@ -148,6 +152,7 @@ class LearningLoop:
 
     async def _recover(self) -> None:
         begun = time.monotonic()
+        self.newest = await self._newest()
         entries = await self._work(self._lineage.load)
         different = [entry.number for entry in entries if not await self._relearn(entry)]
         appended = await self._work(self._lineage.settle)
@@ -158,6 +163,12 @@ class LearningLoop:
         await self._confirm()
         if await asyncio.to_thread(lambda: self._delta_log.is_of_other_form):
             await self._rotate(OTHER_FORM)
+
+    async def _newest(self) -> Release | None:
+        async def found() -> tuple[Release | None]:
+            return (await self._work(lambda: self._releases.newest_of(self._settings.lineage)),)
+
+        return (await self._registry.insist(found))[0]
 
     async def _relearn(self, entry: Entry) -> bool:
         records = await self._patience.insist(lambda: read_slice(self._log, entry.after, entry.until))
@@ -262,8 +273,7 @@ class LearningLoop:
 
     async def _rotate_when_asked(self) -> None:
         reason, self._wanted_rotation = self._wanted_rotation, ""
-        newest = self._board.plan.stable
-        if reason and newest is not None and newest.space == self._delta_log.space:
+        if reason and self.newest is not None and self.newest.space == self._delta_log.space:
             await self._rotate(reason)
 
     async def _rotate(self, reason: str) -> None:
@@ -271,7 +281,7 @@ class LearningLoop:
         self._on_deltas()
 
     async def _publish_when_due(self) -> None:
-        newest, space = self._board.plan.stable, self._delta_log.space
+        newest, space = self.newest, self._delta_log.space
         if not self._is_release_due(newest, space):
             return
         self._wants_release.clear()
@@ -285,8 +295,11 @@ class LearningLoop:
 
     def _is_release_due(self, newest: Release | None, space: str) -> bool:
         standing = self._lineage.standing
-        if not standing.slices or newest is None:
-            return standing.slices > 0
+        if not standing.slices:
+            return False
+        if newest is None:
+            # the very first release serves at once; that of another lineage is compared, and needs its vectors for it
+            return self.serving() in ("", self._settings.lineage) or self.is_filled(space)
         if newest.space != space:
             # nobody can use its vectors before there is a release for it, and no release before they are there
             return self.is_filled(space)
@@ -297,35 +310,37 @@ class LearningLoop:
         await self._work(self._lineage.send_drifted)
         self._on_deltas()
         try:
-            plan = await self._work(self._write_release)
+            written = await self._registry.attempt(lambda: self._work(self._write_release))
         except ModelError as error:
             log.error("release_refused", extra={"reason": str(error)})
             # so that it is not tried at every slice
             self._compared.begin_again()
             return
-        self._board.post(plan)
-        if plan.stable is not None:
-            log.info("published", extra={"release": plan.stable.name, "offset": plan.stable.log_offset})
-        self._record(plan)
+        if written is None:
+            # learning goes on while the registry is away; a release follows when the next one is due
+            return
+        self.newest = written
+        self.on_release()
+        log.info("published", extra={"release": written.name, "offset": written.log_offset})
+        self._record(written.metrics)
 
-    def _record(self, plan: ServingPlan) -> None:
+    def _record(self, metrics: Mapping[str, float]) -> None:
         if quality := self._lineage.standing.quality:
             _recall.record(quality[-1].recall)
         if reading := self._lineage.standing.gauge:
             _measure_gauge(reading)
-        metrics = plan.stable.metrics if plan.stable else {}
         if "skew" in metrics:
             _skew.record(metrics["skew"])
             _comparability.record(metrics["comparability"])
 
-    def _write_release(self) -> ServingPlan:
+    def _write_release(self) -> Release:
         standing = self._lineage.standing
         space, _, last_sequence = self._delta_log.bounds()
         parts = checked_parts(space, self._lineage.learner, self._lineage.ranker)
         watermark = Watermark(self._settings.lineage, space, last_sequence, standing.offset)
-        plan = self._releases.publish(parts, watermark, self._metrics() | self._compared.metrics())
+        release = self._releases.publish(parts, watermark, self._metrics() | self._compared.metrics())
         self._compared.follow(space)
-        return plan
+        return release
 
     def _metrics(self) -> dict[str, float]:
         standing = self._lineage.standing
@@ -363,7 +378,8 @@ class LearningLoop:
 
     async def _learn_rows(self, source: TrainingRows) -> None:
         standing = self._lineage.standing
-        if standing.offset <= standing.rows_offset:
+        # nobody knows by whose lists a row came about, so they are learned where training is mirrored alone
+        if standing.offset <= standing.rows_offset or not self._settings.mirrored:
             return
         async for part in source.parts(standing.rows_offset, standing.offset):
             await self._work(lambda part=part: self._learn_part(part))  # type: ignore[misc]

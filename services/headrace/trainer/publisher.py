@@ -32,8 +32,18 @@ class Publisher:
         self._compact_rows = compact_rows
         self._beginning = asyncio.Lock()
         self.lag_ms = RecentQuantiles()
+        # the lineage that serves: only that one's space takes the default place from another's
+        self.serving: Callable[[], str] = lambda: ""
         self._progress = IndexProgress([[ReplicaProgress(address) for address, _ in shard] for shard in channels])
-        pushing = Pushing(delta_log, dimension, fit, self.lag_ms, self._begin_space_if_lost, self._compact)
+        pushing = Pushing(
+            delta_log,
+            dimension,
+            fit,
+            self.lag_ms,
+            self._begin_space_if_lost,
+            self._compact,
+            lambda: self.serving(),
+        )
         self._replicas = [
             IndexReplica(channel, Shard(number, len(channels)), progress, pushing)
             for number, (shard, replicas) in enumerate(zip(channels, self._progress.shards, strict=True))

@@ -30,9 +30,30 @@ class Events:
     user_keys: tuple[str, ...]
     # attribution tokens, "" for none
     tokens: tuple[str, ...]  # E
+    # of the device that each was done on, "" for none; empty where nobody asks
+    device_keys: tuple[str, ...] = ()  # E or none
 
     def __len__(self) -> int:
         return len(self.ordinals)
+
+    def actors(self, row: int) -> set[str]:
+        """Who may have been shown what an event answers: the person, or their device before it logged in."""
+        device = self.device_keys[row] if self.device_keys else ""
+        return {self.user_keys[self.users[row]], device} - {""}
+
+    def at(self, rows: NDArray[np.int64]) -> Events:
+        """Some of the events, in the order named; of nobody else is a key kept."""
+        people, users = np.unique(self.users[rows], return_inverse=True)
+        return Events(
+            users.astype(np.int64),
+            self.ordinals[rows],
+            self.event_types[rows],
+            self.times_us[rows],
+            self.channels[rows],
+            tuple(self.user_keys[person] for person in people),
+            tuple(self.tokens[row] for row in rows),
+            tuple(self.device_keys[row] for row in rows) if self.device_keys else (),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +90,10 @@ class Shown:
     features: NDArray[np.float32]  # R × F
     feature_schema: str
     time_us: int
+    # what made the list
+    release: str = ""
+    # of each item at its place, given those above it; of another length where it was not logged
+    propensities: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # R
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +124,7 @@ class _EventRows:
     times_us: list[int] = field(default_factory=list)
     channels: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
+    device_keys: list[str] = field(default_factory=list)
     user_numbers: dict[str, int] = field(default_factory=dict)
 
     def add(self, logged: log_pb2.LoggedUserEvent, code: int) -> None:
@@ -110,6 +136,7 @@ class _EventRows:
         self.times_us.extend([logged.event_time_us] * count)
         self.channels.extend([logged.event.channel] * count)
         self.tokens.extend([logged.event.attribution_token] * count)
+        self.device_keys.extend([_device_key(logged.event.visitor_id)] * count)
 
     def columns(self) -> Events:
         return Events(
@@ -120,7 +147,12 @@ class _EventRows:
             np.array(self.channels, np.int64).clip(0, 15).astype(np.uint8),
             tuple(self.user_numbers),
             tuple(self.tokens),
+            tuple(self.device_keys),
         )
+
+
+def _device_key(visitor_id: str) -> str:
+    return f"v:{visitor_id}" if visitor_id else ""
 
 
 def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
@@ -193,6 +225,7 @@ def _shown(record: LoggedRecord) -> Shown:
     try:
         ordinals = np.frombuffer(impression.item_ordinals, "<u4")
         features = np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns)
+        propensities = np.frombuffer(impression.propensities, "<f4")
     except ValueError as error:
         raise corrupt(record, str(error)) from error
     return Shown(
@@ -202,4 +235,6 @@ def _shown(record: LoggedRecord) -> Shown:
         features,
         impression.feature_schema,
         impression.time_us,
+        impression.release,
+        propensities,
     )

@@ -8,17 +8,25 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Engine, String, delete, select
+from sqlalchemy import Engine, Select, delete, select
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session, aliased
 
-from headrace.runtime.database import AnyNumbers, migrate, open_engine
+from headrace.runtime.database import migrate, open_engine
 from headrace.runtime.errors import NotFoundError, UnavailableError
+from headrace.trainer.plan_rows import (
+    PlanChange,
+    change_plan,
+    locked_plan,
+    needed_releases,
+    next_number,
+    predecessor_of,
+)
+from headrace.trainer.tables import PlanRow, ReleaseRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-STABLE = "stable"
+RELEASE, ROLLOUT = "release", "rollout"
 _VARIABLE = "HEADRACE_TRAINER_REGISTRY_URL"
 
 
@@ -64,44 +72,25 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Assignment:
+    """Who is answered by the canary track: of 10,000 people so many, divided by the rollout's salt."""
+
+    rollout: str
+    salt: str
+    share_bp: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServingPlan:
-    """Which release the stable track serves; None before the first. Act on growing sequences only."""
+    """Which release each track serves, and to whom; no stable one before the first. Act on growing sequences only."""
 
     sequence: int
     stable: Release | None
-
-
-class Base(DeclarativeBase):
-    """The tables of the registry."""
-
-
-class ReleaseRow(Base):
-    """One release."""
-
-    __tablename__ = "releases"
-
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    parent: Mapped[str] = mapped_column(String(64))
-    lineage: Mapped[str] = mapped_column(String(64))
-    space: Mapped[str] = mapped_column(String(64))
-    dimension: Mapped[int]
-    delta_sequence: Mapped[int] = mapped_column(BigInteger)
-    log_offset: Mapped[int] = mapped_column(BigInteger)
-    feature_schema: Mapped[str] = mapped_column(String(64))
-    parts: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    metrics: Mapped[dict[str, float]] = mapped_column(AnyNumbers)
-    create_time_us: Mapped[int] = mapped_column(BigInteger)
-    checksum: Mapped[str] = mapped_column(String(64))
-
-
-class TrackRow(Base):
-    """What a track serves."""
-
-    __tablename__ = "serving_plan"
-
-    track: Mapped[str] = mapped_column(String(16), primary_key=True)
-    release_number: Mapped[int]
-    sequence: Mapped[int] = mapped_column(BigInteger)
+    canary: Release | None = None
+    shadow: Release | None = None
+    assignment: Assignment | None = None
+    # why increments do not begin by themselves; empty: they do
+    hold: str = ""
 
 
 class Registry:
@@ -113,22 +102,50 @@ class Registry:
     def close(self) -> None:
         self._engine.dispose()
 
-    def add(self, release: Release) -> ServingPlan:
-        """Registers a release and makes it the stable one, both or neither; the new plan."""
+    @property
+    def engine(self) -> Engine:
+        """Where the tables are: for the parts of the trainer that keep their rows beside the releases."""
+        return self._engine
+
+    def reserve_number(self) -> int:
+        """The number of a release to be: nobody else gets it, also when it is never used."""
+        with Session(self._engine) as session, session.begin():
+            return next_number(session, RELEASE)
+
+    def add(self, release: Release) -> None:
+        """Registers a release, which serves nobody by that: a rollout decides about it."""
         with Session(self._engine) as session, session.begin():
             session.add(_row(release))
-            track = session.get(TrackRow, STABLE)
-            sequence = 1 + (track.sequence if track else 0)
-            session.merge(TrackRow(track=STABLE, release_number=release.number, sequence=sequence))
-        return ServingPlan(sequence, release)
+
+    def change_plan(self, change: PlanChange) -> ServingPlan:
+        """The plan after a change; the next one of its sequence if anything differs."""
+        with Session(self._engine) as session, session.begin():
+            change_plan(session, change)
+        return self.plan()
 
     def plan(self) -> ServingPlan:
+        """The plan as it stands: all of it as of one moment."""
+        stable, canary, shadow = aliased(ReleaseRow), aliased(ReleaseRow), aliased(ReleaseRow)
+        # one statement, so that no release goes between the plan and what it names
+        query = (
+            select(PlanRow, stable, canary, shadow)
+            .outerjoin(stable, stable.number == PlanRow.stable)
+            .outerjoin(canary, canary.number == PlanRow.canary)
+            .outerjoin(shadow, shadow.number == PlanRow.shadow)
+        )
         with Session(self._engine) as session:
-            track = session.get(TrackRow, STABLE)
-            if track is None:
+            found = session.execute(query).first()
+            if found is None:
                 return ServingPlan(0, None)
-            row = session.get_one(ReleaseRow, track.release_number)
-            return ServingPlan(track.sequence, _release(row))
+            row, *tracks = found
+            assignment = Assignment(row.rollout, row.salt, row.share_bp) if row.rollout else None
+            served, tried, shown = (release_of(track) if track else None for track in tracks)
+            return ServingPlan(row.sequence, served, tried, shown, assignment, row.hold)
+
+    def plan_sequence(self) -> int:
+        """The sequence of the plan as it stands; 0 before the first."""
+        with Session(self._engine) as session:
+            return session.scalar(select(PlanRow.sequence)) or 0
 
     def release(self, name: str) -> Release:
         """NotFoundError: no such release."""
@@ -136,12 +153,25 @@ class Registry:
             row = session.get(ReleaseRow, number_of(name))
             if row is None:
                 raise NotFoundError(f"no release {name!r}")
-            return _release(row)
+            return release_of(row)
+
+    def predecessor(self, stable: int) -> Release | None:
+        """What served when a release was rolled out, if it is kept still."""
+        with Session(self._engine) as session:
+            row = session.get(ReleaseRow, predecessor_of(session, stable))
+            return release_of(row) if row else None
 
     def newest_number(self) -> int:
         """0 before the first."""
         releases = self.releases(1)
         return releases[0].number if releases else 0
+
+    def newest_of(self, lineage: str) -> Release | None:
+        """The newest release of a lineage."""
+        query = select(ReleaseRow).where(ReleaseRow.lineage == lineage).order_by(ReleaseRow.number.desc()).limit(1)
+        with Session(self._engine) as session:
+            row = session.scalars(query).first()
+            return release_of(row) if row else None
 
     def releases(self, limit: int, before: int = 0) -> list[Release]:
         """Newest first; those with a number below `before`, unless it is 0."""
@@ -149,23 +179,23 @@ class Registry:
         if before:
             query = query.where(ReleaseRow.number < before)
         with Session(self._engine) as session:
-            return [_release(row) for row in session.scalars(query)]
+            return [release_of(row) for row in session.scalars(query)]
 
-    def forget_beyond(self, keep: int) -> Sequence[str]:
-        """Drops all but the newest `keep` releases and what is served; the names that went."""
-        with Session(self._engine) as session, session.begin():
-            numbers = session.scalars(select(ReleaseRow.number).order_by(ReleaseRow.number.desc())).all()
-            served = set(session.scalars(select(TrackRow.release_number)))
-            gone = [number for number in numbers[keep:] if number not in served]
-            session.execute(delete(ReleaseRow).where(ReleaseRow.number.in_(gone)))
-        return [name_of(number) for number in gone]
+    def forget_beyond(self, keep: int, lineage: str) -> Sequence[str]:
+        """Drops all but the newest `keep` releases of a lineage and what is needed; the names that went."""
+        query = select(ReleaseRow.number).where(ReleaseRow.lineage == lineage).order_by(ReleaseRow.number.desc())
+        return self._forget(query.offset(keep))
 
     def forget_spaces(self, spaces: Collection[str]) -> Sequence[str]:
-        """Drops all releases that name one of `spaces`, but what is served; the names that went."""
-        query = select(ReleaseRow.number).where(ReleaseRow.space.in_(spaces))
+        """Drops all releases that name one of `spaces`, but what is needed; the names that went."""
+        return self._forget(select(ReleaseRow.number).where(ReleaseRow.space.in_(spaces)))
+
+    def _forget(self, query: Select[int]) -> Sequence[str]:
         with Session(self._engine) as session, session.begin():
-            served = set(session.scalars(select(TrackRow.release_number)))
-            gone = [number for number in session.scalars(query) if number not in served]
+            # no rollout begins with a release that is about to go
+            locked_plan(session)
+            needed = needed_releases(session)
+            gone = [number for number in session.scalars(query) if number not in needed]
             session.execute(delete(ReleaseRow).where(ReleaseRow.number.in_(gone)))
         return [name_of(number) for number in gone]
 
@@ -221,7 +251,7 @@ def _row(release: Release) -> ReleaseRow:
     )
 
 
-def _release(row: ReleaseRow) -> Release:
+def release_of(row: ReleaseRow) -> Release:
     return Release(
         name=name_of(row.number),
         parent=row.parent,

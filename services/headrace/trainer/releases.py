@@ -14,9 +14,11 @@ from headrace.model.serving_model import ServingModel, parts_of
 from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.atomic import sha256
 from headrace.runtime.clock import now_us
+from headrace.runtime.database import answering
 from headrace.trainer.learner import Learner
+from headrace.trainer.own_releases import OwnReleases
 from headrace.trainer.ranker_learner import RankerLearner
-from headrace.trainer.registry import Part, Registry, Release, ServingPlan, name_of
+from headrace.trainer.registry import Part, Registry, Release, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +34,30 @@ class Watermark:
 class Releases:
     """Writes releases to the artifact store and the registry, and reads their parts."""
 
-    def __init__(self, store: ArtifactStore, registry: Registry, keep: int) -> None:
+    def __init__(
+        self, store: ArtifactStore, registry: Registry, keep: int, own_releases: OwnReleases | None = None
+    ) -> None:
         self._store = store
         self._registry = registry
         self._keep = keep
+        self._own_releases = own_releases
 
-    def publish(self, parts: Mapping[str, bytes], watermark: Watermark, metrics: Mapping[str, float]) -> ServingPlan:
-        """A new release as the stable one; its parts are durable before anybody hears of it."""
-        number = self._registry.newest_number() + 1
+    def publish(self, parts: Mapping[str, bytes], watermark: Watermark, metrics: Mapping[str, float]) -> Release:
+        """A new release, registered; its parts are durable before anybody hears of it.
+
+        UnavailableError: the registry is away, and nobody hears of it.
+        """
+        with answering("registry"):
+            parent, number = self._registry.newest_of(watermark.lineage), self._registry.reserve_number()
         name = name_of(number)
+        if self._own_releases is not None:
+            self._own_releases.add(name)
         written = tuple(
             Part(part, self._store.write(_path(name, part), data), len(data)) for part, data in parts.items()
         )
         release = Release(
             name=name,
-            parent=name_of(number - 1) if number > 1 else "",
+            parent=parent.name if parent else "",
             lineage=watermark.lineage,
             space=watermark.space,
             dimension=_dimension(parts),
@@ -60,16 +71,30 @@ class Releases:
         )
         manifest = manifest_of(release)
         self._store.write(_path(name, "manifest.json"), manifest)
-        plan = self._registry.add(replace(release, checksum=sha256(manifest)))
-        for gone in self._registry.forget_beyond(self._keep):
+        release = replace(release, checksum=sha256(manifest))
+        with answering("registry"):
+            self._registry.add(release)
+            forgotten = self._registry.forget_beyond(self._keep, release.lineage)
+        for gone in forgotten:
             self._store.delete(f"releases/{gone}")
-        return plan
+        return release
+
+    def newest_of(self, lineage: str) -> Release | None:
+        """The newest release of a lineage, whoever is served by it. UnavailableError: the registry is away."""
+        with answering("registry"):
+            return self._registry.newest_of(lineage)
 
     def forget_spaces(self, spaces: Collection[str]) -> set[str]:
-        """Drops the releases that name one of `spaces`, but what is served; the spaces that are named still."""
-        for gone in self._registry.forget_spaces(spaces):
+        """Drops the releases that name one of `spaces`, but what is needed; the spaces that are named still."""
+        with answering("registry"):
+            forgotten, named = self._registry.forget_spaces(spaces), self._registry.spaces()
+        for gone in forgotten:
             self._store.delete(f"releases/{gone}")
-        return self._registry.spaces()
+        return named
+
+    def parts(self, release: Release) -> dict[str, bytes]:
+        """The bytes of all parts by name. NotFoundError; CorruptDataError when they are not what was published."""
+        return {part.name: self.read(release, part.name) for part in release.parts}
 
     def read(self, release: Release, part: str) -> bytes:
         """The bytes of a part. NotFoundError; CorruptDataError when they are not what was published."""

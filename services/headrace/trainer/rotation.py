@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from headrace.runtime.telemetry import counter
 
@@ -22,10 +22,19 @@ def note_rotation(space: str, reason: str) -> None:
     log.info("space_begun", extra={"space": space, "reason": reason})
 
 
-def needless_spaces(spaces: Sequence[str], keep: int, served: str) -> list[str]:
-    """Of a trainer's spaces, oldest first: those before the newest `keep`, but for the one that is served.
+def lineage_of(space: str) -> str:
+    """The lineage that a space belongs to: the delta log names spaces by lineage, birth and generation.
 
-    >>> needless_spaces(["a", "b", "c", "d"], keep=2, served="a")
+    >>> lineage_of("wide-towers-18c3a9f0e21-4")
+    'wide-towers'
+    """
+    return space.rsplit("-", 2)[0]
+
+
+def needless_spaces(spaces: Sequence[str], keep: int, needed: Collection[str]) -> list[str]:
+    """Of a trainer's spaces, oldest first: those before the newest `keep`, but for what the plan needs.
+
+    >>> needless_spaces(["a", "b", "c", "d"], keep=2, needed={"a"})
     ['b']
     """
-    return [space for space in spaces[:-keep] if space != served]
+    return [space for space in spaces[:-keep] if space not in needed]

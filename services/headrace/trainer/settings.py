@@ -18,6 +18,9 @@ class TrainerSettings(ServingSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_TRAINER_", frozen=True)
 
+    role: Literal["all", "learn", "registry"] = Field(
+        "all", description="learn: learns and publishes; registry: releases, serving plan and rollouts; all: both"
+    )
     port: int = Field(7403, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     index_address: ShardAddressesSetting = Field(
         "127.0.0.1:7404", description="where deltas are pushed to: replicas separated by commas, shards by semicolons"
@@ -28,6 +31,10 @@ class TrainerSettings(ServingSettings):
     registry_url: str = Field("", description="SQLAlchemy URL of the registry; empty: SQLite in the data folder")
     artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")
     lineage: str = Field("main", pattern="^[a-z0-9-]{1,40}$", description="names the line of releases and its spaces")
+    mirrored: bool = Field(
+        True,
+        description="learn from all lists and events; false: nothing that another lineage's lists led to, to compare",
+    )
 
     niceness: int = Field(
         10, ge=0, le=19, description="how far learning stands back for the processes that answer on the same machine"
@@ -122,3 +129,8 @@ class TrainerSettings(ServingSettings):
     rows_every_s: float = Field(2.0, gt=0, description="seconds between looks for new training rows")
     impression_window_s: float = Field(1800.0, gt=0, description="log time in which an event answers an impression")
     pending_impressions: int = Field(2_000, ge=1, description="impressions that wait for their events, at most")
+
+    evidence_window_s: float = Field(
+        300.0, gt=0, description="log time in which what follows a list counts for gate 1: much below that of learning"
+    )
+    evidence_lists: int = Field(2_000, ge=1, description="newest lists by which two releases are compared for gate 1")

@@ -7,11 +7,12 @@ import logging
 
 import grpc
 
+from headrace.runtime.outage import Outage
 from headrace.trainer.delta_log import DeltaLog
-from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.publisher import IndexChannels
 from headrace.trainer.releases import Releases
 from headrace.trainer.rotation import needless_spaces
+from headrace.trainer.served_lineage import ServedLineage
 from headrace.v1 import index_pb2, index_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -21,33 +22,34 @@ _ANSWER_S = 30.0
 
 
 class SpaceKeeper:
-    """Keeps the newest `keep` spaces of this trainer's, and the one that is served, in the index.
+    """Keeps the newest `keep` spaces of this trainer's, and what releases need that are served or rolled out.
 
-    Spaces of others are left alone. A crash in between leaves the rest to be done again.
+    Spaces of other lineages are left alone. A crash in between leaves the rest to be done again.
     """
 
     def __init__(
-        self, channels: IndexChannels, delta_log: DeltaLog, releases: Releases, board: PlanBoard, keep: int
+        self, channels: IndexChannels, delta_log: DeltaLog, releases: Releases, served: ServedLineage, keep: int
     ) -> None:
         self._stubs: list[index_pb2_grpc.IndexServiceAsyncStub] = [
             index_pb2_grpc.IndexServiceStub(channel) for shard in channels for _, channel in shard
         ]
         self._delta_log = delta_log
         self._releases = releases
-        self._board = board
+        self._served = served
         self._keep = keep
 
     async def run(self) -> None:
         """Looks for ever."""
+        patience = Outage("registry", "free spaces")
         while True:
-            for space in await asyncio.to_thread(self._unnamed):
+            for space in await patience.attempt(lambda: asyncio.to_thread(self._unnamed)) or ():
                 await self._drop(space)
             await asyncio.sleep(_LOOK_S)
 
     def _unnamed(self) -> list[str]:
         """Needless spaces that no kept release names."""
-        stable = self._board.plan.stable
-        needless = needless_spaces(self._delta_log.spaces(), self._keep, stable.space if stable else "")
+        self._served.look()
+        needless = needless_spaces(self._delta_log.spaces(), self._keep, self._served.spaces)
         if not needless:
             return []
         named = self._releases.forget_spaces(needless)

@@ -512,6 +512,7 @@ class ActivateSpaceRequest(_message.Message):
     MIN_RECALL_FIELD_NUMBER: _builtins.int
     MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
     GONE_ORDINALS_FIELD_NUMBER: _builtins.int
+    CHECK_ONLY_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     min_coverage: _builtins.float
     """Conditions, looked at before the cut-over while the active space goes on answering; those left out are met.
@@ -528,6 +529,10 @@ class ActivateSpaceRequest(_message.Message):
     """The sequence that the space must have applied."""
     gone_ordinals: _builtins.bytes
     """Items that are gone for good (uint32 little-endian): min_coverage does not ask for them."""
+    check_only: _builtins.bool
+    """Only look whether the conditions are met; the active space stays. For a lineage that does not serve: queries name
+    its space, so it needs to be fit, not the default.
+    """
     def __init__(
         self,
         *,
@@ -536,10 +541,11 @@ class ActivateSpaceRequest(_message.Message):
         min_recall: _builtins.float | None = ...,
         min_sequence: _builtins.int = ...,
         gone_ordinals: _builtins.bytes = ...,
+        check_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage", "_min_recall", b"_min_recall", "min_coverage", b"min_coverage", "min_recall", b"min_recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage", "_min_recall", b"_min_recall", "gone_ordinals", b"gone_ordinals", "min_coverage", b"min_coverage", "min_recall", b"min_recall", "min_sequence", b"min_sequence", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage", "_min_recall", b"_min_recall", "check_only", b"check_only", "gone_ordinals", b"gone_ordinals", "min_coverage", b"min_coverage", "min_recall", b"min_recall", "min_sequence", b"min_sequence", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__min_coverage: _TypeAlias = _typing.Literal["min_coverage"]  # noqa: Y015
     _WhichOneofArgType__min_coverage: _TypeAlias = _typing.Literal["_min_coverage", b"_min_coverage"]  # noqa: Y015
@@ -560,8 +566,9 @@ class ActivateSpaceResponse(_message.Message):
     COVERAGE_FIELD_NUMBER: _builtins.int
     RECALL_FIELD_NUMBER: _builtins.int
     previous_space: _builtins.str
+    """With check_only the space that is active still."""
     coverage: _builtins.float
-    """Of the activated space; there when the request had a condition."""
+    """Of the space named; there when the request had a condition."""
     recall: _builtins.float
     def __init__(
         self,

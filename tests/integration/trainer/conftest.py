@@ -19,8 +19,9 @@ from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.serving import RunningServer, running
-from headrace.runtime.settings import CommonSettings
+from headrace.runtime.settings import CommonSettings, load
 from headrace.trainer.__main__ import compose
+from headrace.trainer.rollouts.settings import RolloutSettings
 from headrace.trainer.settings import TrainerSettings
 from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc, log_pb2, trainer_pb2, trainer_pb2_grpc
 
@@ -51,6 +52,13 @@ class Suite:
             "publish_every_s": 3_600.0,
         }
         return TrainerSettings(**small | changed)
+
+    @staticmethod
+    def rules(**changed: object) -> RolloutSettings:
+        """Rollouts that are decided at once."""
+        quick = {"look_every_s": 0.02, "unserved_s": 0.02, "supersede_after_s": 0.02, "increment_soak_s": 0.1}
+        given = {f"HEADRACE_ROLLOUT_{name.upper()}": str(value) for name, value in (quick | changed).items()}
+        return load(RolloutSettings, given)
 
     async def write(self, records: list[Record]) -> None:
         log = open_event_log(self.common)
@@ -116,7 +124,7 @@ class Suite:
     @asynccontextmanager
     async def trainer(self, **changed: object) -> AsyncIterator[trainer_pb2_grpc.TrainerServiceStub]:
         settings = self.settings(**changed)
-        async with compose(settings, self.common) as parts, running(parts, settings) as server:
+        async with compose(settings, self.common, rules=self.rules()) as parts, running(parts, settings) as server:
             channel = open_channel(server.address)
             yield trainer_pb2_grpc.TrainerServiceStub(channel)
             await channel.close()

@@ -20,6 +20,7 @@ from headrace.ranker.settings import RankerSettings
 from headrace.runtime.channels import open_channel
 from headrace.runtime.serving import running
 from headrace.trainer import __main__ as trainer_main
+from headrace.trainer import learner_role
 from headrace.trainer.loop import LearningLoop
 from headrace.v1 import ranker_pb2, ranker_pb2_grpc, trainer_pb2, trainer_pb2_grpc
 
@@ -36,7 +37,7 @@ def loops(monkeypatch: pytest.MonkeyPatch) -> list[LearningLoop]:
             super().__init__(*arguments)  # type: ignore[arg-type]
             made.append(self)
 
-    monkeypatch.setattr(trainer_main, "LearningLoop", Remembered)
+    monkeypatch.setattr(learner_role, "LearningLoop", Remembered)
     return made
 
 
@@ -210,7 +211,10 @@ async def _ranker(
 @asynccontextmanager
 async def _trainer(suite, **changed: object) -> AsyncIterator[tuple[str, trainer_pb2_grpc.TrainerServiceStub]]:
     settings = suite.settings(**changed)
-    async with trainer_main.compose(settings, suite.common) as parts, running(parts, settings) as server:
+    async with (
+        trainer_main.compose(settings, suite.common, rules=suite.rules()) as parts,
+        running(parts, settings) as server,
+    ):
         channel = open_channel(server.address)
         yield server.address, trainer_pb2_grpc.TrainerServiceStub(channel)
         await channel.close()

@@ -128,3 +128,16 @@ def test_the_probe_sees_cells_that_find_too_little_and_leaves_them_as_they_are()
     segment._probes = 1
     assert probed_recall(space) < 0.5
     assert segment.probes == 1
+
+
+async def test_a_space_that_is_only_checked_leaves_the_active_one(store: Store, readers: ThreadPoolExecutor) -> None:
+    await store.apply(batch("old", range(100)))
+    await store.apply(batch("new", range(80)))
+    done = await cut_over(store, "new", Conditions(80, 0.8), readers, check_only=True)
+    assert done == CutOver("old", Fitness(80, 0.8, 1.0))
+    assert await cut_over(store, "new", Conditions(), readers, check_only=True) == CutOver("old")
+    with pytest.raises(FailedPreconditionError, match="sequence is 80"):
+        await cut_over(store, "new", Conditions(81), readers, check_only=True)
+    with pytest.raises(NotFoundError):
+        await cut_over(store, "nowhere", Conditions(), readers, check_only=True)
+    assert store.active == "old"

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from headrace.ingest import ledger, storage
 from headrace.runtime.database import migrate, open_engine
-from headrace.trainer import registry
+from headrace.trainer import registry, tables
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ CATALOGUE = State(
     },
 )
 REGISTRY = State(
-    registry.Base.metadata,
+    tables.Base.metadata,
     registry.MIGRATIONS,
     "trainer_version",
     {
@@ -81,7 +81,56 @@ REGISTRY = State(
             "create_time_us": 2**62,
             "checksum": "c" * 64,
         },
-        "serving_plan": {"track": "stable", "release_number": 1, "sequence": 2**62},
+        "counters": {"name": "release", "value": 2**62},
+        "current_plan": {
+            "id": 1,
+            "sequence": 2**62,
+            "stable": 1,
+            "canary": 1,
+            "shadow": 1,
+            "rollout": "ro-000001",
+            "salt": "s" * 64,
+            "share_bp": 10_000,
+            "hold": "undone",
+        },
+        "rollouts": {
+            "number": 1,
+            "kind": "increment",
+            "track": "stable",
+            "feeds": 0,
+            "phase": "shadowing",
+            "resumes_in": "",
+            "release_number": 1,
+            "baseline_number": 1,
+            "lineage": "main",
+            "salt": "s" * 64,
+            "alpha": 0.05,
+            "alpha_day": 20_000,
+            "share_bp": 10_000,
+            "step": 0,
+            "step_time_us": 2**62,
+            "steps_bp": [100, 10_000],
+            "reason": "it began",
+            "gates": [{"gate": 0}],
+            "comparisons": [{"metric": "clicks_per_user", "lower": 0.5}],
+            "marks": {},
+            "create_time_us": 2**62,
+            "phase_time_us": 2**62,
+            "version": 2**62,
+        },
+        "rollout_transitions": {
+            "number": 1,
+            "rollout_number": 1,
+            "from_phase": "validating",
+            "to_phase": "shadowing",
+            "actor": "controller",
+            "reason": "it began",
+            "evidence": "{}",
+            "time_us": 2**62,
+        },
+        "leases": {"name": "decider", "holder": "h", "until_us": 2**62},
+        "ranker_reports": {"ranker": "r", "start_us": 2**62, "received_us": 2**62, "report": {"answers": 1}},
+        "webhook_cursors": {"url": "d" * 64, "number": 2**62},
     },
 )
 
@@ -137,7 +186,7 @@ def test_both_states_may_be_in_one_database(migrated: Migrated) -> None:
     for state in (CATALOGUE, REGISTRY):
         _fill(migrated(state, "head"), state)
     migrated(CATALOGUE, "base")
-    assert _content(migrated(REGISTRY, "head"), REGISTRY)["serving_plan"]
+    assert _content(migrated(REGISTRY, "head"), REGISTRY)["current_plan"]
 
 
 @states

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
+from headrace.runtime.privacy import Privacy
 from headrace.trainer.impressions import ImpressionJoin
 from headrace.trainer.records import Events, Shown
 
@@ -78,3 +81,53 @@ def test_those_that_wait_survive_a_restart() -> None:
     for mine, theirs in zip((first.features_RF, first.labels_R), (second.features_RF, second.labels_R), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert first.labels_R.tolist() == [0, CART, 0]
+
+
+_KEYED = Privacy(b"k" * 32)
+
+
+def _looked(token: str, user_key: str, device_key: str = "", minutes: int = 1) -> Events:
+    """Somebody looks at item 5."""
+    done = _did((token, 5, VIEW, minutes * _MINUTE))
+    return replace(done, user_keys=(user_key,), device_keys=(device_key,))
+
+
+def _labels(*events: Events) -> list[int]:
+    """What the list [5, 6], shown to u:1, is labelled with after some events."""
+    join = ImpressionJoin(1800, 10, _KEYED)
+    join.fold([_shown("t", [5, 6])], _did())
+    for each in events:
+        join.fold([], each)
+    return join.fold([], _later(40)).labels_R.tolist()
+
+
+def test_another_persons_token_earns_nothing() -> None:
+    assert _labels(_looked("t", "u:1")) == [VIEW, 0]
+    assert _labels(_looked("t", "u:2")) == [0, 0]
+    assert _labels(_looked("t", "v:2", "v:2")) == [0, 0]
+
+
+def test_a_token_that_nobody_gave_out_earns_nothing() -> None:
+    assert _labels(_looked("forged", "u:1")) == [0, 0]
+
+
+def test_a_token_given_to_a_device_counts_after_its_log_in() -> None:
+    join = ImpressionJoin(1800, 10, _KEYED)
+    join.fold([replace(_shown("t", [5]), user_key="v:phone")], _did())
+    join.fold([], _looked("t", "u:1", "v:phone"))
+    assert join.fold([], _later(40)).labels_R.tolist() == [VIEW]
+
+
+def test_a_repeated_click_is_one_label_and_none_once_its_list_is_closed() -> None:
+    join = ImpressionJoin(1800, 10, _KEYED)
+    join.fold([_shown("t", [5, 6])], _did(*[("t", 5, VIEW, at) for at in range(3)]))
+    assert join.fold([], _later(40)).labels_R.tolist() == [VIEW, 0]
+    assert len(join.fold([], _looked("t", "u:1", minutes=41))) == 0
+    assert len(join.fold([], _later(90))) == 0
+
+
+def test_a_list_that_is_logged_twice_keeps_what_followed() -> None:
+    join = ImpressionJoin(1800, 10, _KEYED)
+    join.fold([_shown("t", [5, 6])], _looked("t", "u:1"))
+    join.fold([_shown("t", [5, 6])], _did())
+    assert join.fold([], _later(40)).labels_R.tolist() == [VIEW, 0]

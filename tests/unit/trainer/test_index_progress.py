@@ -10,7 +10,7 @@ from headrace.trainer.index_progress import AWAY_S, IndexProgress, ReplicaProgre
 def replica(acknowledged: int, *, away_s: float | None = None, active: bool = True) -> ReplicaProgress:
     made = ReplicaProgress("a:1")
     made.note_reached({"s": acknowledged})
-    made.stands_at("s", acknowledged, is_active=active)
+    made.stands_at("s", acknowledged, is_fit=active)
     if away_s is not None:
         made.away_since = time.monotonic() - away_s
     return made

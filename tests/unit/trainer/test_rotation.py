@@ -17,19 +17,20 @@ from headrace.trainer.settings import TrainerSettings
 
 
 @pytest.mark.parametrize(
-    ("spaces", "served", "needless"),
+    ("spaces", "needed", "needless"),
     [
-        (["a"], "a", []),
-        (["a", "b"], "a", []),
-        (["a", "b", "c"], "c", ["a"]),
-        (["a", "b", "c"], "", ["a"]),
-        (["a", "b", "c", "d"], "a", ["b"]),
+        (["a"], {"a"}, []),
+        (["a", "b"], {"a"}, []),
+        (["a", "b", "c"], {"c"}, ["a"]),
+        (["a", "b", "c"], set(), ["a"]),
+        (["a", "b", "c", "d"], {"a"}, ["b"]),
+        (["a", "b", "c", "d", "e"], {"b", "other-1"}, ["a", "c"]),
     ],
 )
-def test_the_newest_spaces_are_needed_and_the_one_that_is_served(
-    spaces: list[str], served: str, needless: list[str]
+def test_the_newest_spaces_are_needed_and_those_of_the_plan(
+    spaces: list[str], needed: set[str], needless: list[str]
 ) -> None:
-    assert needless_spaces(spaces, 2, served) == needless
+    assert needless_spaces(spaces, 2, needed) == needless
 
 
 def test_a_rotation_before_a_crash_is_there_after_it_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,18 @@ from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.atomic import sha256
 from headrace.runtime.errors import CorruptDataError, NotFoundError
 from headrace.trainer.learner import Learner
+from headrace.trainer.plan_rows import PlanChange
 from headrace.trainer.ranker_learner import RankerLearner
-from headrace.trainer.registry import Part, Registry, Release, name_of, number_of, open_registry
+from headrace.trainer.registry import (
+    Assignment,
+    Part,
+    Registry,
+    Release,
+    ServingPlan,
+    name_of,
+    number_of,
+    open_registry,
+)
 from headrace.trainer.releases import Releases, Watermark, checked_parts, manifest_of
 from headrace.trainer.settings import TrainerSettings
 
@@ -45,24 +56,46 @@ def test_a_metric_that_is_no_number_comes_back_too(registry: Registry) -> None:
     assert (math.isnan(metrics["loss"]), metrics["share"]) == (True, math.inf)
 
 
-def test_the_plan_follows_the_newest_release_with_growing_numbers(registry: Registry) -> None:
-    assert (registry.plan().sequence, registry.plan().stable) == (0, None)
-    plans = [registry.add(_release(number)) for number in (1, 2)]
-    assert [plan.sequence for plan in plans] == [1, 2]
-    assert registry.plan() == plans[-1]
+def test_a_release_that_is_registered_serves_nobody(registry: Registry) -> None:
+    registry.add(_release(1))
+    assert registry.plan() == ServingPlan(0, None)
+
+
+def test_the_plan_changes_with_growing_numbers(registry: Registry) -> None:
+    for number in (1, 2):
+        registry.add(_release(number))
+    first = registry.change_plan(PlanChange(stable=1, shadow=2))
+    second = registry.change_plan(PlanChange(canary=2, shadow=0, rollout="ro-000001", salt="s", share_bp=100))
+    assert first == ServingPlan(1, _release(1), shadow=_release(2))
+    assert second == ServingPlan(2, _release(1), _release(2), assignment=Assignment("ro-000001", "s", 100))
+    assert registry.change_plan(PlanChange(stable=1)).sequence == registry.plan_sequence() == 2
+
+
+def test_two_learners_at_once_never_get_the_same_number(sql_url: str) -> None:
+    registries = [open_registry(sql_url) for _ in range(2)]
+    with ThreadPoolExecutor(4) as pool:
+        numbers = list(pool.map(lambda at: registries[at % 2].reserve_number(), range(20)))
+    assert sorted(numbers) == list(range(1, 21))
+    for registry in registries:
+        registry.close()
 
 
 def test_what_is_served_is_kept(registry: Registry) -> None:
-    for number in range(1, 5):
-        registry.add(_release(number))
-    assert sorted(registry.forget_beyond(2)) == ["r-000001", "r-000002"]
-    assert [release.number for release in registry.releases(10)] == [4, 3]
-    assert [release.number for release in registry.releases(10, before=4)] == [3]
+    for number in range(1, 6):
+        registry.add(replace(_release(number), lineage="other" if number == 1 else "main"))
+    registry.change_plan(PlanChange(stable=2))
+    assert registry.forget_beyond(2, "main") == ["r-000003"]
+    assert [release.number for release in registry.releases(10)] == [5, 4, 2, 1]
+    assert [release.number for release in registry.releases(10, before=4)] == [2, 1]
+    newest = registry.newest_of("main")
+    assert newest is not None
+    assert newest.number == 5
 
 
 def test_releases_go_with_the_space_that_they_name_but_what_is_served_stays(registry: Registry) -> None:
     for number, space in enumerate(("main-1", "main-1", "main-2", "main-3"), start=1):
         registry.add(replace(_release(number), space=space))
+    registry.change_plan(PlanChange(stable=4))
     assert sorted(registry.forget_spaces(["main-1", "main-3"])) == ["r-000001", "r-000002"]
     assert registry.spaces() == {"main-2", "main-3"}
 
@@ -91,8 +124,7 @@ def test_parts_are_written_once_and_read_with_their_checksum(
 ) -> None:
     releases = Releases(ArtifactStore(str(tmp_path / "artifacts")), registry, 2)
     parts = checked_parts("main-1", Learner(settings), RankerLearner(settings))
-    release = releases.publish(parts, _WATERMARK, {"loss": 1.0}).stable
-    assert release is not None
+    release = releases.publish(parts, _WATERMARK, {"loss": 1.0})
     assert {part.name: releases.read(release, part.name) for part in release.parts} == parts
     manifest = (tmp_path / "artifacts" / "releases" / "r-000001" / "manifest.json").read_bytes()
     assert sha256(manifest) == release.checksum

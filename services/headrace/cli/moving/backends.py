@@ -13,8 +13,9 @@ from headrace.ingest.storage import MIGRATIONS as CATALOGUE_MIGRATIONS
 from headrace.ingest.storage import catalogue_url
 from headrace.runtime.settings import CommonSettings, load
 from headrace.trainer.registry import MIGRATIONS as REGISTRY_MIGRATIONS
-from headrace.trainer.registry import Base, registry_url
+from headrace.trainer.registry import registry_url
 from headrace.trainer.settings import TrainerSettings
+from headrace.trainer.tables import Base
 
 
 @dataclass(frozen=True, slots=True)

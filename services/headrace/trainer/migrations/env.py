@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from headrace.trainer.registry import Base
+from headrace.trainer.tables import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

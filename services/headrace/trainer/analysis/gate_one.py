@@ -1,0 +1,170 @@
+"""Gate 1: whether a release may go on to people, from what it would have shown beside the release that serves.
+
+Two kinds of evidence, either of which can stop a release: live requests that both scored, and logged lists with what
+followed. Limits say what no sound release does (orders at random, answers with NaN); losses are compared person by
+person with a confidence sequence, since one looks again and again until there is enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from headrace.trainer.analysis.confidence_sequence import bound, clock_of
+from headrace.trainer.analysis.evidence import (
+    Difference,
+    Kept,
+    LiveShadow,
+    LoggedEvidence,
+    PairedMean,
+    ShadowEvidence,
+    ShadowVerdict,
+    Value,
+)
+from headrace.trainer.analysis.non_inferiority import BETTER, NOT_WORSE, OPEN, WORSE
+from headrace.trainer.analysis.policy import ShadowPolicy
+
+GO_ON, PASS, STOP, INCONCLUSIVE = "go on", "pass", "stop", "inconclusive"
+
+# tests that share a release's alpha: two losses, two towers, a value
+_TESTS = 5
+# the sequences are tightest at so many people, in units of the variance of one
+_TIGHTEST_AT = 500.0
+
+
+def shadow_verdict(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
+    """Stop on harm in either kind of evidence; pass on enough of both without harm; no evidence is never a verdict.
+
+    At the time limit enough of one kind passes if the other shows no harm, and enough of none is inconclusive.
+    """
+    logged = evidence.logged
+    found = tuple(_compared(logged, evidence.alpha / _TESTS, policy)) if logged is not None else ()
+    numbers = tuple(_numbers(evidence.live))
+    harm = [*_stopping(evidence, policy), *(_says(one) for one in found if one.verdict == WORSE)]
+    if harm:
+        return ShadowVerdict(STOP, "; ".join(harm), found, numbers)
+    has_live = evidence.live.pairs >= policy.least_pairs
+    has_logged = logged is not None and logged.people >= policy.least_people
+    seen = f"{evidence.live.pairs} live pairs, {logged.people if logged else 0} logged people"
+    if has_live and has_logged:
+        return ShadowVerdict(PASS, f"no harm in {seen}", found, numbers)
+    if evidence.seconds < policy.most_seconds:
+        return ShadowVerdict(GO_ON, f"waits for more than {seen}", found, numbers)
+    if has_live or has_logged:
+        return ShadowVerdict(PASS, f"no harm in {seen}, all that came in {evidence.seconds:.0f} s", found, numbers)
+    return ShadowVerdict(INCONCLUSIVE, f"only {seen} in {evidence.seconds:.0f} s", found, numbers)
+
+
+def logged_evidence(said: Mapping[str, Any]) -> LoggedEvidence:
+    """The part of a logged comparison's JSON that gate 1 reads."""
+    return TypeAdapter(LoggedEvidence).validate_python({name: said[name] for name in LoggedEvidence.__annotations__})
+
+
+def _stopping(evidence: ShadowEvidence, policy: ShadowPolicy) -> Iterator[str]:
+    live, logged = evidence.live, evidence.logged
+    if live.not_finite or (logged is not None and logged.not_finite):
+        yield f"{live.not_finite + (logged.not_finite if logged else 0)} scores are not finite"
+    if logged is not None and logged.people >= policy.least_people:
+        yield from _agreement(logged, policy.increment_agreement if evidence.is_increment else policy.lineage_agreement)
+    if logged is not None and logged.lists >= policy.calibration_lists:
+        yield from _calibration(logged, policy)
+    if live.pairs >= policy.least_pairs:
+        yield from _live(live, evidence.is_increment, policy)
+
+
+def _agreement(logged: LoggedEvidence, least: float) -> Iterator[str]:
+    if logged.rank_agreement < least:
+        yield f"rank_agreement within shown lists is {logged.rank_agreement:.3f}, below {least}"
+
+
+def _live(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[str]:
+    if live.failures > policy.failures * live.pairs:
+        yield f"{live.failures} of {live.pairs} requests failed"
+    for name, mean, least in _order(live, is_increment, policy):
+        if mean < least:
+            yield f"{name} is {mean:.3f}, below {least}"
+    mean_ms, baseline_ms = live.sum_ms / live.pairs, live.sum_baseline_ms / live.pairs
+    if mean_ms > policy.latency_factor * baseline_ms and mean_ms - baseline_ms > policy.latency_slack_ms:
+        yield f"scoring takes {mean_ms:.1f} ms, the baseline {baseline_ms:.1f}"
+
+
+def _order(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[tuple[str, float, float]]:
+    overlap = policy.increment_overlap_at_20 if is_increment else policy.lineage_overlap_at_20
+    correlation = policy.increment_rank_correlation if is_increment else policy.lineage_rank_correlation
+    yield "overlap_at_20", live.sum_overlap_at_20 / live.pairs, overlap
+    yield "rank_correlation", live.sum_rank_correlation / live.pairs, correlation
+
+
+def _calibration(logged: LoggedEvidence, policy: ShadowPolicy) -> Iterator[str]:
+    usual, found = logged.baseline_calibration.predicted, logged.calibration.predicted
+    if logged.calibration.observed <= 0.0 or usual <= 0.0:
+        return
+    # how far either is off, in the same direction or not, against what was observed
+    off, usually_off = (abs(math.log(max(p, 1e-12) / logged.calibration.observed)) for p in (found, usual))
+    if off > usually_off + math.log(policy.calibration_factor):
+        yield f"predicts {found:.4f} clicks a product, {logged.calibration.observed:.4f} came, the baseline {usual:.4f}"
+
+
+def _compared(logged: LoggedEvidence, alpha: float, policy: ShadowPolicy) -> Iterator[Difference]:
+    for name, loss in (("click_loss", logged.click_loss), ("order_loss", logged.order_loss)):
+        yield _loss(name, loss, alpha, policy)
+    for name, kept in (("towers_kept", logged.towers), ("queries_kept", logged.queries)):
+        yield _kept(name, kept, alpha, policy)
+    yield _value("off_policy_value", logged.doubly_robust, logged.baseline_doubly_robust, logged.people, policy)
+
+
+def _loss(name: str, loss: PairedMean, alpha: float, policy: ShadowPolicy) -> Difference:
+    """Relative to the baseline's loss: worse is when even the lower bound is above the tolerance."""
+    if loss.people < policy.least_people or loss.baseline <= 0.0 or loss.standard_error <= 0.0:
+        return Difference(name, loss.baseline, loss.candidate, 0.0, -0.999, 999.0, loss.people, loss.people, OPEN)
+    width = loss.standard_error * bound(alpha, clock_of(float(loss.people), _TIGHTEST_AT, alpha))
+    middle, lower, upper = (
+        value / loss.baseline for value in (loss.difference, loss.difference - width, loss.difference + width)
+    )
+    says = _by(lower > policy.loss_tolerance, upper < 0.0, upper < policy.loss_tolerance)
+    return Difference(name, loss.baseline, loss.candidate, middle, lower, upper, loss.people, loss.people, says)
+
+
+def _kept(name: str, kept: Kept, alpha: float, policy: ShadowPolicy) -> Difference:
+    """Share of states: paired hits, of which only those count that one release alone has (McNemar 1947)."""
+    states = kept.states
+    if states < policy.least_people or kept.lost + kept.gained == 0:
+        return Difference(name, kept.baseline_hits, kept.candidate_hits, 0.0, -0.999, 999.0, states, states, OPEN)
+    middle = (kept.gained - kept.lost) / states
+    variance = (kept.gained + kept.lost) / states - middle**2
+    width = math.sqrt(variance / states) * bound(alpha, clock_of(float(states), _TIGHTEST_AT, alpha))
+    lower, upper = middle - width, middle + width
+    says = _by(upper < -policy.kept_tolerance, lower > 0.0, lower > -policy.kept_tolerance)
+    return Difference(name, kept.baseline_hits, kept.candidate_hits, middle, lower, upper, states, states, says)
+
+
+def _value(name: str, candidate: Value, baseline: Value, people: int, policy: ShadowPolicy) -> Difference:
+    """Absolute, per list: harm only when the intervals part, which is far beyond what either says alone, and only
+    where enough of what was logged weighs in it.
+    """
+    lower, upper = candidate.lower - baseline.upper, candidate.upper - baseline.lower
+    middle = candidate.value - baseline.value
+    is_known = min(candidate.effective_sample_size, baseline.effective_sample_size) >= policy.least_people
+    says = _by(upper < 0.0, lower > 0.0, False) if is_known else OPEN
+    return Difference(name, baseline.value, candidate.value, middle, lower, upper, people, people, says)
+
+
+def _by(is_worse: bool, is_better: bool, is_close: bool) -> str:
+    return WORSE if is_worse else BETTER if is_better else NOT_WORSE if is_close else OPEN
+
+
+def _numbers(live: LiveShadow) -> Iterator[tuple[str, float]]:
+    yield "pairs", float(live.pairs)
+    if live.pairs:
+        for name in ("overlap_at_10", "overlap_at_20", "rank_correlation", "tower_correlation", "click_probability"):
+            yield name, getattr(live, f"sum_{name}") / live.pairs
+        yield "baseline_click_probability", live.sum_baseline_click_probability / live.pairs
+        yield "ms", live.sum_ms / live.pairs
+        yield "baseline_ms", live.sum_baseline_ms / live.pairs
+
+
+def _says(found: Difference) -> str:
+    return f"{found.metric} {found.difference:+.4f}, surely within {found.lower:+.4f} … {found.upper:+.4f}"

@@ -1,0 +1,86 @@
+"""Gate 1's verdicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from headrace.trainer.analysis.evidence import Kept, LiveShadow, PairedMean, ShadowEvidence, ShadowVerdict, Value
+from headrace.trainer.analysis.gate_one import logged_evidence, shadow_verdict
+from headrace.trainer.analysis.policy import ShadowPolicy
+from headrace.trainer.analysis.written import read, written
+
+POLICY = ShadowPolicy()
+SHUFFLED = LiveShadow(500, 125.0, 250.0, 4.0, 4.0, 50.0, 50.0, 0, 0, 500.0, 500.0)
+
+
+def test_a_sound_release_passes(shadow: ShadowEvidence) -> None:
+    verdict = shadow_verdict(shadow, POLICY)
+    assert verdict.decision == "pass"
+    assert verdict.differences[0].verdict == "better"
+    assert dict(verdict.numbers)["overlap_at_20"] == 0.9
+
+
+@pytest.mark.parametrize("is_increment", [True, False])
+def test_shuffled_scores_are_stopped_by_either_kind_of_evidence(shadow: ShadowEvidence, is_increment: bool) -> None:
+    logged = shadow.logged
+    assert logged is not None
+    live = replace(shadow, is_increment=is_increment, live=SHUFFLED, logged=None)
+    of_log = replace(shadow, is_increment=is_increment, live=LiveShadow(), logged=replace(logged, rank_agreement=0.02))
+    assert [shadow_verdict(one, POLICY).decision for one in (live, of_log)] == ["stop", "stop"]
+
+
+def test_another_lineage_may_order_otherwise_and_an_increment_may_not(shadow: ShadowEvidence) -> None:
+    other = replace(shadow.live, sum_overlap_at_20=150.0, sum_rank_correlation=150.0)
+    assert shadow_verdict(replace(shadow, live=other, is_increment=False), POLICY).decision == "pass"
+    assert shadow_verdict(replace(shadow, live=other), POLICY).decision == "stop"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("click_loss", PairedMean(0.45, 0.41, 0.04, 0.002, 1_000), "click_loss"),
+        ("order_loss", PairedMean(0.45, 0.41, 0.04, 0.002, 1_000), "order_loss"),
+        ("towers", Kept(1_000, 300, 180, 150, 30), "towers_kept"),
+        ("doubly_robust", Value(0.5, 0.4, 0.6, 500.0), "off_policy_value"),
+        ("not_finite", 1, "not finite"),
+    ],
+)
+def test_harm_in_what_was_logged_stops(shadow: ShadowEvidence, field: str, value: Any, reason: str) -> None:
+    assert shadow.logged is not None
+    verdict = shadow_verdict(replace(shadow, logged=replace(shadow.logged, **{field: value})), POLICY)
+    assert verdict.decision == "stop"
+    assert reason in verdict.reason
+
+
+def test_a_loss_that_is_higher_by_chance_does_not_stop(shadow: ShadowEvidence) -> None:
+    assert shadow.logged is not None
+    unlucky = PairedMean(0.415, 0.41, 0.005, 0.002, 1_000)
+    assert shadow_verdict(replace(shadow, logged=replace(shadow.logged, click_loss=unlucky)), POLICY).decision == "pass"
+
+
+def test_a_value_that_rests_on_few_lists_is_not_read(shadow: ShadowEvidence) -> None:
+    assert shadow.logged is not None
+    thin = replace(shadow.logged, doubly_robust=Value(0.5, 0.4, 0.6, 9.0))
+    assert shadow_verdict(replace(shadow, logged=thin), POLICY).decision == "pass"
+
+
+def test_both_kinds_are_waited_for_until_the_time_is_up(shadow: ShadowEvidence) -> None:
+    quiet = replace(shadow, live=LiveShadow())
+    assert shadow_verdict(quiet, POLICY).decision == "go on"
+    assert shadow_verdict(replace(quiet, seconds=POLICY.most_seconds), POLICY).decision == "pass"
+    nothing = replace(quiet, logged=None, seconds=POLICY.most_seconds)
+    assert shadow_verdict(nothing, POLICY).decision == "inconclusive"
+
+
+def test_evidence_that_was_kept_gives_the_same_verdict(shadow: ShadowEvidence) -> None:
+    verdict = shadow_verdict(shadow, POLICY)
+    assert shadow_verdict(read(ShadowEvidence, written(shadow)), POLICY) == verdict
+    assert read(ShadowVerdict, written(verdict)) == verdict
+
+
+def test_logged_evidence_is_read_from_what_tells_more(shadow: ShadowEvidence) -> None:
+    assert shadow.logged is not None
+    assert logged_evidence(asdict(shadow.logged) | {"candidate": "r-000002", "rows": 9}) == shadow.logged
