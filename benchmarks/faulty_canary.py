@@ -164,9 +164,7 @@ class FaultyProcess:
     async def start(self) -> None:
         """Starts it; it serves when this returns."""
         command = ("-m", "benchmarks.faulty_canary", "--port", str(self.port), *self._options)
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
+        self._process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
         assert self._process.stdout is not None, "asked for above"
         self.port = int(await self._process.stdout.readline())
 
