@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 
 from headrace.runtime.calls import TRACEPARENT, set_deadline
 from headrace.runtime.errors import DeadlineError, HeadraceError, InvalidRequestError
+from headrace.runtime.open_streams import OpenStreams, Requests, StoppingError
 from headrace.runtime.rpc_status import status_of
 from headrace.runtime.telemetry import counter, histogram, span
 
@@ -49,6 +50,11 @@ class Door(grpc.aio.ServerInterceptor):
     def __init__(self, gate: Gate | None = None) -> None:
         self._gate = gate
         self._wrapped: dict[str, Handler] = {}
+        self._streams = OpenStreams()
+
+    def end_streams(self) -> None:
+        """Ends watches and streams of requests, where nothing is lost by it: the server stops."""
+        self._streams.end()
 
     async def intercept_service(
         self,
@@ -64,11 +70,11 @@ class Door(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        wrapped = self._wrapped[method] = _wrapped(handler, method)
+        wrapped = self._wrapped[method] = _wrapped(handler, method, self._streams)
         return wrapped
 
 
-def _wrapped(handler: Any, method: str) -> Handler:
+def _wrapped(handler: Any, method: str, streams: OpenStreams) -> Handler:
     if method.startswith("/grpc."):
         return handler  # type: ignore[no-any-return]  # health and reflection come as they are
     name = _name(method)
@@ -79,10 +85,10 @@ def _wrapped(handler: Any, method: str) -> Handler:
     if handler.unary_unary:
         return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, name), **serializers)
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, name), **serializers)
+        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, name, streams), **serializers)
     if handler.stream_unary:
         return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, name), **serializers)
-    return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, name), **serializers)
+    return grpc.stream_stream_rpc_method_handler(_conversation(handler.stream_stream, name, streams), **serializers)
 
 
 def _refusing(refusal: HeadraceError, name: str) -> Handler:
@@ -117,11 +123,30 @@ def _unary(method: Callable[[Any, Context], Awaitable[Any]], name: str) -> Any:
     return serve
 
 
-def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], name: str) -> Any:
+def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], name: str, streams: OpenStreams) -> Any:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
         async with _served(name, context):
             async for response in method(_checked(request), context):
                 yield response
+
+    async def watch(request: Any, context: Context) -> AsyncIterator[Any]:
+        async with _served(name, context):
+            responses = method(_checked(request), context)
+            while (response := await streams.unless_stopping(anext(responses, None))) is not None:
+                yield response
+
+    # other streams come to their end, which a server that stops waits for
+    return watch if name.startswith("Watch") else serve
+
+
+def _conversation(method: Callable[[Any, Context], AsyncIterator[Any]], name: str, streams: OpenStreams) -> Any:
+    async def serve(requests: Any, context: Context) -> AsyncIterator[Any]:
+        async with _served(name, context):
+            taken = Requests(aiter(requests), streams)
+            async for response in method(_checked(taken), context):
+                yield response
+            if taken.was_cut:
+                raise StoppingError
 
     return serve
 

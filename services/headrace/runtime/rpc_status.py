@@ -45,6 +45,28 @@ def _bad_request(error: errors.InvalidRequestError) -> error_details_pb2.BadRequ
     )
 
 
+def error_of(error: grpc.aio.AioRpcError) -> errors.HeadraceError:
+    """The error that a failed call stands for, with its faults and the time after which to try again."""
+    code, message = error.code().value[0], error.details() or error.code().name
+    if code == code_pb2.INVALID_ARGUMENT:
+        return errors.InvalidRequestError(faults_of(error) or (errors.Fault("request", message),))
+    kind = next((kind for kind, known in _CODES.items() if known == code), errors.HeadraceError)
+    told = kind(message)
+    if (retry_after_s := retry_after_s_of(error)) is not None:
+        told.retry_after_s = retry_after_s
+    return told
+
+
+def retry_after_s_of(error: grpc.RpcError) -> float | None:
+    """Seconds after which the server would be asked again; None when it does not say."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.RetryInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToMicroseconds() / 1e6)
+    return None
+
+
 def faults_of(error: grpc.RpcError) -> tuple[errors.Fault, ...]:
     """The field violations that a failed call carries; empty when there are none."""
     status = rpc_status.from_call(error)

@@ -86,6 +86,14 @@ class ServingSettings(Given):
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     max_message_bytes: int = Field(16 << 20, ge=1 << 16, description="largest message taken or sent")
     drain_s: float = Field(5.0, ge=0, description="seconds that calls in flight get at shutdown")
+    health_port: int = Field(
+        0, ge=0, le=65535, description="a second port, never encrypted, that has health alone; 0: none"
+    )
+    max_connection_age_s: float = Field(
+        0.0,
+        ge=0,
+        description="seconds after which callers connect anew, and so find new replicas; 0: never",
+    )
 
 
 S = TypeVar("S", bound=BaseSettings)
