@@ -51,7 +51,7 @@ class Suite(ingest_pb2_grpc.IngestServiceServicer, ranker_pb2_grpc.RankerService
     ) -> ingest_pb2.WriteUserEventsResponse:
         await self._taken(context)
         self.batches.append(len(request.events))
-        results = [ingest_pb2.WriteResult(id=event.id) for event in request.events]
+        results = [ingest_pb2.WriteResult(id=event.event_id) for event in request.events]
         return ingest_pb2.WriteUserEventsResponse(results=results)
 
     async def DeleteProduct(
@@ -89,7 +89,7 @@ async def test_a_storefront_asks_for_products(shop: Shop) -> None:
 
 
 async def test_events_of_any_number_are_written_in_order(shop: Shop, suite: Suite) -> None:
-    results = await shop.write_events([UserEvent(id=str(number)) for number in range(4_500)])
+    results = await shop.write_events([UserEvent(event_id=str(number)) for number in range(4_500)])
     assert suite.batches == [2_000, 2_000, 500]
     assert [result.id for result in results] == [str(number) for number in range(4_500)]
 
@@ -176,7 +176,7 @@ async def test_a_storefront_may_start_before_the_suite(suite: Suite) -> None:
     async with running(Parts([], Background()), ServingSettings(drain_s=0)) as before:
         port = before.port
     async with connect(ingest=f"127.0.0.1:{port}") as shop:
-        waiting = asyncio.create_task(shop.write_events([UserEvent(id="e1")]))
+        waiting = asyncio.create_task(shop.write_events([UserEvent(event_id="e1")]))
         await asyncio.sleep(0)
         settings = ServingSettings(port=port, drain_s=0)
         async with running(Parts([Face(FACES[0], lambda server: add(suite, server))], Background()), settings):
