@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,7 +91,9 @@ class Workload:
 
 
 def rendered(directory: Path) -> list[Manifest]:
-    """What `kubectl kustomize` makes of a directory. RenderError."""
+    """What `kubectl kustomize` makes of a directory. RenderError: it refuses, or there is no kubectl."""
+    if shutil.which("kubectl") is None:
+        raise RenderError("no kubectl on PATH, whose kustomize renders manifests")
     # it keeps caches at home, which may not be writable, and asks no cluster
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
@@ -100,10 +103,8 @@ def rendered(directory: Path) -> list[Manifest]:
             check=False,
             env={**os.environ, "HOME": home, "KUBECONFIG": os.devnull},
         )
-    if done.returncode:
-        raise RenderError(f"{directory}: {done.stderr.strip()}")
-    if done.stderr.strip():
-        # deprecated fields and patches that fit nothing
+    # it warns of deprecated fields: they are faults here
+    if done.returncode or done.stderr.strip():
         raise RenderError(f"{directory}: {done.stderr.strip()}")
     return [manifest for manifest in yaml.load_all(done.stdout, _Loader) if manifest]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -12,7 +13,10 @@ from deploy.check.manifests import Manifest
 
 @pytest.fixture(scope="session")
 def has_kubectl() -> None:
+    """Without kubectl the test is skipped, or fails where TEST_REQUIRE_KUBECTL says so."""
     if shutil.which("kubectl") is None:
+        if os.environ.get("TEST_REQUIRE_KUBECTL"):
+            pytest.fail("no kubectl on PATH")
         pytest.skip("no kubectl on PATH")
 
 

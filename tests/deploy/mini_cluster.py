@@ -153,7 +153,7 @@ class MiniCluster:
     def __init__(self, manifests: Manifests, secrets: Secrets, folder: Path) -> None:
         self._manifests, self._secrets, self._folder = manifests, secrets, folder
         started = [server for server in servers(manifests) if not _is_awaited(server)]
-        ports = dict(zip((server.label for server in started), _free_ports(len(started)), strict=True))
+        ports = dict(zip((server.label for server in started), free_ports(len(started)), strict=True))
         # until the code knows of roles and tracks, one process is all of its service
         self._ports = ports | {
             other.label: next(ports[one.label] for one in started if one.service == other.service)
@@ -258,7 +258,8 @@ async def _passes(health: Any, probe: Mapping[str, Any]) -> bool:
     return bool(answer.status == _SERVING)
 
 
-def _free_ports(count: int) -> Sequence[Ports]:
+def free_ports(count: int) -> Sequence[Ports]:
+    """Ports of this machine that nobody listens on, for so many pods."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(2 * count)]
         for one in sockets:

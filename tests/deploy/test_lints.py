@@ -381,7 +381,10 @@ DAMAGES = [
         lints.policies_equal_the_call_graph, lambda s: s.drop("NetworkPolicy/ranker-stable"), "NetworkPolicy", "spec"
     ),
     Damage(
-        lints.policies_equal_the_call_graph, lambda s: s.drop("NetworkPolicy/default-deny"), "NetworkPolicy", "spec.podSelector"
+        lints.policies_equal_the_call_graph,
+        lambda s: s.drop("NetworkPolicy/default-deny"),
+        "NetworkPolicy",
+        "spec.podSelector",
     ),
     Damage(
         lints.policies_equal_the_call_graph,
