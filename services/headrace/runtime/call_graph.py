@@ -47,7 +47,7 @@ CALLS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             ),
             "ranker": frozenset({"Recommend", "Search", "Rank"}),
         },
-        OPERATOR: {service: ALL for service in ("ingest", "feature-store", "trainer", "index", "ranker")},
+        OPERATOR: dict.fromkeys(("ingest", "feature-store", "trainer", "index", "ranker"), ALL),
     }
 )
 
