@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings
 from deploy.check.manifests import Fault, Manifests, Workload, environment_of, of_kind, workloads
 from headrace.cli.suite import settings_of
 from headrace.runtime.settings import CommonSettings, SettingsError, env_prefix, load
+from headrace.trainer.rollouts.settings import RolloutSettings
 
 SECRETS = Path(__file__).parents[1] / "kubernetes" / "secrets.yaml"
 
@@ -33,7 +34,6 @@ _TLS = ("HEADRACE_TLS_CERT", "HEADRACE_TLS_KEY", "HEADRACE_TLS_CA")
 # given by manifests, and read by nothing yet: a test says when one of them is
 AWAITED = frozenset(
     {
-        "HEADRACE_TRAINER_ROLE",
         "HEADRACE_RANKER_TRACK",
         "HEADRACE_RANKER_CANARY_ADDRESS",
         *_TLS,
@@ -102,6 +102,8 @@ def settings_kinds(service: str) -> Iterator[type[BaseSettings]]:
     """What a process of this service reads from its environment."""
     yield CommonSettings
     yield settings_of(service)
+    if service == "trainer":
+        yield RolloutSettings
 
 
 def variables_of(service: str) -> set[str]:
