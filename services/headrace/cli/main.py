@@ -20,6 +20,7 @@ from headrace.cli.moving.move import move
 from headrace.cli.options import Json, told
 from headrace.cli.releases import releases
 from headrace.cli.replay import replay
+from headrace.cli.rollout.command import rollout
 from headrace.cli.status import status
 from headrace.cli.train import train
 from headrace.cli.up import up
@@ -73,6 +74,7 @@ app.add_typer(identity, name="identity", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)
 app.command(rich_help_panel=_MODELS)(releases)
+app.add_typer(rollout, name="rollout", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(train)
 app.command(rich_help_panel=_SUITE)(version)
 
