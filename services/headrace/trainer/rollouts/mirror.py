@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from lightkube import ApiError, AsyncClient
@@ -77,7 +77,7 @@ class Mirror:
     async def _show_event(self, transition: RolloutTransition) -> None:
         if transition.number in self._events:
             return
-        event = Event.from_dict(event_of(transition, self._namespace), lazy=False)
+        event = cast(Event, Event.from_dict(event_of(transition, self._namespace), lazy=False))
         try:
             await self._client.create(event)
         except ApiError as error:
