@@ -17,16 +17,17 @@ import typer
 from headrace.cli.options import told
 from headrace.runtime.errors import UnavailableError
 
-# what a service is called in the manifests, and its port
+# what the manifests call the Services, and their ports
 _SERVICES = {
-    "trainer": ("registry", 7403),
     "ingest": ("ingest", 7401),
     "feature-store": ("feature-store", 7402),
-    "index": ("index", 7404),
+    "trainer": ("trainer-learn", 7403),
+    "index": ("index-0", 7404),
     "ranker": ("ranker", 7405),
 }
 # these ask the registry alone
 _OF_REGISTRY = ("rollout", "releases")
+_REGISTRY = {"trainer": ("trainer-registry", 7403)}
 _FORWARDING = re.compile(r"Forwarding from 127\.0\.0\.1:(\d+) ->")
 
 plugin = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -58,17 +59,19 @@ def headrace(
     if "--help" in command:
         app(command, prog_name="kubectl headrace")
     options = _options(namespace, context, kubeconfig)
-    wanted = ("trainer",) if command[0] in _OF_REGISTRY else tuple(_SERVICES)
+    wanted = _REGISTRY if command[0] in _OF_REGISTRY else _SERVICES
     with ExitStack() as stack:
-        addresses = [f"{service}={stack.enter_context(forwarded(service, options))}" for service in wanted]
+        addresses = [
+            f"{service}={stack.enter_context(forwarded(name, port, options))}"
+            for service, (name, port) in wanted.items()
+        ]
         given = [word for address in addresses for word in ("--address", address)]
         app([*command, *given], prog_name="kubectl headrace")
 
 
 @contextmanager
-def forwarded(service: str, options: Sequence[str]) -> Iterator[str]:
-    """host:port on this machine that leads to a service of the cluster while open. UnavailableError: kubectl's word."""
-    name, port = _SERVICES[service]
+def forwarded(name: str, port: int, options: Sequence[str]) -> Iterator[str]:
+    """host:port on this machine that leads to a Service of the cluster while open. UnavailableError: kubectl's word."""
     command = ["kubectl", *options, "port-forward", f"service/{name}", f":{port}"]
     with _running(command) as process:
         yield f"127.0.0.1:{_local_port(process, command)}"

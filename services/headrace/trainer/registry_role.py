@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from headrace.model.text.pretrained import Pretrained
 from headrace.runtime.clock import MICROSECONDS, now_us
@@ -24,6 +25,7 @@ from headrace.trainer.registry import Registry
 from headrace.trainer.registry_face import RegistryParts
 from headrace.trainer.releases import Releases
 from headrace.trainer.rollouts.artifact_gate import ArtifactGate
+from headrace.trainer.rollouts.cluster import cluster_client
 from headrace.trainer.rollouts.controller import Controller
 from headrace.trainer.rollouts.deployments import ranker_deployments
 from headrace.trainer.rollouts.desk import Desk
@@ -37,6 +39,9 @@ from headrace.trainer.rollouts.storage import Rollouts
 from headrace.trainer.rollouts.verdict_http import verdicts_served
 from headrace.trainer.rollouts.webhooks import Webhooks
 from headrace.trainer.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from headrace.trainer.rollouts.mirror import Mirror
 
 _TIDY_S = 600.0
 _DAY_S = 86_400
@@ -91,6 +96,7 @@ async def registry_role(
     )
     webhooks = Webhooks(engine, rollouts, rules.webhooks, lambda: controller.decides)
     verdicts = verdicts_served(desk, rules.verdict_host, rules.verdict_port) if rules.verdict_port else nullcontext()
+    mirror = _mirror(rules, desk) if rules.mirror else None
     webhooks.begin()
     with verdicts:
         background.start(board.run(), "serving plan")
@@ -99,6 +105,8 @@ async def registry_role(
         background.start(logged.run(), "logged lists")
         background.start(controller.run(), "rollouts")
         background.start(webhooks.run(), "webhooks")
+        if mirror is not None:
+            background.start(mirror.run(), "mirror")
         background.start(_tidy(rollouts, reports, rules.history_days), "rollout history")
         try:
             yield RegistryRole(
@@ -110,6 +118,14 @@ async def registry_role(
             await background.stop()
             for channel in (channel for shard in index for _, channel in shard):
                 await channel.close()
+
+
+def _mirror(rules: RolloutSettings, desk: Desk) -> Mirror:
+    # only where it is asked for: it needs the extra kubernetes
+    from headrace.trainer.rollouts.mirror import Mirror, told_by
+
+    client = cluster_client("HEADRACE_ROLLOUT_MIRROR", rules.namespace)
+    return Mirror(client, client.namespace, lambda: told_by(desk), every_s=rules.mirror_every_s)
 
 
 async def _tidy(rollouts: Rollouts, reports: RankerReports, history_days: float) -> None:

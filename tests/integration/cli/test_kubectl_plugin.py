@@ -21,7 +21,7 @@ KUBECTL = """
     import json, pathlib, socket, sys, threading
     pathlib.Path({notes!r}).write_text(json.dumps(sys.argv[1:]))
     if "no-such" in sys.argv:
-        sys.exit('Error from server (NotFound): services "registry" not found')
+        sys.exit('Error from server (NotFound): services "trainer-registry" not found')
     listener = socket.create_server(("127.0.0.1", 0))
     print(f"Forwarding from 127.0.0.1:{{listener.getsockname()[1]}} -> 7403", flush=True)
     def pump(source, sink):
@@ -79,7 +79,7 @@ async def test_a_command_is_asked_of_the_registry_in_the_namespace(tmp_path: Pat
     )
 
     assert (code, json.loads(out)["rollout"], err) == (1, "ro-000009", "")
-    assert called == ["--namespace", "shop", "--context", "west", "port-forward", "service/registry", ":7403"]
+    assert called == ["--namespace", "shop", "--context", "west", "port-forward", "service/trainer-registry", ":7403"]
 
 
 async def test_what_kubectl_says_is_told_in_a_line(tmp_path: Path, registry_port: int) -> None:
@@ -87,8 +87,8 @@ async def test_what_kubectl_says_is_told_in_a_line(tmp_path: Path, registry_port
 
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        "headrace: kubectl --namespace no-such port-forward service/registry :7403: "
-        'Error from server (NotFound): services "registry" not found'
+        "headrace: kubectl --namespace no-such port-forward service/trainer-registry :7403: "
+        'Error from server (NotFound): services "trainer-registry" not found'
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from headrace.runtime.errors import UnavailableError
-from headrace.runtime.settings import SettingsError
+from headrace.trainer.rollouts.cluster import cluster_client
 
 if TYPE_CHECKING:
     from lightkube import AsyncClient
@@ -42,15 +42,7 @@ class RankerDeployments:
 
 def ranker_deployments(names: Sequence[str], namespace: str) -> RankerDeployments:
     """SettingsError: there is no Kubernetes to ask, or the extra for it is not installed."""
-    try:
-        from lightkube import AsyncClient
-        from lightkube.core.exceptions import ConfigError
-    except ImportError as error:
-        raise SettingsError(f"{_VARIABLE} needs the extra kubernetes: pip install 'headrace[kubernetes]'") from error
-    try:
-        return RankerDeployments(AsyncClient(), names, namespace)
-    except ConfigError as error:
-        raise SettingsError(f"{_VARIABLE}: {error}") from error
+    return RankerDeployments(cluster_client(_VARIABLE, namespace), names, namespace)
 
 
 def unsettled(deployment: Deployment) -> str:

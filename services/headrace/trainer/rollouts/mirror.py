@@ -13,11 +13,15 @@ from lightkube import ApiError, AsyncClient
 from lightkube.generic_resource import create_namespaced_resource
 from lightkube.resources.events_v1 import Event
 
+from headrace.trainer.rollouts.desk import Desk
+from headrace.trainer.rollouts.messages import rollout_message, transition_message
 from headrace.trainer.rollouts.model_rollouts import GROUP, KIND, PLURAL, VERSION, event_of, model_rollout, status_of
 from headrace.v1.trainer_pb2 import Rollout, RolloutTransition
 
 log = logging.getLogger(__name__)
 
+# those before are history, which the registry has
+_ROLLOUTS, _TRANSITIONS = 20, 1_000
 _FIELD_MANAGER = "headrace-registry"
 _ModelRollout: Any = create_namespaced_resource(GROUP, VERSION, KIND, PLURAL)
 
@@ -90,3 +94,18 @@ class Mirror:
         if fault != self._fault:
             log.warning("mirror_failed", extra={"reason": fault}) if fault else log.info("mirror_found")
         self._fault = fault
+
+
+async def told_by(desk: Desk) -> Told:
+    """The newest rollouts of lineages; increments come by the hundred a day, and are left to the registry."""
+    return await asyncio.to_thread(_told, desk)
+
+
+def _told(desk: Desk) -> Told:
+    return [
+        (
+            rollout_message(rollout),
+            [transition_message(each) for each in desk.history(_TRANSITIONS, 0, rollout.name)],
+        )
+        for rollout in desk.newest(_ROLLOUTS, 0, with_increments=False)
+    ]

@@ -54,7 +54,9 @@ class RolloutSettings(Given):
     verdict_port: int = Field(0, ge=0, le=65535, description="HTTP port of verdicts, for Argo or Flagger; 0: none")
     verdict_host: str = Field("127.0.0.1", description="address that verdicts are served at")
     deployments: str = Field("", description="ranker Deployments that must be settled for a rollout to begin")
-    namespace: str = Field("", description="their namespace; empty: the pod's own")
+    mirror: bool = Field(False, description="show lineages' rollouts as ModelRollout objects of the cluster")
+    mirror_every_s: float = Field(2.0, gt=0, description="seconds between two looks at what to show")
+    namespace: str = Field("", description="of Deployments and ModelRollouts; empty: the pod's own")
 
     @field_validator("steps_bp")
     @classmethod
