@@ -296,7 +296,10 @@ ROLLOUTS = Dashboard(
     "rollouts",
     "Headrace: rollouts of weights",
     [
-        Panel("Steps of rollouts", {rate("headrace_rollout_transitions_total", "kind, phase"): "{{kind}} {{phase}}"}),
+        Panel(
+            "Steps of rollouts",
+            {rate("headrace_trainer_rollout_transitions_total", "kind, phase"): "{{kind}} {{phase}}"},
+        ),
         Panel(
             "Answers by arm",
             {rate("headrace_ranker_arm_answers_total", "rollout, arm"): "{{rollout}} {{arm}}"},
