@@ -288,10 +288,56 @@ SATURATION = Dashboard(
     ],
 )
 
+_ARM_MS = "headrace_ranker_arm_duration_milliseconds"
+_FALLBACKS = rate("headrace_ranker_arm_fallbacks_total", "rollout")
+_CANARY_ANSWERS = rate("headrace_ranker_arm_answers_total", "rollout", 'arm="canary"')
+
 ROLLOUTS = Dashboard(
     "rollouts",
     "Headrace: rollouts of weights",
-    [Panel("Steps of rollouts", {rate("headrace_rollout_transitions_total", "kind, phase"): "{{kind}} {{phase}}"})],
+    [
+        Panel(
+            "Steps of rollouts",
+            {rate("headrace_trainer_rollout_transitions_total", "kind, phase"): "{{kind}} {{phase}}"},
+        ),
+        Panel(
+            "Answers by arm",
+            {rate("headrace_ranker_arm_answers_total", "rollout, arm"): "{{rollout}} {{arm}}"},
+            "reqps",
+        ),
+        Panel(
+            "Weight of the canary",
+            {f"{_CANARY_ANSWERS} / {rate('headrace_ranker_arm_answers_total', 'rollout')}": "{{rollout}}"},
+            "percentunit",
+            "Share of the answers to people in a rollout that are the canary arm's.",
+        ),
+        Panel(
+            "Canary's answers that stable made",
+            {f"{_FALLBACKS} / {_CANARY_ANSWERS}": "{{rollout}}"},
+            "percentunit",
+            "Above 2 % a run is inconclusive, above 20 % it is aborted.",
+        ),
+        Panel("Why stable made them", {rate("headrace_ranker_arm_fallbacks_total", "reason"): "{{reason}}"}, "reqps"),
+        Panel(
+            "Calls that failed, by arm",
+            {rate("headrace_ranker_arm_errors_total", "rollout, arm"): "{{rollout}} {{arm}}"},
+            "reqps",
+        ),
+        Panel(
+            "Time to answer, p99, by arm and track",
+            {quantile(0.99, _ARM_MS, "arm, track"): "{{arm}} arm by {{track}}"},
+            "ms",
+        ),
+        Panel(
+            "Live requests scored by the shadow",
+            {rate("headrace_ranker_shadow_pairs_total", "outcome"): "{{outcome}}"},
+            "reqps",
+        ),
+        Panel("Best 20 that shadow and served share", {mean("headrace_ranker_shadow_overlap"): "share"}, "percentunit"),
+        Panel("Time of the shadow's judgement", _quantiles("headrace_ranker_shadow_duration_milliseconds"), "ms"),
+        Panel("Answers ordered by chance", {rate("headrace_ranker_explored_total"): "explored"}, "reqps"),
+        Panel("Attribution tokens of events", {rate("headrace_ingest_tokens_total", "worth"): "{{worth}}"}, "reqps"),
+    ],
 )
 
 DASHBOARDS = (SUITE, FRESHNESS, LEARNING, SATURATION, ROLLOUTS)

@@ -9,8 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
+from headrace.client import Deadlines, connect
 from headrace.runtime.channels import open_channel
 from headrace.runtime.entrance import Entrance, Security
+from headrace.runtime.errors import DeadlineError, UnavailableError
 from headrace.runtime.settings import CommonSettings, SettingsError, load
 from headrace.runtime.tls import Certificates, TlsFiles, tls_files
 from headrace.v1 import ingest_pb2 as pb
@@ -50,6 +52,18 @@ async def test_a_caller_that_the_call_graph_names_is_answered(
     mine = authority.write(folder / "shop", authority.pair("storefront"))
     async with served(security) as server, open_channel(server.address, tls=mine) as channel:
         assert (await delete(channel)).offset == 1
+
+
+async def test_a_storefronts_client_goes_by_its_certificate(
+    served: Served, security: Security, authority: Authority, folder: Path
+) -> None:
+    mine = authority.write(folder / "shop", authority.pair("storefront"))
+    async with served(security) as server:
+        async with connect(ingest=server.address, tls=mine) as shop:
+            assert await shop.delete_product("p1") == 1
+        async with connect(ingest=server.address, deadlines=Deadlines(write_s=1)) as shop:
+            with pytest.raises((UnavailableError, DeadlineError)):
+                await shop.delete_product("p1")
 
 
 async def test_a_service_may_only_call_what_the_call_graph_says(

@@ -5,5 +5,6 @@ Needs the core dependencies only. Requests and answers are the messages of `head
 
 from headrace.client.credentials import ApiKey, Bearer, Credentials
 from headrace.client.shop import Deadlines, Shop, connect
+from headrace.runtime.tls import TlsFiles
 
-__all__ = ["ApiKey", "Bearer", "Credentials", "Deadlines", "Shop", "connect"]
+__all__ = ["ApiKey", "Bearer", "Credentials", "Deadlines", "Shop", "TlsFiles", "connect"]

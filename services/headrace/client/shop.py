@@ -21,6 +21,7 @@ from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import FailedPreconditionError, OverloadedError, UnavailableError
 from headrace.runtime.rpc_status import error_of
 from headrace.runtime.telemetry import traceparent
+from headrace.runtime.tls import TlsFiles
 from headrace.v1.common_pb2 import DatedFact, Product, UserEvent
 from headrace.v1.ingest_pb2 import (
     DeleteProductRequest,
@@ -204,13 +205,19 @@ def _given(stub: Stub | None, service: str) -> Stub:
 
 
 def connect(
-    *, ingest: str = "", ranker: str = "", credentials: Credentials | None = None, deadlines: Deadlines | None = None
+    *,
+    ingest: str = "",
+    ranker: str = "",
+    credentials: Credentials | None = None,
+    tls: TlsFiles | None = None,
+    deadlines: Deadlines | None = None,
 ) -> Shop:
     """A connection to a suite, by the address of either service or of both; used as a context.
 
     An address is host:port; a DNS name with several addresses, such as a headless Service's
     (`dns:///ranker.shop.svc:7405`); or several IP addresses separated by commas. Nothing is connected before the
-    first call, so a storefront starts whether or not the suite is up.
+    first call, so a storefront starts whether or not the suite is up. With `tls` the connections are by mutual TLS,
+    and follow its files when they are renewed; both sides must have certificates of the suite's authority.
 
     ::
 
@@ -224,11 +231,11 @@ def connect(
             await shop.write_events([click])
 
     The current OpenTelemetry span, where there is one, is the parent of what the suite does.
-    InvalidRequestError: a list of names.
+    InvalidRequestError: a list of names. SettingsError: certificates that cannot be read.
     """
     return Shop(
-        open_channel(ingest) if ingest else None,
-        open_channel(ranker) if ranker else None,
+        open_channel(ingest, tls=tls) if ingest else None,
+        open_channel(ranker, tls=tls) if ranker else None,
         credentials,
         deadlines or Deadlines(),
     )

@@ -102,7 +102,8 @@ class Arms:
 
     async def _for_canary(self, call: Call[R]) -> tuple[R, str]:
         """An answer, and why it is stable's; empty: it is the canary's."""
-        with span("ranker.canary", attributes={"headrace.rollout": call.placement.exposure.rollout}) as current:
+        facts: dict[str, str | int | float | bool] = {"headrace.rollout": call.placement.exposure.rollout}
+        with span("ranker.canary", attributes=facts, is_kept=True) as current:
             response, reason = await self._by_either(call)
             current.set_attribute("headrace.fallback", reason)
             return response, reason

@@ -199,6 +199,8 @@ def test_the_collector_uses_what_it_defines_and_defines_what_it_uses() -> None:
 def test_the_collector_keeps_every_canary_fallback_and_error() -> None:
     policies = {policy["name"]: policy for policy in collector()["processors"]["tail_sampling"]["policies"]}
     assert policies["canary arm"]["ottl_condition"]["span"] == ['name == "ranker.canary"']
+    assert "ranker.canary" in {row[0] for row in rows("Spans")}
+    assert "headrace.fallback" in {row[0] for row in rows("Attributes")}
     fallback = policies["fallback to stable"]["string_attribute"]
     assert fallback["key"] == "headrace.fallback"
     assert fallback["enabled_regex_matching"]
