@@ -1,6 +1,6 @@
 # Headrace. `make` shows the targets; `make demo` and `make test` need nothing done before.
 .DEFAULT_GOAL := help
-.PHONY: help setup text rivals demo test fuzz lint types protos protos-check bench clean
+.PHONY: help setup text rivals demo test fuzz lint types audit protos protos-check deploy-check images-check bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -46,12 +46,21 @@ lint: setup protos-check ## style, imports between parts, protos
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
+audit: setup ## ask whether a pinned dependency has a known vulnerability
+	$(BIN)/python .ci/audit.py constraints.txt
+
 protos: setup ## generate services/headrace/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -I protos --python_out=services --grpc_python_out=services \
 	  --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
 
 protos-check: setup ## fail when the generated code is not what protos/ says
 	.ci/protos-check $(BIN)/python
+
+deploy-check: setup ## the manifests against Kubernetes' schemas and our lints (OVERLAY=folder: one of yours)
+	$(BIN)/python -m deploy.check $(OVERLAY)
+
+images-check: setup ## each service installed alone by the Dockerfile's steps, and started; takes minutes
+	TEST_IMAGES=1 $(BIN)/python -m pytest tests/deploy/test_images.py
 
 bench: setup ## run one benchmark: make bench NAME=freshness [ARGS=--quick]
 	$(BIN)/python -m benchmarks.$(NAME) --json benchmarks/results/$(NAME).json $(ARGS)

@@ -27,13 +27,18 @@ from headrace.ranker.answering import Answering
 from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
+from headrace.ranker.gate_zero import GateZero, unsigned
 from headrace.ranker.lexical import LexicalIndex
+from headrace.ranker.loading import ReleaseLoader
 from headrace.ranker.nearest import Nearest
 from headrace.ranker.peers import FeatureStorePeer, IndexPeer, Neighbours, TrainerPeer, UserState
+from headrace.ranker.plan import HeldPlan
 from headrace.ranker.recommend import Recommendation, Recommender
-from headrace.ranker.releases import Releases, Served
+from headrace.ranker.releases import Releases
+from headrace.ranker.served import Served
 from headrace.ranker.server import recommended
 from headrace.ranker.settings import RankerSettings
+from headrace.ranker.shadow import Shadow
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
 from headrace.runtime.channels import open_channel
@@ -78,13 +83,16 @@ async def _memory(
         store, index = FeatureStorePeer(channels["feature-store"]), IndexPeer(channels["index"])
         catalogue, lexical = Catalogue(Items()), LexicalIndex(settings.lexical_commit_s)
         stack.callback(lexical.close)
+        trainer = TrainerPeer(channels["trainer"])
+        gate = GateZero(settings.most_times_slower, unsigned)
+        turns = Turns(lambda: 0)
+        loader = stack.enter_context(ThreadPoolExecutor(1))
         releases = Releases(
-            TrainerPeer(channels["trainer"]),
+            trainer.watch_plan,
+            HeldPlan(),
+            ReleaseLoader(trainer, catalogue, loader, gate, turns, vectors_wait_s=_FAR_S),
             lambda space: VectorFeed(index, space, settings.retry_s),
-            catalogue,
-            stack.enter_context(ThreadPoolExecutor(1)),
             retry_s=settings.retry_s,
-            vectors_wait_s=_FAR_S,
         )
         tasks = [
             asyncio.create_task(ItemFeed(store, catalogue, lexical, settings.retry_s).run()),
@@ -105,7 +113,8 @@ async def _memory(
             Tokens(b"parts"),
             None,
             settings,
-            Turns(lambda: 0),
+            turns,
+            Shadow(lambda: None, turns, 0),
         )
         yield Recommender(answering), search
 

@@ -1,9 +1,10 @@
-"""One event can be followed through all five services, by a real OTLP receiver."""
+"""One click can be followed through all five services to the answers that it changed, by a real OTLP receiver."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.common.v1 import common_pb2
 
 from headrace.cli.suite import Suite
 from headrace.v1.common_pb2 import Product, ProductDetail, UserEvent
@@ -21,14 +23,28 @@ Eventually = Callable[..., Awaitable[None]]
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 METADATA = (("traceparent", f"00-{TRACE_ID}-b7ad6b7169203331-01"),)
-SERVICES = {"ingest", "feature-store", "trainer", "index", "ranker"}
+# the storefront asks for a page in a trace of its own
+PAGE_ID = "0af7651916cd43dd8448eb211c80319d"
+PAGE_METADATA = (("traceparent", f"00-{PAGE_ID}-b7ad6b7169203331-01"),)
+LEARNING = {"ingest", "feature-store", "trainer", "index"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A span as it was sent; `links` are (trace, span, what the linked one did)."""
+
+    service: str
+    name: str
+    id: str
+    attributes: dict[str, str]
+    links: tuple[tuple[str, str, str], ...]
 
 
 class Receiver(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_grpc.MetricsServiceServicer):
-    """Keeps which service sent which span of which trace, and which metrics exist."""
+    """Keeps the spans of each trace, and which metrics exist."""
 
     def __init__(self) -> None:
-        self.spans: dict[str, set[tuple[str, str]]] = {}
+        self.spans: dict[str, list[Seen]] = {}
         self.metrics: set[str] = set()
 
     async def Export(self, request: object, context: object) -> object:
@@ -49,10 +65,23 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer, metrics_service_pb2_
             service = next(a.value.string_value for a in resource.resource.attributes if a.key == "service.name")
             for scope in resource.scope_spans:
                 for span in scope.spans:
-                    self.spans.setdefault(span.trace_id.hex(), set()).add((service, span.name))
+                    links = tuple(
+                        (link.trace_id.hex(), link.span_id.hex(), texts(link.attributes).get("headrace.link", ""))
+                        for link in span.links
+                    )
+                    seen = Seen(service, span.name, span.span_id.hex(), texts(span.attributes), links)
+                    self.spans.setdefault(span.trace_id.hex(), []).append(seen)
 
     def services(self, trace_id: str) -> set[str]:
-        return {service for service, _ in self.spans.get(trace_id, ())}
+        return {span.service for span in self.spans.get(trace_id, ())}
+
+    def answer(self) -> Seen | None:
+        """The span of the page's answer, when it has come."""
+        return next((span for span in self.spans.get(PAGE_ID, ()) if span.name == "Recommend"), None)
+
+
+def texts(attributes: Iterable[common_pb2.KeyValue]) -> dict[str, str]:
+    return {each.key: each.value.string_value or str(each.value.int_value) for each in attributes}
 
 
 @asynccontextmanager
@@ -80,7 +109,9 @@ def view(visitor: str, product_id: str) -> UserEvent:
 
 
 @pytest.mark.timeout(120)
-async def test_one_trace_spans_all_five_services(tmp_path: Path, eventually: Eventually) -> None:
+async def test_a_click_is_followed_through_all_five_services_to_the_answer_that_it_changed(
+    tmp_path: Path, eventually: Eventually
+) -> None:
     async with receiving() as (receiver, endpoint):
         environment = {"HEADRACE_OTLP_ENDPOINT": endpoint, "HEADRACE_TELEMETRY_INTERVAL_S": "0.2"}
         async with Suite(tmp_path, environment=environment) as suite, suite.client() as client:
@@ -101,15 +132,24 @@ async def test_one_trace_spans_all_five_services(tmp_path: Path, eventually: Eve
 
             await eventually(learned)
             request = RecommendRequest(serving_config="home", visitor_id="v1", min_offset=offset)
-            await client.ranker.Recommend(request, metadata=METADATA, timeout=5)
+            answer = await client.ranker.Recommend(request, metadata=PAGE_METADATA, timeout=5)
 
             async def whole() -> bool:
-                return receiver.services(TRACE_ID) == SERVICES
+                return receiver.services(TRACE_ID) == LEARNING and receiver.answer() is not None
 
             try:
                 await eventually(whole, 15)
             except AssertionError:
-                pytest.fail(f"the trace has spans {sorted(receiver.spans.get(TRACE_ID, ()))}")
+                pytest.fail(f"the traces have spans {receiver.spans.get(TRACE_ID)} and {receiver.spans.get(PAGE_ID)}")
+            page = receiver.answer()
+            assert page is not None
+            assert page.service == "ranker"
+            assert page.attributes["headrace.release"] == answer.info.release
+            assert page.attributes["headrace.state_offset"] == str(answer.info.state_offset)
+            assert page.attributes["headrace.delta_sequence"] == str(answer.info.delta_sequence)
+            by_id = {span.id: span for span in receiver.spans[TRACE_ID]}
+            led_to = {(what, by_id[span_id].name) for trace_id, span_id, what in page.links if trace_id == TRACE_ID}
+            assert led_to == {("state", "feature-store.fold"), ("vectors", "index.apply")}
             await eventually(lambda: _any(receiver.metrics))
 
 

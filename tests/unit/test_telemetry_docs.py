@@ -46,6 +46,24 @@ def test_every_span_is_documented() -> None:
     assert {row[0] for row in documented("Spans")} == named
 
 
+def test_every_attribute_of_the_suite_is_documented() -> None:
+    # those that are keys of facts, that are set alone, or that a constant names
+    named: set[object] = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            keys: list[ast.expr | None] = []
+            if isinstance(node, ast.Dict):
+                keys = list(node.keys)
+            elif isinstance(node, ast.Assign):
+                keys = [node.value]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                keys = list(node.args[:1]) if node.func.attr == "set_attribute" else []
+            named |= {key.value for key in keys if isinstance(key, ast.Constant)}
+    attributes = {name for name in named if isinstance(name, str) and re.fullmatch(r"headrace\.[a-z_]+", name)}
+    assert {row[0] for row in documented("Attributes")} == attributes
+
+
 def test_metric_names_say_whose_they_are() -> None:
+    owners = "process|rpc|event_log|ingest|feature_store|trainer|rollout|index|ranker"
     for row in documented("Metrics"):
-        assert re.fullmatch(r"headrace\.(rpc|event_log|ingest|feature_store|trainer|index|ranker)\.[a-z_.]+", row[0])
+        assert re.fullmatch(rf"headrace\.({owners})\.[a-z_.]+", row[0])

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from headrace.runtime.access import AUTHORIZATION
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import NotFoundError
+from headrace.runtime.saying_channel import SayingChannel
+from headrace.runtime.tls import TlsFiles
 from headrace.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
 from headrace.v1.index_pb2_grpc import IndexServiceStub
 from headrace.v1.ingest_pb2_grpc import IngestServiceStub
@@ -27,11 +30,14 @@ if TYPE_CHECKING:
 class Client:
     """Stubs by service for `addresses` (service → host:port); a channel opens at first use.
 
+    With `api_key` (a JSON Web Token will do too) every call says who makes it.
     NotFoundError when a service is asked for whose address is not known.
     """
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
+    def __init__(self, addresses: Mapping[str, str], tls: TlsFiles | None = None, api_key: str = "") -> None:
         self.addresses = dict(addresses)
+        self._tls = tls
+        self._said = ((AUTHORIZATION, f"Bearer {api_key}"),) if api_key else ()
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Client:
@@ -68,5 +74,6 @@ class Client:
         if service not in self.addresses:
             raise NotFoundError(f"no address of {service} is known; known: {', '.join(self.addresses) or 'none'}")
         if service not in self._channels:
-            self._channels[service] = open_channel(self.addresses[service])
+            channel = open_channel(self.addresses[service], tls=self._tls)
+            self._channels[service] = SayingChannel(channel, self._said) if self._said else channel
         return self._channels[service]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import grpc
 
 from headrace.cli.client import Client
+from headrace.cli.settings import CliSettings
 from headrace.cli.suite_file import addresses
 from headrace.runtime.errors import Fault, HeadraceError, InvalidRequestError, NotFoundError, UnavailableError
 from headrace.runtime.rpc_status import faults_of
+from headrace.runtime.settings import CommonSettings, load
+from headrace.runtime.tls import tls_files
 
 T = TypeVar("T")
 
@@ -27,8 +30,13 @@ def ask(data_dir: Path, given: list[str], conversation: Callable[[Client], Await
     return asyncio.run(_hold(addresses(data_dir, given), conversation))
 
 
+def client_of(known: Mapping[str, str]) -> Client:
+    """A client that shows the certificate and the key that the environment names. SettingsError."""
+    return Client(known, tls_files(load(CommonSettings)), load(CliSettings).api_key)
+
+
 async def _hold(known: dict[str, str], conversation: Callable[[Client], Awaitable[T]]) -> T:
-    async with Client(known) as client:
+    async with client_of(known) as client:
         try:
             return await conversation(client)
         except grpc.aio.AioRpcError as error:

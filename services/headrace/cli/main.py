@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from headrace.cli.answers import recommend, search
+from headrace.cli.auth import auth
 from headrace.cli.cleaning import cleaning
 from headrace.cli.demo.command import demo
 from headrace.cli.doctor.command import doctor
@@ -19,6 +20,7 @@ from headrace.cli.moving.move import move
 from headrace.cli.options import Json, told
 from headrace.cli.releases import releases
 from headrace.cli.replay import replay
+from headrace.cli.rollout.command import rollout
 from headrace.cli.status import status
 from headrace.cli.train import train
 from headrace.cli.up import up
@@ -57,6 +59,7 @@ app.command(rich_help_panel=_SUITE)(backup)
 app.command(rich_help_panel=_SUITE)(restore)
 app.command(rich_help_panel=_SUITE)(move)
 app.command(rich_help_panel=_SUITE)(demo)
+app.add_typer(auth, name="auth", rich_help_panel=_SUITE)
 app.command(rich_help_panel=_SHOP)(replay)
 app.command(rich_help_panel=_SHOP)(event)
 app.add_typer(products, name="product", rich_help_panel=_SHOP)
@@ -71,6 +74,7 @@ app.add_typer(identity, name="identity", rich_help_panel=_SHOP)
 app.command(rich_help_panel=_SHOP)(recommend)
 app.command(rich_help_panel=_SHOP)(search)
 app.command(rich_help_panel=_MODELS)(releases)
+app.add_typer(rollout, name="rollout", rich_help_panel=_MODELS)
 app.command(rich_help_panel=_MODELS)(train)
 app.command(rich_help_panel=_SUITE)(version)
 

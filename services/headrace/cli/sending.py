@@ -15,10 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from headrace.runtime.errors import UnavailableError
+from headrace.runtime.rpc_status import retry_after_s_of
 from headrace.v1.common_pb2 import DatedFact, Product, UserEvent
 from headrace.v1.ingest_pb2 import (
     WriteFactsRequest,
@@ -182,7 +181,7 @@ class Sender:
                     raise
                 if waited_s > _PATIENCE_S:
                     raise UnavailableError(f"ingest took nothing for {waited_s:.0f} s: {error.details()}") from error
-                asked_s = _retry_after_s(error) or pause_s
+                asked_s = retry_after_s_of(error) or pause_s
             self.counts.waits += 1
             await asyncio.sleep(asked_s)
             waited_s, pause_s = waited_s + asked_s, min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -208,12 +207,3 @@ class Sender:
             else:
                 counts.rejected_products[result.reason] += 1
             counts.newest_offset = max(counts.newest_offset, result.offset)
-
-
-def _retry_after_s(error: grpc.aio.AioRpcError) -> float:
-    status = rpc_status.from_call(error)
-    info = error_details_pb2.RetryInfo()
-    for detail in status.details if status is not None else ():
-        if detail.Unpack(info):
-            return float(info.retry_delay.ToMicroseconds() / 1e6)
-    return 0.0

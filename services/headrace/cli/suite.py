@@ -26,11 +26,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.cli.client import Client
+from headrace.cli.conversation import client_of
 from headrace.cli.process import ServiceProcess, stop_left_behind
 from headrace.cli.suite_file import SERVICES, ServiceEntry, read_entries, suite_file, write_entries
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import FailedPreconditionError, InvalidRequestError, NotFoundError, UnavailableError
-from headrace.runtime.settings import PREFIX, ServingSettings, env_prefix
+from headrace.runtime.settings import PREFIX, CommonSettings, ServingSettings, env_prefix, load
+from headrace.runtime.tls import tls_files
 
 __all__ = ["SERVICES", "Change", "Suite"]
 
@@ -109,7 +111,7 @@ class Suite:
 
     def client(self) -> Client:
         """A client of this suite's services."""
-        return Client(self.addresses)
+        return client_of(self.addresses)
 
     def log_of(self, service: str) -> Path:
         """The file that holds the service's log."""
@@ -214,7 +216,7 @@ class Suite:
 
     async def _ready_fault(self, service: str, limit_s: float) -> str:
         process, deadline = self._process(service), time.monotonic() + limit_s
-        async with open_channel(self.addresses[service]) as channel:
+        async with open_channel(self.addresses[service], tls=tls_files(load(CommonSettings))) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             while time.monotonic() < deadline:
                 if await _is_serving(health):

@@ -30,6 +30,7 @@ from headrace.feature_store.windowed_view import WindowedView
 from headrace.runtime.atomic import remove_unfinished
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.errors import FailedPreconditionError, UnavailableError
+from headrace.runtime.eventlog.behind import watch_behind
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.outage import Outage
 from headrace.runtime.privacy import open_privacy
@@ -61,6 +62,7 @@ async def compose(
     background = Background()
     background.start(store.follower.follow(), "follow the log")
     background.start(store.follower.back_fill(), "back-fill views")
+    background.start(watch_behind(log, lambda: store.offset), "watch how far the log is")
     background.start(store.drift.watch(settings.drift_every_s), "watch drift")
     background.start(store.items.publish(), "publish items")
     background.start(store.keeper.keep_snapshots(), "keep snapshots")

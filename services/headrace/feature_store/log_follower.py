@@ -9,8 +9,9 @@ import asyncio
 import time
 
 from headrace.feature_store.back_fill import BackFill
-from headrace.feature_store.facts import Fact
+from headrace.feature_store.facts import Fact, UserAct
 from headrace.feature_store.fold import State
+from headrace.feature_store.fold_traces import FoldTraces
 from headrace.feature_store.progress import Progress
 from headrace.feature_store.records import fact_of
 from headrace.feature_store.row_store import RowStore
@@ -22,7 +23,7 @@ from headrace.runtime.errors import UnavailableError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.eventlog.late_start import note_late_start
 from headrace.runtime.outage import Outage
-from headrace.runtime.telemetry import counter, span
+from headrace.runtime.telemetry import counter, span, traceparent
 
 _fetched = counter("headrace.feature_store.users.fetched", "{user}", "people brought into memory for the fold")
 
@@ -55,6 +56,7 @@ class LogFollower:
         self._settings = settings
         self._progress = progress
         self._back_fill = back_fill
+        self.traces = FoldTraces()
 
     async def follow(self) -> None:
         """Folds the log, for ever; a log or a tier that is away is asked again.
@@ -99,6 +101,7 @@ class LogFollower:
         for place, record in enumerate(records):
             if record.kind == TOMBSTONE:
                 await self._fold_acts(records[start:place])
+                self.traces.clear()
                 # one that was begun is finished, even when this task is stopped: the last snapshot waits for it
                 await asyncio.shield(self._keeper.erase(record, self._back_fill.forget))
                 start = place + 1
@@ -134,9 +137,11 @@ class LogFollower:
                 raise
         return place
 
-    def _fold_fact(self, fact: Fact, traceparent: str) -> None:
-        if not traceparent:
+    def _fold_fact(self, fact: Fact, parent: str) -> None:
+        if not parent:
             self._rows.add(self._state.apply(fact))
             return
-        with span("feature-store.fold", parent=traceparent, attributes={"offset": fact.offset}):
+        with span("feature-store.fold", parent=parent, attributes={"offset": fact.offset}):
             self._rows.add(self._state.apply(fact))
+            if isinstance(fact, UserAct):
+                self.traces.note(fact.user_key, fact.offset, traceparent())

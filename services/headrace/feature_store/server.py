@@ -61,6 +61,7 @@ class FeatureStoreServer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             now_us=state.now_us,
             person_key=state.members[0],
             device_keys=state.members[1:],
+            traceparent=self._store.follower.traces.newest(state.members),
         )
 
     async def GetOnlineFeatures(

@@ -78,6 +78,11 @@ class FeatureStore:
         self.items = ItemStream(state, owner, settings.publish_every_s)
         self.training = RowReader(rows, owner, progress)
 
+    @property
+    def offset(self) -> int:
+        """The last record that is folded."""
+        return self._progress.offset
+
     def view_progress(self, name: str) -> tuple[int, int] | None:
         """How far a view's back-fill is, and of where; None when the view is live."""
         is_missing = any(counts.view.name == name for counts in self._back_fill.counts)

@@ -25,6 +25,7 @@ from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import replicas_of
 from headrace.runtime.shards import Shard
+from headrace.runtime.tls import tls_files
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +50,18 @@ async def compose(settings: IndexSettings, common: CommonSettings) -> AsyncItera
         store = Store(common.data_dir / "index", maker.make, settings.wal_file_mb << 20, shard)
         stack.push_async_callback(store.close)
         standing = Standing()
-        replication = Replication(store, _peers(settings, stack), standing.instance, standing.divergences)
+        replication = Replication(store, _peers(settings, common, stack), standing.instance, standing.divergences)
         await replication.catch_up(settings.peers_wait_s)
         background = Background()
         stack.push_async_callback(background.stop)
         background.start(_keep_snapshots(store, settings), "snapshots")
         background.start(replication.run(settings.compare_every_s), "replication")
-        yield Parts([IndexServicer(store, pools, settings, maker.reason, standing).face()], background)
+        face = IndexServicer(store, pools, settings, maker.reason, standing).face()
+        yield Parts([face], background, queues={"searches": lambda: pools.searcher.running})
 
 
-def _peers(settings: IndexSettings, stack: AsyncExitStack) -> list[Peer]:
-    peers = [Peer(address) for address in replicas_of(settings.peers)] if settings.peers else []
+def _peers(settings: IndexSettings, common: CommonSettings, stack: AsyncExitStack) -> list[Peer]:
+    peers = [Peer(address, tls_files(common)) for address in replicas_of(settings.peers)] if settings.peers else []
     for peer in peers:
         stack.push_async_callback(peer.close)
     return peers

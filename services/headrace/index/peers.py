@@ -19,6 +19,7 @@ from headrace.index.space import Space
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import CorruptDataError, FailedPreconditionError, UnavailableError
 from headrace.runtime.shards import Shard
+from headrace.runtime.tls import TlsFiles
 from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
 
 _ANSWER_S = 2.0
@@ -49,9 +50,9 @@ class PeerStanding:
 class Peer:
     """One replica, by address."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, tls: TlsFiles | None = None) -> None:
         self.address = address
-        self._channel = open_channel(address)
+        self._channel = open_channel(address, tls=tls)
         self._stub: index_pb2_grpc.IndexServiceAsyncStub = index_pb2_grpc.IndexServiceStub(self._channel)
 
     async def close(self) -> None:

@@ -52,7 +52,8 @@ class Searcher:
         self._pool = ThreadPoolExecutor(threads, "index-search", initializer=partial(faiss.omp_set_num_threads, 1))
         self._limit = limit
         self._at_once = at_once
-        self._running = 0
+        # that run or wait for a thread
+        self.running = 0
         self.checker = Checker(check_share, self._pool)
 
     async def nearest(self, segment: Segment, query: Query) -> Found:
@@ -65,13 +66,13 @@ class Searcher:
         return answer
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
-        if self._running >= self._limit:
-            raise OverloadedError(f"{self._running} searches are waiting", retry_after_s=0.1)
-        self._running += 1
+        if self.running >= self._limit:
+            raise OverloadedError(f"{self.running} searches are waiting", retry_after_s=0.1)
+        self.running += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
-            self._running -= 1
+            self.running -= 1
 
     def close(self) -> None:
         self._pool.shutdown()

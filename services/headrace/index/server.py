@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from headrace.index.batch import Batch, BatchColumns, checked_batch
 from headrace.index.columns import NORM_LIMIT, bitmap, matrix, norms, ordinals_column
 from headrace.index.copying import copied_rows
 from headrace.index.cut_over import Conditions, coverage, cut_over
+from headrace.index.delta_traces import DeltaTraces, TracedBatch
 from headrace.index.divergence import Divergences
 from headrace.index.following import Part, followed
 from headrace.index.peers import copy_head, copy_part, marks_message
@@ -34,7 +35,7 @@ from headrace.runtime.door import Context
 from headrace.runtime.errors import FailedPreconditionError, Faults
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.serving import Face
-from headrace.runtime.telemetry import counter, histogram, span
+from headrace.runtime.telemetry import counter, histogram, span, traceparent
 from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -82,6 +83,7 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         self._segment_reason = segment_reason
         self._standing = standing
         self._apply_ms = RecentQuantiles()
+        self._traces = DeltaTraces()
 
     def face(self) -> Face:
         name = index_pb2.DESCRIPTOR.services_by_name["IndexService"].full_name
@@ -123,6 +125,7 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         with span("index.apply", parent=request.traceparent, attributes={"space": request.space}):
             async with turn:
                 batch = await self._checked(request)
+                self._traces.note(TracedBatch(request.space, batch.last_sequence, traceparent(), request.item_ordinals))
                 committed = self._store.apply(batch)
             applied = await committed
         self._note_applied(applied, len(batch), (time.perf_counter() - begun) * 1e3)
@@ -189,8 +192,12 @@ class IndexServicer(index_pb2_grpc.IndexServiceServicer):
         _check_name(request.space, faults, may_be_empty=True)
         faults.raise_if_any()
         space = self._store.space(request.space)
+        sent = 0
         async for part in followed(space, self._pools.readers, self._settings.watch_snapshot_limit_s):
-            yield _watch_response(space.name, part)
+            # what a snapshot holds is not news
+            traces = [] if part.snapshot else self._traces.between(space.name, sent, part.sequence)
+            sent = part.sequence
+            yield _watch_response(space.name, part, traces)
 
     async def CopySpace(
         self, request: index_pb2.CopySpaceRequest, context: Context
@@ -384,7 +391,7 @@ def _embeddings_response(space: str, rows: Rows, sequence: int) -> index_pb2.Get
     )
 
 
-def _watch_response(space: str, part: Part) -> index_pb2.WatchEmbeddingsResponse:
+def _watch_response(space: str, part: Part, traces: Sequence[TracedBatch]) -> index_pb2.WatchEmbeddingsResponse:
     return index_pb2.WatchEmbeddingsResponse(
         space=space,
         snapshot=part.snapshot,
@@ -394,6 +401,7 @@ def _watch_response(space: str, part: Part) -> index_pb2.WatchEmbeddingsResponse
         tombstones=part.tombstones_N.tobytes() if part.tombstones_N.any() else b"",
         applied_sequence=part.sequence,
         log_offset=part.log_offset,
+        traces=[index_pb2.DeltaTrace(traceparent=one.traceparent, item_ordinals=one.ordinals) for one in traces],
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from headrace.ingest.attributions import Attributions
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Limits, Rules
@@ -20,9 +21,10 @@ from headrace.ingest.retention import Retention
 from headrace.ingest.server import IngestServicer, face
 from headrace.ingest.settings import IngestSettings
 from headrace.ingest.storage import open_store
+from headrace.model.attribution import Tokens
 from headrace.runtime.clock import MICROSECONDS
 from headrace.runtime.eventlog.opening import open_event_log
-from headrace.runtime.privacy import open_privacy
+from headrace.runtime.privacy import Privacy, open_privacy
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 
@@ -40,10 +42,11 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
         rules = Rules(_limits(settings))
         catalogue = Catalogue(store, log, listed=rules.list_product)
         await catalogue.open()
-        await remember_newest(rules, log, settings.remembered_records)
+        privacy = open_privacy(common)
+        attributions = _attributions(settings, privacy)
+        await remember_newest((rules.remember, attributions.remember), log, settings.remembered_records)
         purchases = Purchases(log, window=settings.cancel_window_records)
         await purchases.catch_up()
-        privacy = open_privacy(common)
         forgotten = Forgotten(privacy)
         intake = EventIntake(
             log=log,
@@ -53,6 +56,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             rules=rules,
             max_inside=settings.max_waiting_records,
             forgotten=forgotten,
+            attributions=attributions,
         )
         facts = FactIntake(log=log, catalogue=catalogue, forgotten=forgotten)
         forgetting = Forgetting(
@@ -81,7 +85,7 @@ async def compose(settings: IngestSettings, common: CommonSettings) -> AsyncIter
             settings=settings.model_dump(),
         )
         background.start(Retention(log, catalogue, common.event_log_retention_days).run(_TRIM_EVERY_S), "trim the log")
-        yield Parts([face(servicer)], background)
+        yield Parts([face(servicer)], background, queues={"events": lambda: intake.inside})
     finally:
         await background.stop()
         await store.close()
@@ -94,6 +98,14 @@ def _manner(settings: IngestSettings) -> Manner:
         deadline_s=settings.forget_deadline_s,
         settle_s=settings.forget_settle_s,
         refresh_s=max(0.05, settings.forget_settle_s / 2),
+    )
+
+
+def _attributions(settings: IngestSettings, privacy: Privacy) -> Attributions:
+    return Attributions(
+        Tokens(privacy.derived("attribution tokens")),
+        max_age_us=int(settings.token_days * 86_400 * MICROSECONDS),
+        skew_us=int(settings.max_future_skew_s * MICROSECONDS),
     )
 
 

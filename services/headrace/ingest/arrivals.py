@@ -40,6 +40,8 @@ class Arrival:
     is_plain: bool
     violations: Sequence[Violation] = ()
     mark: str = ""
+    # what its attribution token is worth; empty: it has none
+    token: str = ""
 
 
 def arrival(event: UserEvent) -> Arrival:

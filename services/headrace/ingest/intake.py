@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from headrace.ingest.arrivals import Arrival, arrival
+from headrace.ingest.attributions import Attributions, Worth
 from headrace.ingest.cancellations import Purchases
 from headrace.ingest.catalogue import Catalogue
 from headrace.ingest.cleaning import Rules
@@ -30,6 +31,7 @@ _events = counter("headrace.ingest.events", "{event}", "events brought to the do
 _rules_met = counter(
     "headrace.ingest.rules", "{event}", "events that a cleaning rule refused or marked, by rule and channel"
 )
+_tokens = counter("headrace.ingest.tokens", "{event}", "attribution tokens of events that were taken, by worth")
 _ack_time = histogram("headrace.ingest.acknowledge.duration", "ms", "from taking a batch to its being durable")
 
 
@@ -56,6 +58,7 @@ class EventIntake:
         purchases: Purchases,
         rules: Rules,
         forgotten: Forgotten,
+        attributions: Attributions,
         max_inside: int = 50_000,
     ) -> None:
         """`max_inside` bounds the events that are in `write` at once: what it keeps in memory."""
@@ -65,8 +68,9 @@ class EventIntake:
         self._purchases = purchases
         self._rules = rules
         self._forgotten = forgotten
+        self._attributions = attributions
         self._max_inside = max_inside
-        self._inside = 0
+        self.inside = 0
         self._order = asyncio.Lock()
         # each with the ids that are on their way into the log
         self._appending: dict[asyncio.Task[list[Appended]], frozenset[str]] = {}
@@ -78,13 +82,13 @@ class EventIntake:
         Rules that are `excused` (of EXCUSABLE) refuse nothing: a person has looked. OverloadedError when the log
         is behind: then no event of the batch was taken.
         """
-        if self._inside and self._inside + len(events) > self._max_inside:
-            raise OverloadedError(f"{self._inside} events wait at the door, {len(events)} more refused")
-        self._inside += len(events)
+        if self.inside and self.inside + len(events) > self._max_inside:
+            raise OverloadedError(f"{self.inside} events wait at the door, {len(events)} more refused")
+        self.inside += len(events)
         try:
             return await self._write(events, excused)
         finally:
-            self._inside -= len(events)
+            self.inside -= len(events)
 
     async def _write(self, events: Sequence[UserEvent], excused: Collection[str]) -> list[Result]:
         begun = time.perf_counter()
@@ -148,6 +152,8 @@ class EventIntake:
             # readers of the payload alone need the id too
             if one.is_derived:
                 one.event.event_id = one.event_id
+            if (token := one.event.attribution_token) != "":
+                self._judge_token(one, token)
             logged = LoggedUserEvent(
                 user_key=one.user_key,
                 item_ordinals=[ordinals[product_id] for product_id, _, _ in one.lines],
@@ -160,6 +166,12 @@ class EventIntake:
             payload = logged.SerializeToString()
             records.append(Record("user-event", one.user_key, one.event_id, one.time_us, payload, trace))
         return records
+
+    def _judge_token(self, one: Arrival, token: str) -> None:
+        one.token = worth = self._attributions.worth(one, token)
+        if worth is not Worth.GOOD:
+            # nobody who reads the log can take it for a good one
+            one.event.ClearField("attribution_token")
 
     async def _cancelled(self, taken: Sequence[Arrival]) -> dict[str, str]:
         """The purchase that each cancellation takes back, by event id."""
@@ -194,6 +206,10 @@ class EventIntake:
             name = Channel.Name(channel) if channel in Channel.values() else "unknown"
             _events.add(number, {"outcome": outcome.value, "reason": reason, "channel": name})
             self._add_count(outcome, reason, number)
+        for worth, number in Counter(
+            one.token for one, result in zip(brought, results, strict=True) if _counts(one, result)
+        ).items():
+            _tokens.add(number, {"worth": worth})
         met = [(one, result) for one, result in zip(brought, results, strict=True) if result.violations or result.mark]
         if met:
             self._count_rules(met)
@@ -219,6 +235,10 @@ class EventIntake:
             self.counts.rejected_by_reason[reason] += number
 
 
+def _counts(one: Arrival, result: Result) -> bool:
+    return one.token != "" and result.outcome is Outcome.ACCEPTED
+
+
 def _is_kept(one: Arrival) -> bool:
     """Whether it becomes a dead letter: of people who were forgotten nothing is."""
     return bool(one.violations) and one.violations[0].reason != FORGOTTEN
@@ -242,4 +262,6 @@ def _results(brought: Sequence[Arrival], appended: Sequence[Appended]) -> list[R
 def _placed(one: Arrival, place: Appended) -> Result:
     # a cancellation that is sent again was marked the first time
     mark = "" if place.duplicate else one.mark
-    return Result(one.event_id, Outcome.DUPLICATE if place.duplicate else Outcome.ACCEPTED, place.offset, mark=mark)
+    outcome = Outcome.DUPLICATE if place.duplicate else Outcome.ACCEPTED
+    fault = "" if one.token in ("", Worth.GOOD) else one.token
+    return Result(one.event_id, outcome, place.offset, mark=mark, token_fault=fault)

@@ -27,6 +27,8 @@ class Result(NamedTuple):
     violations: Sequence[Violation] = ()
     # the rule that marked it, when it was taken nevertheless
     mark: str = ""
+    # why its attribution token counts for nothing; empty: it counts, or there is none
+    token_fault: str = ""
 
     @property
     def reason(self) -> str:

@@ -226,7 +226,8 @@ def _excused(rules: Sequence[str]) -> frozenset[str]:
 
 def _write_result(result: Result) -> pb.WriteResult:
     if not result.violations:
-        return pb.WriteResult(id=result.id, outcome=_OUTCOMES[result.outcome], offset=result.offset)
+        outcome, fault = _OUTCOMES[result.outcome], result.token_fault
+        return pb.WriteResult(id=result.id, outcome=outcome, offset=result.offset, token_fault=fault)
     return pb.WriteResult(
         id=result.id,
         outcome=_OUTCOMES[result.outcome],

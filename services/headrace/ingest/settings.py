@@ -48,6 +48,9 @@ class IngestSettings(ServingSettings):
     cancel_window_records: int = Field(
         200_000, ge=0, description="newest log records among which a cancelled purchase is looked for"
     )
+    token_days: float = Field(
+        30.0, gt=0, description="days after an answer for which its attribution token earns credit"
+    )
     dead_letter_days: float = Field(30.0, gt=0, description="days for which a refused event is kept")
     forget_consumers: str = Field(
         "feature-store,trainer", description="who must say that a person is forgotten, separated by commas"

@@ -55,7 +55,7 @@ class Tokens:
         """A token for one answer; no two are the same."""
         head = _HEAD.pack(_VERSION, time_us, os.urandom(8), self._person(user_key))
         signed = head + b"".join(_text(text) for text in (release, rollout, arm, track))
-        return base64.urlsafe_b64encode(signed + self._signature(signed)).rstrip(b"=").decode()
+        return _text_of(signed + self._signature(signed))
 
     def facts(self, token: str) -> TokenFacts:
         """What a token says. ValueError: it is none of this suite's, or somebody changed it."""
@@ -63,6 +63,9 @@ class Tokens:
             data = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except (binascii.Error, ValueError) as error:
             raise _not_ours(token) from error
+        if _text_of(data) != token:
+            # base64 can be spelled in several ways, and a token that counts once must have one name
+            raise _not_ours(token)
         signed, signature = data[:-_SIGNATURE_BYTES], data[-_SIGNATURE_BYTES:]
         if not hmac.compare_digest(self._signature(signed), signature) or signed[:1] != bytes([_VERSION]):
             raise _not_ours(token)
@@ -79,6 +82,10 @@ class Tokens:
 
     def _signature(self, signed: bytes) -> bytes:
         return hmac.digest(self._key, _PURPOSE_TOKEN + signed, hashlib.sha256)[:_SIGNATURE_BYTES]
+
+
+def _text_of(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _text(text: str) -> bytes:

@@ -7,7 +7,7 @@ from headrace.runtime.threads import limit_threads
 limit_threads()
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -25,27 +25,34 @@ from headrace.ranker.catalogue import Catalogue
 from headrace.ranker.feature_store import open_feature_store
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
+from headrace.ranker.gate_zero import GateZero, signature_check
 from headrace.ranker.hop import CanaryTrack
 from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
+from headrace.ranker.loading import ReleaseLoader
 from headrace.ranker.peers import TrainerPeer
 from headrace.ranker.plan import HeldPlan
 from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
+from headrace.ranker.report_peer import ReportPeer
+from headrace.ranker.reporting import Instance, Reporter, ServingReport
 from headrace.ranker.search import ProductSearch
 from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
+from headrace.ranker.shadow import Shadow
 from headrace.ranker.sources import Sources
 from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.privacy import open_privacy
+from headrace.runtime.release_signing import release_verifier
 from headrace.runtime.serving import Background, Face, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.shard_addresses import addresses_of
+from headrace.runtime.tls import TlsFiles, tls_files
 from headrace.v1 import ranker_pb2_grpc
 
 _SERVICE = "headrace.v1.RankerService"
@@ -56,28 +63,38 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
     """The ranker's parts while open. It answers before any peer is up, and better when they are."""
     async with AsyncExitStack() as stack:
         background = Background()
+        tls = tls_files(common)
         feature_store = await stack.enter_async_context(
-            open_feature_store(addresses_of(settings.feature_store_address))
+            open_feature_store(addresses_of(settings.feature_store_address), tls)
         )
-        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address)))
-        trainer = TrainerPeer(await stack.enter_async_context(open_channel(settings.trainer_address)))
+        index = await stack.enter_async_context(open_index(addresses_of(settings.index_address), tls))
+        registry = await stack.enter_async_context(open_channel(settings.trainer_address, tls=tls))
+        trainer = TrainerPeer(registry)
         pool = stack.enter_context(ThreadPoolExecutor(settings.cpu_threads, thread_name_prefix="ranker"))
         loader = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="release"))
 
         catalogue = Catalogue(Items())
         lexical = LexicalIndex(settings.lexical_commit_s)
         stack.callback(lexical.close)
+        admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
+        turns = Turns(lambda: admission.calls)
         held = HeldPlan()
         releases = Releases(
-            trainer,
-            partial(_vector_feed, index, settings),
-            catalogue,
-            loader,
+            trainer.watch_plan,
             held,
-            track=settings.track,
+            ReleaseLoader(
+                trainer,
+                catalogue,
+                loader,
+                GateZero(settings.most_times_slower, signature_check(release_verifier(common))),
+                turns,
+                vectors_wait_s=settings.vectors_wait_s,
+                find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,
+            ),
+            partial(_vector_feed, index, settings),
             retry_s=settings.retry_s,
-            vectors_wait_s=settings.vectors_wait_s,
-            find_encoder=Pretrained(settings.text_folder, settings.text_digest).find,
+            track=settings.track,
+            keep_loaded=settings.keep_loaded,
         )
         impressions = await _impressions(settings, common, background, stack)
         stack.push_async_callback(background.stop)
@@ -85,9 +102,12 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
         background.start(lexical.run(), "lexical")
         background.start(releases.run(), "releases")
 
-        admission = Admission(settings.max_concurrent, settings.max_waiting, ANSWERS)
         tokens = Tokens(open_privacy(common).derived("attribution tokens"))
-        arms = await _arms(settings, AnswerCheck(held, tokens), impressions, stack)
+        arms = await _arms(settings, tls, AnswerCheck(held, tokens), impressions, stack)
+        shadow = Shadow(lambda: releases.shadow, turns, settings.shadow_per_s)
+        background.start(shadow.run(), "shadow")
+        report = _reported(Instance.this(settings.track), held, releases, arms, shadow)
+        background.start(Reporter(report, ReportPeer(registry).report, settings.report_every_s).run(), "reports")
         answering = Answering(
             catalogue,
             Filters(catalogue),
@@ -97,7 +117,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             tokens,
             impressions,
             settings,
-            Turns(lambda: admission.calls),
+            turns,
+            shadow,
         )
         servicer = RankerServicer(
             Recommender(answering),
@@ -109,16 +130,39 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             Status(catalogue, lexical, releases, impressions, held, arms, settings.track),
             settings.default_deadline_s,
         )
-        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal)
+        queues = {"answers": lambda: admission.waiting}
+        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal, queues)
+
+
+def _reported(
+    instance: Instance, held: HeldPlan, releases: Releases, arms: Arms, shadow: Shadow
+) -> Callable[[], ServingReport]:
+    """What the registry is told, as of each time that it is."""
+
+    def report() -> ServingReport:
+        return ServingReport(
+            instance,
+            plan_sequence=held.newest.sequence if held.newest else 0,
+            release=releases.current.release if releases.current else "",
+            refused=releases.failed,
+            arms=arms.counts.reports(),
+            shadow=shadow.report,
+        )
+
+    return report
 
 
 async def _arms(
-    settings: RankerSettings, check: AnswerCheck, impressions: ImpressionLog | None, stack: AsyncExitStack
+    settings: RankerSettings,
+    tls: TlsFiles | None,
+    check: AnswerCheck,
+    impressions: ImpressionLog | None,
+    stack: AsyncExitStack,
 ) -> Arms:
     """The door to both tracks, closed with the stack."""
     canary = None
     if settings.canary_address:
-        canary = CanaryTrack(lambda: open_channel(settings.canary_address, retries=False))
+        canary = CanaryTrack(lambda: open_channel(settings.canary_address, retries=False, tls=tls))
         stack.push_async_callback(canary.close)
     arms = Arms(
         canary,

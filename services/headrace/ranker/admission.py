@@ -51,6 +51,11 @@ class Admission:
             self._waiting -= 1
 
     @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn."""
+        return self._waiting
+
+    @property
     def _is_full(self) -> bool:
         return self._waiting >= self._max_waiting
 

@@ -17,13 +17,18 @@ from headrace.model.history import History, is_customer
 from headrace.model.items import Items
 from headrace.ranker.answer import Answer, RankedProduct, reasons
 from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.choosing import NO_PART, Chosen, chosen
+from headrace.ranker.exploration import Exploration
 from headrace.ranker.exposure import OUTSIDE, Exposure
 from headrace.ranker.filters import Filters
 from headrace.ranker.impressions import ImpressionLog, Shown
+from headrace.ranker.paired import Slate
 from headrace.ranker.ranking import Ranked
-from headrace.ranker.releases import Releases, Served
+from headrace.ranker.releases import Releases
 from headrace.ranker.scoring import Person, strongest_features, user_vector
+from headrace.ranker.served import Served
 from headrace.ranker.settings import RankerSettings
+from headrace.ranker.shadow import Shadow
 from headrace.ranker.sources import Sources
 from headrace.ranker.stages import Stages, UsualTimes
 from headrace.ranker.turns import Turns
@@ -52,6 +57,7 @@ class Draft:
     explain: bool
     person: Person
     state_offset: int = 0
+    state_traceparent: str = ""
     delta_sequence: int = 0
 
 
@@ -69,6 +75,7 @@ class Answering:
         impressions: ImpressionLog | None,
         settings: RankerSettings,
         turns: Turns,
+        shadow: Shadow,
     ) -> None:
         self.catalogue = catalogue
         self.filters = filters
@@ -80,6 +87,8 @@ class Answering:
         self._impressions = impressions
         self._usual_times = UsualTimes()
         self._turns = turns
+        self._exploration = Exploration(settings.explore_share, settings.explore_temperature)
+        self._shadow = shadow
 
     def draft(self, serving_config: str, asker: Asker, *, explain: bool, deadline_s: float) -> Draft:
         """Begins an answer."""
@@ -105,7 +114,7 @@ class Answering:
         state = await self.sources.state(draft.asker.user_key, draft.asker.min_offset, draft.stages)
         if state is not None:
             draft.person = Person(state.history, state.now_us or draft.person.now_us)
-            draft.state_offset = state.offset
+            draft.state_offset, draft.state_traceparent = state.offset, state.traceparent
 
     async def locate(self, draft: Draft) -> None:
         """Encodes the person's history into the space of the release."""
@@ -153,20 +162,32 @@ class Answering:
             return fallback()
         return ranked
 
-    async def finished(self, draft: Draft, ranked: Ranked, page: slice) -> Answer:
-        """The answer with one page of the ranked list; notes the impression."""
-        shown = ranked.part(page.start, page.stop)
+    async def finished(self, draft: Draft, ranked: Ranked, page: slice, explored: slice = NO_PART) -> Answer:
+        """The answer with one page of the ranked list, of which chance may order `explored`; notes the impression."""
+        token = self._token(draft)
+        choice = chosen(ranked, explored if draft.served else NO_PART, self._exploration, token)
+        shown = choice.ranked.part(page.start, page.stop)
         why: list[Sequence[str]] = [()] * len(shown.candidates)
         if draft.explain:
-            why = await self._reasons(draft, ranked, page)
-        token, note = self._note(draft, shown)
+            why = await self._reasons(draft, choice.ranked, page)
+        note = self._note(draft, token, choice, page)
         listings = [self.catalogue.listing(ordinal) for ordinal in shown.candidates.ordinals.tolist()]
         products = [
             RankedProduct(listing.id, score, because, listing)
             for listing, score, because in zip(listings, shown.scores.tolist(), why, strict=True)
             if listing is not None
         ]
+        self._offer(draft, ranked)
+        _tell(draft, shown)
         return self.answer(draft, products, token, note)
+
+    def _offer(self, draft: Draft, ranked: Ranked) -> None:
+        """Lets the shadow release have a look at what the served one has scored."""
+        if ranked.is_scored:
+            person = draft.person
+            self._shadow.offer(
+                draft.served, Slate(person.history, person.now_us, draft.items, ranked.candidates.ordinals)
+            )
 
     async def _reasons(self, draft: Draft, ranked: Ranked, page: slice) -> list[Sequence[str]]:
         shown = ranked.candidates.sources[page]
@@ -177,37 +198,42 @@ class Answering:
         names = [tuple(each) for each in features or ()]
         return reasons(shown, names + [()] * (len(shown) - len(names)))
 
-    def _note(self, draft: Draft, ranked: Ranked) -> tuple[str, Shown | None]:
-        """The attribution token of what is shown, which is logged; or given back for the one that shows it to log."""
-        release, exposure = draft.served.release if draft.served else "", draft.asker.exposure
-        token = self._tokens.new(
-            release=release,
+    def _token(self, draft: Draft) -> str:
+        exposure = draft.asker.exposure
+        return self._tokens.new(
+            release=draft.served.release if draft.served else "",
             user_key=draft.asker.user_key,
             time_us=draft.person.now_us,
             rollout=exposure.rollout,
             arm=exposure.arm,
             track=exposure.track,
         )
+
+    def _note(self, draft: Draft, token: str, choice: Chosen, page: slice) -> Shown | None:
+        """Logs the page that is shown; or gives it back for the ranker that shows it to log."""
+        exposure, ranked = draft.asker.exposure, choice.ranked.part(page.start, page.stop)
         is_wanted = exposure.is_forwarded or self._impressions is not None
         if not (is_wanted and ranked.is_scored and len(ranked.candidates)):
-            return token, None
+            return None
         shown = Shown(
             attribution_token=token,
             user_key=draft.asker.user_key,
-            release=release,
+            release=draft.served.release if draft.served else "",
             serving_config=draft.serving_config,
             ordinals=ranked.candidates.ordinals,
             scores=ranked.scores,
             features=ranked.features,
             feature_schema=FEATURE_SCHEMA,
             time_us=draft.person.now_us,
+            propensities=choice.propensities[page],
+            policy=choice.policy,
             exposure=exposure,
         )
         if exposure.is_forwarded:
-            return token, shown
+            return shown
         if self._impressions is not None:
             self._impressions.note(shown)
-        return token, None
+        return None
 
     def answer(self, draft: Draft, products: list[RankedProduct], token: str, shown: Shown | None = None) -> Answer:
         served = draft.served
@@ -223,3 +249,18 @@ class Answering:
             track=draft.asker.exposure.track,
             shown=shown,
         )
+
+
+def _tell(draft: Draft, shown: Ranked) -> None:
+    served = draft.served
+    facts: dict[str, str | int] = {
+        "headrace.release": served.release if served else "",
+        "headrace.space": served.vectors.space if served else "",
+        "headrace.delta_sequence": draft.delta_sequence,
+        "headrace.state_offset": draft.state_offset,
+    }
+    draft.stages.tell(
+        facts,
+        draft.state_traceparent,
+        lambda: served.vectors.changes.of(shown.candidates.ordinals.tolist()) if served else (),
+    )

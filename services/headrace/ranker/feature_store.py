@@ -11,6 +11,7 @@ from headrace.ranker.replicas import Replicas
 from headrace.runtime.channels import open_channel
 from headrace.runtime.people_shards import shard_of_person
 from headrace.runtime.shard_addresses import ShardAddresses
+from headrace.runtime.tls import TlsFiles
 
 
 class FeatureStore(Protocol):
@@ -29,16 +30,19 @@ class FeatureStore(Protocol):
 
 
 @asynccontextmanager
-async def open_feature_store(addresses: ShardAddresses) -> AsyncIterator[FeatureStore]:
+async def open_feature_store(addresses: ShardAddresses, tls: TlsFiles | None = None) -> AsyncIterator[FeatureStore]:
     """The feature store at these addresses; one process is asked directly."""
     async with AsyncExitStack() as stack:
         if sum(len(shard) for shard in addresses) == 1:
-            yield FeatureStorePeer(await stack.enter_async_context(open_channel(addresses[0][0])))
+            yield FeatureStorePeer(await stack.enter_async_context(open_channel(addresses[0][0], tls=tls)))
             return
         yield FeatureStoreShards(
             [
                 # another replica is asked at once instead of the same one again
-                [FeatureStorePeer(await stack.enter_async_context(open_channel(one, retries=False))) for one in shard]
+                [
+                    FeatureStorePeer(await stack.enter_async_context(open_channel(one, retries=False, tls=tls)))
+                    for one in shard
+                ]
                 for shard in addresses
             ]
         )

@@ -94,6 +94,8 @@ class VectorFeed:
             # what was deleted while the stream was lost is in no snapshot
             vectors.keep_only(np.concatenate(self._named))
         vectors.apply(update.ordinals, update.vectors, update.tombstones, update.applied_sequence, update.log_offset)
+        for change in update.traces:
+            vectors.changes.note(change.traceparent, change.ordinals)
         if update.ends_snapshot or not update.is_snapshot:
             vectors.is_whole = True
             self._named = []

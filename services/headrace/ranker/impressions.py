@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.ranker.exploration import Policy
 from headrace.ranker.exposure import OUTSIDE, Exposure
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.eventlog import EventLog, Record
@@ -33,6 +34,9 @@ class Shown:
     features: NDArray[np.float32]
     feature_schema: str
     time_us: int
+    # of each place, given those above it
+    propensities: NDArray[np.float32]
+    policy: Policy
     exposure: Exposure = OUTSIDE
 
 

@@ -26,6 +26,7 @@ from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import HeadraceError
 from headrace.runtime.shard_addresses import ShardAddresses
 from headrace.runtime.shards import shard_of
+from headrace.runtime.tls import TlsFiles
 
 
 class _InSpace(Protocol):
@@ -42,15 +43,15 @@ _Ask = Callable[[IndexPeer, float], Awaitable[T]]
 
 
 @asynccontextmanager
-async def open_index(addresses: ShardAddresses) -> AsyncIterator[VectorIndex]:
+async def open_index(addresses: ShardAddresses, tls: TlsFiles | None = None) -> AsyncIterator[VectorIndex]:
     """The index at these addresses; one process is asked directly."""
     async with AsyncExitStack() as stack:
         if sum(len(shard) for shard in addresses) == 1:
-            yield IndexPeer(await stack.enter_async_context(open_channel(addresses[0][0])))
+            yield IndexPeer(await stack.enter_async_context(open_channel(addresses[0][0], tls=tls)))
             return
         shards = [
             # another replica is asked at once instead of the same one again
-            [IndexPeer(await stack.enter_async_context(open_channel(one, retries=False))) for one in shard]
+            [IndexPeer(await stack.enter_async_context(open_channel(one, retries=False, tls=tls))) for one in shard]
             for shard in addresses
         ]
         yield IndexShards([Replicas(replicas) for replicas in shards])

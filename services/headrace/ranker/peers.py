@@ -46,6 +46,8 @@ class UserState:
     history: History
     offset: int
     now_us: int
+    # where the person's newest traced event was folded
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ class Embeddings:
 
 
 @dataclass(frozen=True, slots=True)
+class TracedChange:
+    """Items that a traced event led to a change of."""
+
+    traceparent: str
+    ordinals: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class VectorsUpdate:
     """One message of a space's stream of vectors."""
 
@@ -101,6 +111,7 @@ class VectorsUpdate:
     tombstones: NDArray[np.bool_]
     applied_sequence: int
     log_offset: int
+    traces: tuple[TracedChange, ...] = ()
 
 
 class FeatureStorePeer:
@@ -122,7 +133,8 @@ class FeatureStorePeer:
             if error.code() == grpc.StatusCode.FAILED_PRECONDITION:
                 raise FailedPreconditionError(error.details() or "") from error
             raise _translated(error) from error
-        return UserState(_history(response.history, response.person_key or user_key), response.offset, response.now_us)
+        history = _history(response.history, response.person_key or user_key)
+        return UserState(history, response.offset, response.now_us, response.traceparent)
 
     async def watch_items(self) -> AsyncIterator[ItemsUpdate]:
         """All items, then every change, until the peer is lost. UnavailableError."""
@@ -309,6 +321,10 @@ def _vectors_update(message: index_pb2.WatchEmbeddingsResponse) -> VectorsUpdate
         tombstones=tombstones if len(tombstones) else np.zeros(len(ordinals), np.bool_),
         applied_sequence=message.applied_sequence,
         log_offset=message.log_offset,
+        traces=tuple(
+            TracedChange(each.traceparent, tuple(np.frombuffer(each.item_ordinals, "<u4").tolist()))
+            for each in message.traces
+        ),
     )
 
 
@@ -335,6 +351,8 @@ def _manifest(release: trainer_pb2.Release) -> ReleaseManifest | None:
         feature_schema=release.feature_schema,
         dimension=release.dimension,
         checksums=tuple((part.name, part.sha256) for part in release.parts),
+        checksum=release.checksum,
+        signature=release.signature,
     )
 
 

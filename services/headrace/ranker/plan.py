@@ -23,6 +23,9 @@ class ReleaseManifest:
     feature_schema: str
     dimension: int
     checksums: tuple[tuple[str, str], ...]
+    # of the manifest itself, and the learner's signature over all of this; empty: not signed
+    checksum: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from headrace.model.candidates import POPULAR, SourceLimits
 from headrace.model.items import Items
 from headrace.ranker.filters import Allowed
-from headrace.ranker.releases import Served
 from headrace.ranker.scoring import Person, scored
+from headrace.ranker.served import Served
 from headrace.ranker.sources import Candidates, merged, popular_among
 
 
@@ -40,6 +40,13 @@ class Ranked:
     def part(self, start: int, stop: int) -> Ranked:
         candidates = Candidates(self.candidates.ordinals[start:stop], self.candidates.sources[start:stop])
         return Ranked(candidates, self.scores[start:stop], self.features[start:stop])
+
+    def with_part_ordered(self, part: slice, order: NDArray[np.intp]) -> Ranked:
+        """The same with the places of `part`, which are scored, in another order."""
+        places = np.arange(len(self.candidates))
+        places[part] = places[part][order]
+        candidates = Candidates(self.candidates.ordinals[places], self.candidates.sources[places])
+        return Ranked(candidates, self.scores[places], self.features[places[: len(self.features)]])
 
     def ordered(self, order: NDArray[np.intp]) -> Ranked:
         candidates = Candidates(self.candidates.ordinals[order], self.candidates.sources[order])

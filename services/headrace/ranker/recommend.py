@@ -15,6 +15,7 @@ from headrace.model.events import EventCode
 from headrace.ranker.answer import Answer
 from headrace.ranker.answering import Answering, Asker, Draft
 from headrace.ranker.catalogue import Listing
+from headrace.ranker.choosing import NO_PART
 from headrace.ranker.filters import Filter
 from headrace.ranker.fusion import reciprocal_of
 from headrace.ranker.peers import Neighbours
@@ -60,7 +61,10 @@ class Recommender:
         draft = answering.draft(wanted.serving_config, wanted.asker, explain=wanted.explain, deadline_s=deadline_s)
         selection = self._selection(wanted)
         ranked = await self._makers[wanted.serving_config](draft, selection)
-        return await answering.finished(draft, ranked, slice(0, wanted.page_size))
+        # what was viewed last stays in that order
+        is_free = wanted.serving_config != "recently-viewed"
+        explored = slice(0, answering.settings.explore_candidates) if is_free else NO_PART
+        return await answering.finished(draft, ranked, slice(0, wanted.page_size), explored)
 
     def _selection(self, wanted: Recommendation) -> Selection:
         catalogue = self._answering.catalogue

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import CANDIDATE_FEATURES, candidate_features, fill_vector_features
 from headrace.model.history import History
 from headrace.model.items import POPULARITY_COLUMNS, POPULARITY_FEATURES, Items
-from headrace.ranker.releases import Served
+from headrace.ranker.served import Served
 
 # before the first release: what the person did and what goes with it, then what is popular
 _RULE = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from headrace.model.candidates import LEXICAL, POPULAR, VECTOR
 from headrace.ranker.answer import Answer
 from headrace.ranker.answering import Answering, Asker, Draft
+from headrace.ranker.choosing import NO_PART
 from headrace.ranker.filters import Allowed, Filter
 from headrace.ranker.fusion import RRF, reciprocal, reciprocal_of
 from headrace.ranker.lexical import Hits, LexicalIndex, shared_ranks
@@ -66,7 +67,9 @@ class ProductSearch:
         _, (fused, total) = await asyncio.gather(answering.meet(draft), self._found(draft, wanted, allowed))
         ranked = await self._ordered(draft, fused, wanted)
         end = wanted.page.offset + wanted.page_size
-        answer = await answering.finished(draft, ranked, slice(wanted.page.offset, end))
+        page = slice(wanted.page.offset, end)
+        # within the page: what moved over its edge would be shown twice, or on none
+        answer = await answering.finished(draft, ranked, page, page if wanted.order_by == "relevance" else NO_PART)
         more = end < len(ranked.candidates)
         token = page_token(end, wanted.key, wanted.asker.exposure.track) if more else ""
         return replace(answer, next_page_token=token, total_size=total)

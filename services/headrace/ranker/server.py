@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from headrace.ranker import requests
 from headrace.ranker.admission import Admission
 from headrace.ranker.answer import Answer, RankedProduct
@@ -82,6 +80,7 @@ class Status:
             impressions_logged=impressions.logged if impressions else 0,
             impressions_dropped=impressions.dropped if impressions else 0,
             vectors_log_offset=served.vectors.log_offset if served else 0,
+            shadow_release=self._releases.shadow.release if self._releases.shadow else "",
             track=self._track,
             plan_sequence=self.plan_sequence,
             plan_is_stale=self._held.is_stale,
@@ -180,8 +179,6 @@ def impression_message(shown: Shown) -> log_pb2.Impression:
     """The message of a shown list."""
     rows, columns = shown.features.shape
     features = common_pb2.Matrix(rows=rows, columns=columns, values=shown.features.astype("<f4").tobytes())
-    # every place is filled by the best score: nothing is left to chance yet
-    propensities = np.ones(len(shown.ordinals), "<f4")
     return log_pb2.Impression(
         attribution_token=shown.attribution_token,
         user_key=shown.user_key,
@@ -192,7 +189,11 @@ def impression_message(shown: Shown) -> log_pb2.Impression:
         serving_config=shown.serving_config,
         item_ordinals=shown.ordinals.astype("<u4").tobytes(),
         scores=shown.scores.astype("<f4").tobytes(),
-        propensities=propensities.tobytes(),
+        propensities=shown.propensities.astype("<f4").tobytes(),
+        policy=shown.policy.name,
+        explore_share=shown.policy.share,
+        temperature=shown.policy.temperature,
+        slate_size=shown.policy.slate,
         features=features,
         feature_schema=shown.feature_schema,
         time_us=shown.time_us,

@@ -64,6 +64,26 @@ class RankerSettings(ServingSettings):
     )
     text_digest: str = Field(UPSTREAM_SHA256, pattern="^[0-9a-f]{64}$", description="SHA-256 of text_folder's weights")
 
+    keep_loaded: int = Field(1, ge=0, description="releases that served before and stay in memory, for a quick undo")
+    most_times_slower: float = Field(
+        3.0, gt=1, description="a release whose warm batch takes so many times as long as the served one's is refused"
+    )
+    shadow_per_s: float = Field(
+        10.0, ge=0, description="most answers a second that the shadow release scores too; 0: none"
+    )
+    report_every_s: float = Field(1.0, gt=0, description="seconds between reports to the registry")
+
+    explore_share: float = Field(
+        0.02,
+        ge=0,
+        le=0.5,
+        description="share of answers in an order drawn by chance, so that other orders can be valued",
+    )
+    explore_temperature: float = Field(
+        0.5, gt=0, description="how far drawn orders stray, in standard deviations of the scores"
+    )
+    explore_candidates: int = Field(50, ge=2, le=500, description="best candidates that a drawn order is made of")
+
     log_impressions: bool = Field(True, description="append what was shown to the event log")
     impression_interval_s: float = Field(0.2, gt=0, description="seconds between appends of impressions")
     impression_queue: int = Field(5_000, ge=1, description="impressions that may wait; more are dropped and counted")

@@ -19,8 +19,8 @@ from headrace.ranker.breaker import Breaker
 from headrace.ranker.feature_store import FeatureStore
 from headrace.ranker.filters import Allowed
 from headrace.ranker.peers import Neighbours, UserState, why_missing
-from headrace.ranker.releases import Served
 from headrace.ranker.scoring import popularity
+from headrace.ranker.served import Served
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.stages import Stages
 from headrace.ranker.vector_index import VectorIndex

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
-from headrace.runtime.telemetry import counter, histogram, span, traceparent
+from headrace.runtime.telemetry import annotate, counter, histogram, span, traceparent
 
 _stage_duration = histogram("headrace.ranker.stage.duration", "ms", "time of one stage of an answer, by stage")
 _degraded = counter("headrace.ranker.degraded", "{stage}", "stages left out of an answer, by reason")
@@ -14,6 +14,8 @@ _degraded = counter("headrace.ranker.degraded", "{stage}", "stages left out of a
 # what one stage may take of the time that is left: each leaves something for those after it
 _PEER_SHARE = 0.5
 _CPU_SHARE = 0.7
+# traced changes that one answer names
+_MOST_LINKED = 32
 
 
 # seconds that a stage is thought to take before it was run once
@@ -71,6 +73,12 @@ class Stages:
         if reason not in self.missing:
             self.missing.append(reason)
             _degraded.add(1, {"reason": reason})
+
+    def tell(self, facts: Mapping[str, str | int], state: str, changes: Callable[[], Sequence[str]]) -> None:
+        """Says in the call's span how the answer came about; links to what its state and its vectors reflect."""
+        if self._is_traced:
+            links = dict.fromkeys(changes()[:_MOST_LINKED], "vectors") | ({state: "state"} if state else {})
+            annotate({**facts, "headrace.degraded": "; ".join(self.missing)}, links)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

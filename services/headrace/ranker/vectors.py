@@ -7,6 +7,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from headrace.ranker.changes import Changes
+
 _FIRST_CAPACITY = 1024
 
 
@@ -22,6 +24,7 @@ class Vectors:
         self.applied_sequence = 0
         self.log_offset = 0
         self.is_whole = False
+        self.changes = Changes()
         self._matrix_ND: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self._present_N: NDArray[np.bool_] = np.zeros(0, np.bool_)
 

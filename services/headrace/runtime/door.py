@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -17,8 +18,11 @@ from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
+from headrace.runtime.access import visiting
 from headrace.runtime.calls import TRACEPARENT, set_deadline
+from headrace.runtime.entrance import Entrance
 from headrace.runtime.errors import DeadlineError, HeadraceError, InvalidRequestError
+from headrace.runtime.open_streams import OpenStreams, Requests, StoppingError
 from headrace.runtime.rpc_status import status_of
 from headrace.runtime.telemetry import counter, histogram, span
 
@@ -33,6 +37,14 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Gate: TypeAlias = Callable[[str], HeadraceError | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is the same for every call of a method."""
+
+    name: str
+    entrance: Entrance | None
+
+
 class _Malformed:
     """Stands for a request whose bytes are no message of its type."""
 
@@ -43,12 +55,19 @@ class _Malformed:
 class Door(grpc.aio.ServerInterceptor):
     """Wraps every method of the server that it is given to.
 
-    `gate` is asked by the method's name before anything of a call is read: why it is refused, or None.
+    `gate` is asked by the method's name before anything of a call is read: why it is refused, or None. `entrance`
+    is asked who calls: before the message is read by the credentials, and then by the connection.
     """
 
-    def __init__(self, gate: Gate | None = None) -> None:
+    def __init__(self, gate: Gate | None = None, entrance: Entrance | None = None) -> None:
         self._gate = gate
+        self._entrance = entrance
         self._wrapped: dict[str, Handler] = {}
+        self._streams = OpenStreams()
+
+    def end_streams(self) -> None:
+        """Ends watches and streams of requests, where nothing is lost by it: the server stops."""
+        self._streams.end()
 
     async def intercept_service(
         self,
@@ -58,31 +77,36 @@ class Door(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if self._gate is not None and (refusal := self._gate(_name(method))) is not None:
             return _refusing(refusal, _name(method))
+        if self._entrance is not None and not _is_stock(method):
+            try:
+                self._entrance.at_headers(_name(method), handler_call_details.invocation_metadata or ())
+            except HeadraceError as refusal:
+                return _refusing(refusal, _name(method))
         # a server's methods stay as they are, and this is asked at every call
         if (known := self._wrapped.get(method)) is not None:
             return known
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        wrapped = self._wrapped[method] = _wrapped(handler, method)
+        wrapped = self._wrapped[method] = _wrapped(handler, method, self._entrance, self._streams)
         return wrapped
 
 
-def _wrapped(handler: Any, method: str) -> Handler:
-    if method.startswith("/grpc."):
+def _wrapped(handler: Any, method: str, entrance: Entrance | None, streams: OpenStreams) -> Handler:
+    if _is_stock(method):
         return handler  # type: ignore[no-any-return]  # health and reflection come as they are
-    name = _name(method)
+    call = _Call(_name(method), entrance)
     serializers = {
         "request_deserializer": _lenient(handler.request_deserializer),
         "response_serializer": handler.response_serializer,
     }
     if handler.unary_unary:
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, name), **serializers)
+        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, call), **serializers)
     if handler.unary_stream:
-        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, name), **serializers)
+        return grpc.unary_stream_rpc_method_handler(_stream(handler.unary_stream, call, streams), **serializers)
     if handler.stream_unary:
-        return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, name), **serializers)
-    return grpc.stream_stream_rpc_method_handler(_stream(handler.stream_stream, name), **serializers)
+        return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, call), **serializers)
+    return grpc.stream_stream_rpc_method_handler(_conversation(handler.stream_stream, call, streams), **serializers)
 
 
 def _refusing(refusal: HeadraceError, name: str) -> Handler:
@@ -92,6 +116,10 @@ def _refusing(refusal: HeadraceError, name: str) -> Handler:
         await _abort(context, status_of(refusal))
 
     return grpc.stream_unary_rpc_method_handler(refuse)
+
+
+def _is_stock(method: str) -> bool:
+    return method.startswith("/grpc.")
 
 
 def _name(method: str) -> str:
@@ -109,19 +137,38 @@ def _lenient(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Messa
     return parse
 
 
-def _unary(method: Callable[[Any, Context], Awaitable[Any]], name: str) -> Any:
+def _unary(method: Callable[[Any, Context], Awaitable[Any]], call: _Call) -> Any:
     async def serve(request: Any, context: Context) -> Any:
-        async with _served(name, context):
+        async with _served(call, context):
             return await method(_checked(request), context)
 
     return serve
 
 
-def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], name: str) -> Any:
+def _stream(method: Callable[[Any, Context], AsyncIterator[Any]], call: _Call, streams: OpenStreams) -> Any:
     async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with _served(name, context):
+        async with _served(call, context):
             async for response in method(_checked(request), context):
                 yield response
+
+    async def watch(request: Any, context: Context) -> AsyncIterator[Any]:
+        async with _served(call, context):
+            responses = method(_checked(request), context)
+            while (response := await streams.unless_stopping(anext(responses, None))) is not None:
+                yield response
+
+    # other streams come to their end, which a server that stops waits for
+    return watch if call.name.startswith("Watch") else serve
+
+
+def _conversation(method: Callable[[Any, Context], AsyncIterator[Any]], call: _Call, streams: OpenStreams) -> Any:
+    async def serve(requests: Any, context: Context) -> AsyncIterator[Any]:
+        async with _served(call, context):
+            taken = Requests(aiter(requests), streams)
+            async for response in method(_checked(taken), context):
+                yield response
+            if taken.was_cut:
+                raise StoppingError
 
     return serve
 
@@ -133,19 +180,26 @@ def _checked(request: Any) -> Any:
 
 
 async def _checked_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    visit, is_first = visiting.get(), True
     async for request in requests:
+        # the first was let in with the call
+        if visit is not None and not is_first:
+            await visit.next_message()
+        is_first = False
         yield _checked(request)
 
 
 @asynccontextmanager
-async def _served(name: str, context: Context) -> AsyncIterator[None]:
-    begun = time.perf_counter()
+async def _served(call: _Call, context: Context) -> AsyncIterator[None]:
+    name, begun = call.name, time.perf_counter()
     left_s = context.time_remaining()
     set_deadline(left_s)
     status = "OK"
     try:
         if left_s is not None and left_s <= 0:
             raise DeadlineError("the caller's deadline passed before the call was taken up")
+        if call.entrance is not None:
+            call.entrance.at_call(name, context)
         with span(name, parent=_parent(context), kind=SpanKind.SERVER):
             yield
     except HeadraceError as error:

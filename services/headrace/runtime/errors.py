@@ -8,6 +8,8 @@
     ├── AlreadyExistsError       the caller would overwrite something different
     ├── FailedPreconditionError  not in this state; may say when to try again
     │   └── TrimmedError         the log has forgotten what the reader needs next
+    ├── UnauthenticatedError     the caller does not say who it is, or cannot show it
+    ├── PermissionDeniedError    it is known who the caller is, and it may not do this
     ├── OverloadedError          try again after `retry_after_s`
     ├── UnavailableError         a part that is needed is not there; try again
     ├── DeadlineError            there was no time left
@@ -79,6 +81,14 @@ class TrimmedError(FailedPreconditionError):
             f" stands at {after_offset} needs: its state must be restored from a newer copy or begun anew"
         )
         self.oldest_offset = oldest_offset
+
+
+class UnauthenticatedError(HeadraceError):
+    """Who calls is not known: no credentials, or none that hold."""
+
+
+class PermissionDeniedError(HeadraceError):
+    """Who calls is known, and may not do this."""
 
 
 class OverloadedError(HeadraceError):

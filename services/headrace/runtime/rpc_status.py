@@ -14,6 +14,8 @@ _CODES: dict[type[errors.HeadraceError], int] = {
     errors.NotFoundError: code_pb2.NOT_FOUND,
     errors.AlreadyExistsError: code_pb2.ALREADY_EXISTS,
     errors.FailedPreconditionError: code_pb2.FAILED_PRECONDITION,
+    errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
     errors.OverloadedError: code_pb2.RESOURCE_EXHAUSTED,
     errors.UnavailableError: code_pb2.UNAVAILABLE,
     errors.DeadlineError: code_pb2.DEADLINE_EXCEEDED,
@@ -43,6 +45,30 @@ def _bad_request(error: errors.InvalidRequestError) -> error_details_pb2.BadRequ
     return error_details_pb2.BadRequest(
         field_violations=[violation(field=f.field, description=f.description) for f in error.faults]
     )
+
+
+def error_of(error: grpc.aio.AioRpcError) -> errors.HeadraceError:
+    """The error that a failed call stands for, with its faults and the time after which to try again."""
+    code, message = error.code().value[0], error.details() or error.code().name
+    if code == code_pb2.CANCELLED:
+        return errors.UnavailableError("the server went away while it was asked")
+    if code == code_pb2.INVALID_ARGUMENT:
+        return errors.InvalidRequestError(faults_of(error) or (errors.Fault("request", message),))
+    kind = next((kind for kind, known in _CODES.items() if known == code), errors.HeadraceError)
+    told = kind(message)
+    if (retry_after_s := retry_after_s_of(error)) is not None:
+        told.retry_after_s = retry_after_s
+    return told
+
+
+def retry_after_s_of(error: grpc.RpcError) -> float | None:
+    """Seconds after which the server would be asked again; None when it does not say."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.RetryInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToMicroseconds() / 1e6)
+    return None
 
 
 def faults_of(error: grpc.RpcError) -> tuple[errors.Fault, ...]:

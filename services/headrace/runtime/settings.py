@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -19,7 +19,7 @@ from headrace.runtime.eventlog.kafka_url import kafka_url
 PREFIX = "HEADRACE_"
 EVENT_LOG_SCHEMES = ("postgresql://", "postgres://", KAFKA)
 # never shown, also where they are wrong
-_SECRETS = ("privacy_key",)
+_SECRETS = ("privacy_key", "api_key")
 # what variables may begin with: services, and parts of them with settings of their own
 SERVICES = ("ingest", "feature-store", "trainer", "rollout", "index", "ranker", "cli")
 
@@ -59,6 +59,19 @@ class CommonSettings(Given):
     trace_ratio: float = Field(1.0, ge=0, le=1, description="share of new traces that are kept")
     telemetry_interval_s: float = Field(5.0, gt=0, description="seconds between exports")
     data: Path | None = Field(None, description="folder of the data sets, for the demo and the benchmarks")
+    tls_cert: Path | None = Field(
+        None, description="this process's certificate, PEM; with key and authority: mutual TLS"
+    )
+    tls_key: Path | None = Field(None, description="the key of that certificate, PEM")
+    tls_ca: Path | None = Field(
+        None, validate_default=True, description="the suite's own certificate authority, PEM; it is trusted alone"
+    )
+    release_signing_key_file: Path | None = Field(
+        None, description="Ed25519 key, PEM, by which the trainer signs releases; empty: they are not signed"
+    )
+    release_verify_key_file: Path | None = Field(
+        None, description="its public half, PEM: releases that it does not vouch for are not loaded; empty: not asked"
+    )
 
     @field_validator("event_log_url")
     @classmethod
@@ -68,6 +81,15 @@ class CommonSettings(Given):
         if url.startswith(KAFKA):
             kafka_url(url)
         return url
+
+    @field_validator("tls_ca")
+    @classmethod
+    def _is_whole(cls, ca: Path | None, info: ValidationInfo) -> Path | None:
+        files = {"TLS_CERT": info.data.get("tls_cert"), "TLS_KEY": info.data.get("tls_key"), "TLS_CA": ca}
+        missing = [PREFIX + name for name, path in files.items() if path is None]
+        if missing and len(missing) < len(files):
+            raise ValueError(f"{' and '.join(missing)} must be given too: all three files, or none")
+        return ca
 
     @field_validator("privacy_key")
     @classmethod
@@ -86,6 +108,21 @@ class ServingSettings(Given):
     port: int = Field(0, ge=0, le=65535, description="port to listen on; 0 chooses a free one")
     max_message_bytes: int = Field(16 << 20, ge=1 << 16, description="largest message taken or sent")
     drain_s: float = Field(5.0, ge=0, description="seconds that calls in flight get at shutdown")
+    health_port: int = Field(
+        0, ge=0, le=65535, description="a second port, never encrypted, that has health alone; 0: none"
+    )
+    max_connection_age_s: float = Field(
+        0.0,
+        ge=0,
+        description="seconds after which callers connect anew, and so find new replicas; 0: never",
+    )
+    auth_file: Path | None = Field(
+        None, description="TOML of tenants, their keys, scopes and rates; empty: whoever reaches the port may call"
+    )
+    max_connections: int = Field(4_096, ge=1, description="connections that are open at once; more are turned away")
+    max_streams: int = Field(1_024, ge=1, description="calls in flight on one connection; more wait at the caller")
+    max_metadata_bytes: int = Field(16 << 10, ge=1 << 12, description="largest headers of a call")
+    handshake_s: float = Field(10.0, gt=0, description="seconds that a new connection gets to say who it is")
 
 
 S = TypeVar("S", bound=BaseSettings)

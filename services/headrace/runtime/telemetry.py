@@ -6,13 +6,27 @@ so that a click can be followed through processes that it reaches much later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 
 from headrace.runtime.settings import CommonSettings
+
+# attribute of a link: what the linked span did for the one that links
+LINK = "headrace.link"
+
+# attribute of spans that are kept whatever share of traces is
+KEPT = "headrace.kept"
+
+# by unit; the usual ones are too coarse for stages of an answer, and hold all shares in one
+_BUCKETS = {
+    "ms": (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4),
+    "1": tuple(round(0.05 * step, 2) for step in range(1, 21)),
+}
 
 _tracer = trace.get_tracer("headrace")
 _meter = metrics.get_meter("headrace")
@@ -39,12 +53,17 @@ def _start_export(service: str, settings: CommonSettings) -> Callable[[], None]:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+
+    from headrace.runtime.sampling import Sampling
 
     interval_ms = settings.telemetry_interval_s * 1000
     endpoint, insecure = settings.otlp_endpoint, settings.otlp_endpoint.startswith("http://")
-    resource = Resource.create({"service.name": service, "service.namespace": "headrace"})
-    tracers = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.trace_ratio)))
+    # without an instance the counters of two replicas are one that jumps to and fro
+    instance = f"{socket.gethostname()}-{os.getpid()}"
+    resource = Resource.create(
+        {"service.name": service, "service.namespace": "headrace", "service.instance.id": instance}
+    )
+    tracers = TracerProvider(resource=resource, sampler=Sampling(settings.trace_ratio))
     spans = OTLPSpanExporter(endpoint=endpoint, insecure=insecure)
     tracers.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=interval_ms))
     reader = PeriodicExportingMetricReader(
@@ -69,11 +88,15 @@ def span(
     links: tuple[str, ...] = (),
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: dict[str, str | int | float | bool] | None = None,
+    is_kept: bool = False,
 ) -> Iterator[Span]:
     """A span around a block. `parent` and `links` are traceparent strings.
 
-    Without `parent` it continues the span that is current, if any.
+    Without `parent` it continues the span that is current, if any. One that `is_kept` is recorded, and what follows
+    from it too, also where its trace is not among those that are.
     """
+    if is_kept:
+        attributes = {**(attributes or {}), KEPT: True}
     context = trace.set_span_in_context(NonRecordingSpan(_parse(parent))) if parent else None
     with _tracer.start_as_current_span(
         name,
@@ -91,6 +114,14 @@ def traceparent() -> str:
     if not (context.is_valid and context.trace_flags.sampled):
         return ""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+
+def annotate(attributes: Mapping[str, str | int | float | bool], links: Mapping[str, str] | None = None) -> None:
+    """Adds facts to the current span, and links to the spans that led to it: traceparent → what that one did for it."""
+    current = trace.get_current_span()
+    current.set_attributes(attributes)
+    for link, what in (links or {}).items():
+        current.add_link(_parse(link), {LINK: what})
 
 
 def is_traceparent(value: str) -> bool:
@@ -118,5 +149,5 @@ def gauge(name: str, unit: str, description: str) -> metrics._Gauge:
 
 
 def histogram(name: str, unit: str, description: str) -> metrics.Histogram:
-    """A distribution of measured values. Names are listed in docs/telemetry.md."""
-    return _meter.create_histogram(name, unit, description)
+    """A distribution of measured values, of milliseconds or of shares. Names are listed in docs/telemetry.md."""
+    return _meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=_BUCKETS[unit])

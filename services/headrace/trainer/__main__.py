@@ -23,6 +23,7 @@ from headrace.runtime.atomic import make_directory, remove_unfinished
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.logs import configure_logs
 from headrace.runtime.privacy import open_privacy
+from headrace.runtime.release_signing import release_signer, release_verifier
 from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.trainer.catalogue_text import pretrained_encoder
@@ -65,7 +66,9 @@ async def compose(
         registry = stack.enter_context(closing(open_registry(registry_url(settings.registry_url, folder))))
         own_releases = stack.enter_context(closing(OwnReleases(folder / "own-releases.db")))
         store = ArtifactStore(settings.artifacts_url or str((common.data_dir / "artifacts").absolute()))
-        releases = Releases(store, registry, settings.keep_releases, own_releases)
+        releases = Releases(
+            store, registry, settings.keep_releases, own_releases, release_signer(common), release_verifier(common)
+        )
         background = Background()
         stack.push_async_callback(background.stop)
         decider = None
@@ -73,6 +76,7 @@ async def compose(
             decider = await stack.enter_async_context(
                 registry_role(
                     settings,
+                    common,
                     rules or load(RolloutSettings, {}),
                     registry,
                     releases,

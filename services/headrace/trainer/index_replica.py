@@ -174,6 +174,9 @@ class IndexReplica:
         raise _LostGroundError(f"the space is {self._delta_log.space} now")
 
     async def _send(self, stream: _Stream, batch: Batch) -> int:
+        # it may have ended while there was nothing to send; gRPC calls a write to it a mistake of ours
+        if stream.done():
+            raise _LostGroundError("the index ended the stream")
         await stream.write(_request(batch, self._pushing.dimension))
         async with asyncio.timeout(_ANSWER_S):
             response = await stream.read()

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from headrace.runtime.errors import UnavailableError
 from headrace.runtime.shards import shard_of
+from headrace.trainer.index_channels import IndexChannels
 from headrace.trainer.paired_recall import ItemVectors
-from headrace.trainer.publisher import IndexChannels
 from headrace.v1 import index_pb2, index_pb2_grpc
 
 _ANSWER_S = 5.0

@@ -11,12 +11,15 @@ from headrace.model.towers import VECTOR_FORM
 from headrace.runtime.channels import open_channel
 from headrace.runtime.confirmations import Confirmations
 from headrace.runtime.eventlog import EventLog
+from headrace.runtime.eventlog.behind import watch_behind
 from headrace.runtime.privacy import Privacy
 from headrace.runtime.serving import Background
 from headrace.runtime.settings import CommonSettings
 from headrace.runtime.shard_addresses import addresses_of
+from headrace.runtime.tls import tls_files
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
+from headrace.trainer.index_channels import index_channels
 from headrace.trainer.index_replica import Fit
 from headrace.trainer.lineage import Lineage
 from headrace.trainer.loop import LearningLoop
@@ -48,8 +51,10 @@ async def learner_role(
     """The role's parts, at work while open; at the end it writes a checkpoint."""
     folder = common.data_dir / "trainer"
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
-    index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
-    feature_store = [list(map(open_channel, shard)) for shard in addresses_of(settings.feature_store_address)]
+    tls, index = tls_files(common), index_channels(settings, common)
+    feature_store = [
+        [open_channel(address, tls=tls) for address in shard] for shard in addresses_of(settings.feature_store_address)
+    ]
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers, privacy, own_releases)
     confirmations = Confirmations(folder / "erasures.json", "trainer", privacy)
     fit = Fit(settings.activate_coverage, settings.activate_recall)
@@ -62,6 +67,7 @@ async def learner_role(
     keeper = SpaceKeeper(index, delta_log, releases, served, settings.keep_spaces)
     background.start(learning.run(), "learn")
     background.start(learning.follow_rows(training_rows(feature_store)), "learn rows")
+    background.start(watch_behind(event_log, lambda: lineage.standing.offset), "watch how far the log is")
     background.start(publisher.run(), "publish deltas")
     background.start(keeper.run(), "drop spaces")
     try:

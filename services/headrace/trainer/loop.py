@@ -260,7 +260,8 @@ class LearningLoop:
         if not records.traceparent:
             learn(records, "")
             return
-        with span("trainer.learn", parent=records.traceparent, attributes={"offset": records.until}):
+        facts: dict[str, str | int | float | bool] = {"offset": records.until}
+        with span("trainer.learn", parent=records.traceparent, links=records.linked, attributes=facts):
             learn(records, traceparent() or records.traceparent)
 
     def _measure_lag(self, records: Sequence[LoggedRecord]) -> None:

@@ -25,6 +25,7 @@ def release_message(release: Release) -> trainer_pb2.Release:
         create_time=created,
         checksum=release.checksum,
         dimension=release.dimension,
+        signature=release.signature,
     )
 
 

@@ -7,19 +7,15 @@ them, a new space is begun with everything in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-
-import grpc
+from collections.abc import Callable
 
 from headrace.runtime.quantiles import RecentQuantiles
 from headrace.runtime.shards import Shard
 from headrace.trainer.delta_log import DeltaLog
+from headrace.trainer.index_channels import IndexChannels
 from headrace.trainer.index_progress import IndexProgress, ReplicaProgress
 from headrace.trainer.index_replica import Fit, IndexReplica, Pushing
 from headrace.trainer.rotation import LOST, note_rotation
-
-# of every shard in the order of their numbers: its replicas, each with its address
-IndexChannels = Sequence[Sequence[tuple[str, grpc.aio.Channel]]]
 
 
 class Publisher:

@@ -18,6 +18,10 @@ from headrace.v1 import common_pb2, log_pb2
 # E events of a slice, R shown items
 
 
+# spans that one slice links to; the rest of a burst is not worth its bytes
+_MOST_LINKED = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Events:
     """What people did to items, in the order of the log: one row an item of an event."""
@@ -110,6 +114,8 @@ class Slice:
     erasures: tuple[Erasure, ...] = ()
     traceparent: str = ""
     append_times_us: tuple[int, ...] = ()
+    # of the other traced records, newest first
+    linked: tuple[str, ...] = ()
 
     @classmethod
     def empty(cls, after: int, until: int) -> Slice:
@@ -175,7 +181,7 @@ def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
                 impressions.append(_shown(record))
         except CorruptDataError as error:
             pass_over(record, error)
-    traces = [record.traceparent for record in records if record.traceparent]
+    traces = [record.traceparent for record in reversed(records) if record.traceparent]
     return Slice(
         after,
         until,
@@ -184,8 +190,9 @@ def slice_of(records: Sequence[LoggedRecord], after: int, until: int) -> Slice:
         tuple(searches),
         tuple(impressions),
         tuple(erasures),
-        traces[-1] if traces else "",
+        traces[0] if traces else "",
         tuple(record.append_time_us for record in records),
+        tuple(traces[1 : 1 + _MOST_LINKED]),
     )
 
 

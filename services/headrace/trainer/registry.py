@@ -58,6 +58,8 @@ class Release:
     create_time_us: int
     # SHA-256 of the manifest's own bytes
     checksum: str
+    # the learner's, over what a ranker goes by; empty: learners of this suite sign nothing
+    signature: str = ""
 
     @property
     def number(self) -> int:
@@ -248,6 +250,7 @@ def _row(release: Release) -> ReleaseRow:
         metrics=release.metrics,
         create_time_us=release.create_time_us,
         checksum=release.checksum,
+        signature=release.signature,
     )
 
 
@@ -265,4 +268,5 @@ def release_of(row: ReleaseRow) -> Release:
         metrics=row.metrics,
         create_time_us=row.create_time_us,
         checksum=row.checksum,
+        signature=row.signature,
     )

@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from headrace.model.text.pretrained import Pretrained
-from headrace.runtime.channels import open_channel
 from headrace.runtime.clock import MICROSECONDS, now_us
 from headrace.runtime.eventlog import EventLog
 from headrace.runtime.privacy import Privacy
 from headrace.runtime.serving import Background
-from headrace.runtime.shard_addresses import addresses_of
+from headrace.runtime.settings import CommonSettings
 from headrace.trainer.analysis.policy import BudgetPolicy
 from headrace.trainer.gate_evidence import GateEvidence
+from headrace.trainer.index_channels import index_channels
 from headrace.trainer.index_vectors import IndexVectors
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.registry import Registry
@@ -54,6 +54,7 @@ class RegistryRole:
 @asynccontextmanager
 async def registry_role(
     settings: TrainerSettings,
+    common: CommonSettings,
     rules: RolloutSettings,
     registry: Registry,
     releases: Releases,
@@ -69,7 +70,7 @@ async def registry_role(
     board = PlanBoard(registry.plan, rules.plan_every_s)
     desk = Desk(registry, rollouts, reports, policy, rules.ramp)
     outcomes = LoggedOutcomes(event_log, privacy, policy.canary, rollouts.open, rules.outcome_records)
-    index = [[(address, open_channel(address)) for address in shard] for shard in addresses_of(settings.index_address)]
+    index = index_channels(settings, common)
     encoders = Pretrained(settings.text_folder, settings.text_digest)
     gate = ArtifactGate(releases, encoders.find)
     logged = GateEvidence(

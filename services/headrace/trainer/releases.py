@@ -15,6 +15,7 @@ from headrace.runtime.artifacts import ArtifactStore
 from headrace.runtime.atomic import sha256
 from headrace.runtime.clock import now_us
 from headrace.runtime.database import answering
+from headrace.runtime.release_signing import ReleaseSigner, ReleaseVerifier, Statement
 from headrace.trainer.learner import Learner
 from headrace.trainer.own_releases import OwnReleases
 from headrace.trainer.ranker_learner import RankerLearner
@@ -35,12 +36,20 @@ class Releases:
     """Writes releases to the artifact store and the registry, and reads their parts."""
 
     def __init__(
-        self, store: ArtifactStore, registry: Registry, keep: int, own_releases: OwnReleases | None = None
+        self,
+        store: ArtifactStore,
+        registry: Registry,
+        keep: int,
+        own_releases: OwnReleases | None = None,
+        signer: ReleaseSigner | None = None,
+        verifier: ReleaseVerifier | None = None,
     ) -> None:
         self._store = store
         self._registry = registry
         self._keep = keep
         self._own_releases = own_releases
+        self._signer = signer
+        self._verifier = verifier
 
     def publish(self, parts: Mapping[str, bytes], watermark: Watermark, metrics: Mapping[str, float]) -> Release:
         """A new release, registered; its parts are durable before anybody hears of it.
@@ -72,6 +81,8 @@ class Releases:
         manifest = manifest_of(release)
         self._store.write(_path(name, "manifest.json"), manifest)
         release = replace(release, checksum=sha256(manifest))
+        if self._signer is not None:
+            release = replace(release, signature=self._signer.signature(statement_of(release)))
         with answering("registry"):
             self._registry.add(release)
             forgotten = self._registry.forget_beyond(self._keep, release.lineage)
@@ -93,7 +104,11 @@ class Releases:
         return named
 
     def parts(self, release: Release) -> dict[str, bytes]:
-        """The bytes of all parts by name. NotFoundError; CorruptDataError when they are not what was published."""
+        """The bytes of all parts by name. NotFoundError; CorruptDataError when they are not what was published;
+        UntrustedError: the suite's releases are signed, and this one is not.
+        """
+        if self._verifier is not None:
+            self._verifier.check(statement_of(release), release.signature)
         return {part.name: self.read(release, part.name) for part in release.parts}
 
     def read(self, release: Release, part: str) -> bytes:
@@ -116,10 +131,23 @@ def checked_parts(space: str, learner: Learner, ranker: RankerLearner) -> dict[s
 
 
 def manifest_of(release: Release) -> bytes:
-    """The manifest's bytes: everything but its own checksum."""
+    """The manifest's bytes: everything but its own checksum, and the signature over that."""
     facts = asdict(release)
-    del facts["checksum"]
+    del facts["checksum"], facts["signature"]
     return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
+
+
+def statement_of(release: Release) -> Statement:
+    """What the learner signs of a release."""
+    return Statement(
+        release=release.name,
+        space=release.space,
+        delta_sequence=release.delta_sequence,
+        feature_schema=release.feature_schema,
+        dimension=release.dimension,
+        parts={part.name: part.sha256 for part in release.parts},
+        checksum=release.checksum,
+    )
 
 
 def _dimension(parts: Mapping[str, bytes]) -> int:

@@ -9,7 +9,7 @@ import grpc
 
 from headrace.runtime.outage import Outage
 from headrace.trainer.delta_log import DeltaLog
-from headrace.trainer.publisher import IndexChannels
+from headrace.trainer.index_channels import IndexChannels
 from headrace.trainer.releases import Releases
 from headrace.trainer.rotation import needless_spaces
 from headrace.trainer.served_lineage import ServedLineage

@@ -43,6 +43,7 @@ class ReleaseRow(Base):
     metrics: Mapped[dict[str, float]] = mapped_column(AnyNumbers)
     create_time_us: Mapped[int] = mapped_column(BigInteger)
     checksum: Mapped[str] = mapped_column(String(64))
+    signature: Mapped[str] = mapped_column(String(128), server_default="")
 
 
 class PlanRow(Base):

@@ -107,6 +107,7 @@ class GetUserStateResponse(_message.Message):
     NOW_US_FIELD_NUMBER: _builtins.int
     PERSON_KEY_FIELD_NUMBER: _builtins.int
     DEVICE_KEYS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     features: _builtins.bytes
     """By name, as listed by ListFeatureViews; float32 little-endian."""
     feature_schema: _builtins.str
@@ -117,6 +118,8 @@ class GetUserStateResponse(_message.Message):
     """The log's time, Unix microseconds."""
     person_key: _builtins.str
     """The person whose state this is: who logged in last on the device that was asked for, or user_key itself."""
+    traceparent: _builtins.str
+    """W3C traceparent of the fold of the person's newest traced event; empty when there was none of late."""
     @_builtins.property
     def history(self) -> Global___UserHistory: ...
     @_builtins.property
@@ -133,10 +136,11 @@ class GetUserStateResponse(_message.Message):
         now_us: _builtins.int = ...,
         person_key: _builtins.str = ...,
         device_keys: _abc.Iterable[_builtins.str] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["history", b"history"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_keys", b"device_keys", "feature_schema", b"feature_schema", "features", b"features", "history", b"history", "now_us", b"now_us", "offset", b"offset", "person_key", b"person_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_keys", b"device_keys", "feature_schema", b"feature_schema", "features", b"features", "history", b"history", "now_us", b"now_us", "offset", b"offset", "person_key", b"person_key", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -274,6 +274,7 @@ class WatchEmbeddingsResponse(_message.Message):
     TOMBSTONES_FIELD_NUMBER: _builtins.int
     APPLIED_SEQUENCE_FIELD_NUMBER: _builtins.int
     LOG_OFFSET_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     space: _builtins.str
     snapshot: _builtins.bool
     snapshot_end: _builtins.bool
@@ -283,6 +284,10 @@ class WatchEmbeddingsResponse(_message.Message):
     log_offset: _builtins.int
     @_builtins.property
     def vectors(self) -> _common_pb2.Matrix: ...
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeltaTrace]:
+        """Of the changes, those that traced events led to."""
+
     def __init__(
         self,
         *,
@@ -294,14 +299,41 @@ class WatchEmbeddingsResponse(_message.Message):
         tombstones: _builtins.bytes = ...,
         applied_sequence: _builtins.int = ...,
         log_offset: _builtins.int = ...,
+        traces: _abc.Iterable[Global___DeltaTrace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vectors", b"vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_sequence", b"applied_sequence", "item_ordinals", b"item_ordinals", "log_offset", b"log_offset", "snapshot", b"snapshot", "snapshot_end", b"snapshot_end", "space", b"space", "tombstones", b"tombstones", "vectors", b"vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_sequence", b"applied_sequence", "item_ordinals", b"item_ordinals", "log_offset", b"log_offset", "snapshot", b"snapshot", "snapshot_end", b"snapshot_end", "space", b"space", "tombstones", b"tombstones", "traces", b"traces", "vectors", b"vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchEmbeddingsResponse: _TypeAlias = WatchEmbeddingsResponse  # noqa: Y015
+
+@_typing.final
+class DeltaTrace(_message.Message):
+    """Items that a batch moved which a traced event led to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    ITEM_ORDINALS_FIELD_NUMBER: _builtins.int
+    traceparent: _builtins.str
+    """W3C traceparent of the batch's being applied."""
+    item_ordinals: _builtins.bytes
+    """uint32 little-endian."""
+    def __init__(
+        self,
+        *,
+        traceparent: _builtins.str = ...,
+        item_ordinals: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ordinals", b"item_ordinals", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeltaTrace: _TypeAlias = DeltaTrace  # noqa: Y015
 
 @_typing.final
 class CopySpaceRequest(_message.Message):

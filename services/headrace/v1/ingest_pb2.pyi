@@ -97,6 +97,7 @@ class WriteResult(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_FAULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The event's id (given or derived), or the product's."""
     outcome: Global___WriteResult.Outcome.ValueType
@@ -105,6 +106,10 @@ class WriteResult(_message.Message):
     reason: _builtins.str
     """The rule that refused it: missing, unknown-type, time, price, quantity, too-long, bot,
     bot-pattern, repeat, outlier or forgotten; of several, the first.
+    """
+    token_fault: _builtins.str
+    """Why the attribution token of an event that was taken earns no credit: forged, foreign (given to somebody else),
+    early (the event is of before the answer), late or repeated. Empty: it does, or there was none.
     """
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.FieldViolation]:
@@ -118,10 +123,11 @@ class WriteResult(_message.Message):
         offset: _builtins.int = ...,
         violations: _abc.Iterable[_common_pb2.FieldViolation] | None = ...,
         reason: _builtins.str = ...,
+        token_fault: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "offset", b"offset", "outcome", b"outcome", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "offset", b"offset", "outcome", b"outcome", "reason", b"reason", "token_fault", b"token_fault", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

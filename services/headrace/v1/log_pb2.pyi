@@ -190,6 +190,9 @@ class Impression(_message.Message):
     ROLLOUT_FIELD_NUMBER: _builtins.int
     ARM_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    SLATE_SIZE_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     user_key: _builtins.str
     release: _builtins.str
@@ -202,7 +205,12 @@ class Impression(_message.Message):
     scores: _builtins.bytes
     """float32 little-endian, one an item."""
     propensities: _builtins.bytes
-    """float32 little-endian: the probability that the item was shown at its place, given those above it."""
+    """float32 little-endian: the probability that the item was shown at its place, given those above it, under the
+    policy that made the order: with probability explore_share Plackett and Luce's model over the best slate_size
+    (softmax of scores / (temperature × their standard deviation), place after place), else by score. It is that of
+    the mixture, whichever of the two made this list: their product is the probability of the whole list. All are 1
+    where nothing was left to chance.
+    """
     feature_schema: _builtins.str
     """Of the features' names and meaning."""
     time_us: _builtins.int
@@ -211,7 +219,12 @@ class Impression(_message.Message):
     """The rollout that ran and the arm that the person is in by it, whoever answered; empty without one."""
     arm: _builtins.str
     policy: _builtins.str
-    """How the order was chosen: greedy or softmax."""
+    """Which part of the mixture made this list: greedy or softmax. For looking; estimators divide by propensities."""
+    explore_share: _builtins.float
+    """Of the mixture; 0: the order was certain."""
+    temperature: _builtins.float
+    slate_size: _builtins.int
+    """So many of the best (of a search: of the page) could change places; those after them were certain."""
     @_builtins.property
     def features(self) -> _common_pb2.Matrix:
         """The features that were used, one row an item."""
@@ -233,10 +246,13 @@ class Impression(_message.Message):
         rollout: _builtins.str = ...,
         arm: _builtins.str = ...,
         policy: _builtins.str = ...,
+        explore_share: _builtins.float = ...,
+        temperature: _builtins.float = ...,
+        slate_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attribution_token", b"attribution_token", "feature_schema", b"feature_schema", "features", b"features", "item_ordinals", b"item_ordinals", "policy", b"policy", "propensities", b"propensities", "release", b"release", "rollout", b"rollout", "scores", b"scores", "serving_config", b"serving_config", "time_us", b"time_us", "track", b"track", "user_key", b"user_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attribution_token", b"attribution_token", "explore_share", b"explore_share", "feature_schema", b"feature_schema", "features", b"features", "item_ordinals", b"item_ordinals", "policy", b"policy", "propensities", b"propensities", "release", b"release", "rollout", b"rollout", "scores", b"scores", "serving_config", b"serving_config", "slate_size", b"slate_size", "temperature", b"temperature", "time_us", b"time_us", "track", b"track", "user_key", b"user_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -91,6 +91,7 @@ class RankedProduct(_message.Message):
     PRODUCT_FIELD_NUMBER: _builtins.int
     product_id: _builtins.str
     score: _builtins.float
+    """Falls from place to place, but in the few answers whose order was drawn by chance: show the order given."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With explain: the sources that proposed it (vector, co-visitation, popular, fresh,

@@ -255,6 +255,7 @@ class Release(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CHECKSUM_FIELD_NUMBER: _builtins.int
     DIMENSION_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     release: _builtins.str
     """"r-000042"."""
     parent: _builtins.str
@@ -268,6 +269,10 @@ class Release(_message.Message):
     checksum: _builtins.str
     """SHA-256 of the manifest's own bytes."""
     dimension: _builtins.int
+    signature: _builtins.str
+    """Ed25519 by the learner's key, in hexadecimal, over the names and checksums of the parts and all that a ranker
+    goes by; empty: not signed.
+    """
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReleasePart]: ...
     @_builtins.property
@@ -289,10 +294,11 @@ class Release(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         checksum: _builtins.str = ...,
         dimension: _builtins.int = ...,
+        signature: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "create_time", b"create_time", "delta_sequence", b"delta_sequence", "dimension", b"dimension", "feature_schema", b"feature_schema", "lineage", b"lineage", "log_offset", b"log_offset", "metrics", b"metrics", "parent", b"parent", "parts", b"parts", "release", b"release", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checksum", b"checksum", "create_time", b"create_time", "delta_sequence", b"delta_sequence", "dimension", b"dimension", "feature_schema", b"feature_schema", "lineage", b"lineage", "log_offset", b"log_offset", "metrics", b"metrics", "parent", b"parent", "parts", b"parts", "release", b"release", "signature", b"signature", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -173,6 +173,9 @@ class Registry(trainer_pb2_grpc.TrainerServiceServicer):
         self.plan = trainer_pb2.WatchServingPlanResponse(sequence=1)
         self.parts: dict[tuple[str, str], bytes] = {}
         self.broken_fetches = 0
+        self.fetches = 0
+        # the last of each ranker
+        self.reports: dict[str, trainer_pb2.ReportServingRequest] = {}
         self._changed = asyncio.Condition()
 
     def release(self, name: str, parts: Mapping[str, bytes], **fields: object) -> trainer_pb2.Release:
@@ -191,8 +194,8 @@ class Registry(trainer_pb2_grpc.TrainerServiceServicer):
         manifest.MergeFrom(trainer_pb2.Release(**fields))
         return manifest
 
-    async def serve(self, manifest: trainer_pb2.Release, sequence: int | None = None, **others: object) -> None:
-        """Makes a release the stable one; `others` are the plan's other fields."""
+    async def serve(self, manifest: trainer_pb2.Release | None, sequence: int | None = None, **others: object) -> None:
+        """Makes a release the stable one, with `others` (canary, shadow …) beside it."""
         async with self._changed:
             self.plan = trainer_pb2.WatchServingPlanResponse(
                 sequence=sequence or self.plan.sequence + 1, stable=manifest, **others
@@ -211,6 +214,7 @@ class Registry(trainer_pb2_grpc.TrainerServiceServicer):
     async def FetchArtifact(
         self, request: trainer_pb2.FetchArtifactRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[trainer_pb2.FetchArtifactResponse]:
+        self.fetches += 1
         data = self.parts.get((request.release, request.part))
         if data is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such part")
@@ -221,6 +225,12 @@ class Registry(trainer_pb2_grpc.TrainerServiceServicer):
             self.broken_fetches -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "going down")
         yield trainer_pb2.FetchArtifactResponse(data=data[half:], sha256=hashlib.sha256(data).hexdigest())
+
+    async def ReportServing(
+        self, request: trainer_pb2.ReportServingRequest, context: grpc.aio.ServicerContext
+    ) -> trainer_pb2.ReportServingResponse:
+        self.reports[request.ranker] = request
+        return trainer_pb2.ReportServingResponse()
 
 
 def model_parts(seed: int = 0, **fields: object) -> dict[str, bytes]:
@@ -351,6 +361,9 @@ QUICK = {
     "default_deadline_s": 10.0,
     "breaker_open_s": 0.1,
     "impression_interval_s": 0.02,
+    # orders are to be foreseen
+    "explore_share": 0.0,
+    "report_every_s": 0.05,
 }
 
 

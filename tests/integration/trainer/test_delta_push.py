@@ -50,6 +50,22 @@ async def test_an_index_that_comes_later_gets_everything(suite) -> None:
             await _equal(suite, stub, server)
 
 
+async def test_an_index_that_was_replaced_while_nothing_was_pushed_is_found_by_the_next_push(
+    suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a look at the idle index would find it before
+    monkeypatch.setattr(index_replica, "_CHECK_S", 600.0)
+    await suite.write([*suite.products(), *suite.visits(10)])
+    async with suite.index() as server:
+        port = server.port
+    async with suite.trainer(index_address=f"127.0.0.1:{port}") as stub:
+        async with suite.index(port) as server:
+            await _equal(suite, stub, server)
+        async with suite.index(port) as server:
+            await suite.write(suite.visits(10))
+            await _equal(suite, stub, server)
+
+
 async def test_an_index_that_was_restarted_goes_on(suite) -> None:
     await suite.write([*suite.products(), *suite.visits(10)])
     async with suite.index() as server:

@@ -57,3 +57,24 @@ def test_a_token_with_any_byte_changed_is_refused():
 def test_a_foreign_token_is_refused(token):
     with pytest.raises(ValueError, match="token"):
         Tokens(KEY).facts(token)
+
+
+@pytest.mark.parametrize("spelled", ["{}=", "{}==", "{}!", "{} ", "\n{}", "{}A"])
+def test_a_token_has_one_spelling(spelled):
+    tokens = Tokens(KEY)
+    with pytest.raises(ValueError, match="not an attribution token"):
+        tokens.facts(spelled.format(tokens.new(release="r", user_key="u:eve", time_us=1)))
+
+
+def test_the_bits_that_base64_leaves_over_are_not_free():
+    tokens = Tokens(KEY)
+    for size in range(1, 4):
+        token = tokens.new(release="r" * size, user_key="u:eve", time_us=1)
+        taken = 0
+        for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_":
+            try:
+                tokens.facts(token[:-1] + last)
+            except ValueError:
+                continue
+            taken += 1
+        assert taken == 1

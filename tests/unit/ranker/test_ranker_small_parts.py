@@ -9,6 +9,7 @@ import pytest
 
 from headrace.ranker.admission import Admission
 from headrace.ranker.breaker import Breaker
+from headrace.ranker.exploration import Policy
 from headrace.ranker.impressions import ImpressionLog, Shown
 from headrace.ranker.paging import Page, page_of, page_token
 from headrace.ranker.peers import listing_of
@@ -110,7 +111,7 @@ class _Log:
 
 def shown(token: str) -> Shown:
     none = np.zeros(0, np.float32)
-    return Shown(token, "v:a", "r", "home", none.astype(np.uint32), none, none[None], "s", 1)
+    return Shown(token, "v:a", "r", "home", none.astype(np.uint32), none, none[None], "s", 1, none, Policy())
 
 
 async def test_impressions_beyond_the_queue_are_dropped_and_counted():

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -12,11 +14,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from headrace.runtime.channels import open_channel
+from headrace.runtime.channels import is_lost, open_channel
+from headrace.runtime.health import LIVENESS, told_health
 from headrace.runtime.serving import Background, Face, Parts, running
 from headrace.runtime.settings import ServingSettings
+from headrace.v1 import index_pb2, index_pb2_grpc, ingest_pb2_grpc
 from headrace.v1 import ingest_pb2 as pb
-from headrace.v1 import ingest_pb2_grpc
 
 NAME = "headrace.v1.IngestService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -121,6 +124,112 @@ async def test_a_call_in_flight_is_answered_while_the_server_drains(slow: Slow) 
         assert (await call).accepted == 7
         watch.cancel()
         await asyncio.wait_for(serving, 30)
+
+
+class Watched(index_pb2_grpc.IndexServiceServicer, ingest_pb2_grpc.IngestServiceServicer):
+    """A watch without news, and a stream that answers a request when the next one comes."""
+
+    async def WatchEmbeddings(
+        self, request: index_pb2.WatchEmbeddingsRequest, context: Any
+    ) -> AsyncIterator[index_pb2.WatchEmbeddingsResponse]:
+        yield index_pb2.WatchEmbeddingsResponse(applied_sequence=7)
+        await asyncio.Event().wait()
+
+    async def StreamUserEvents(
+        self, request_iterator: AsyncIterator[pb.StreamUserEventsRequest], context: Any
+    ) -> AsyncIterator[pb.StreamUserEventsResponse]:
+        held: list[int] = []
+        async for request in request_iterator:
+            if held:
+                yield pb.StreamUserEventsResponse(sequence=held.pop())
+            held.append(request.sequence)
+        for sequence in held:
+            yield pb.StreamUserEventsResponse(sequence=sequence)
+
+
+def watched() -> Parts:
+    servicer = Watched()
+
+    def add(server: grpc.aio.Server) -> None:
+        index_pb2_grpc.add_IndexServiceServicer_to_server(servicer, server)
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server)
+
+    return Parts([Face(NAME, add)], Background())
+
+
+async def stopped_on(stopping: asyncio.Event, started: asyncio.Future[str], parts: Parts) -> None:
+    async with running(parts, ServingSettings(drain_s=60)) as server:
+        started.set_result(server.address)
+        await stopping.wait()
+
+
+async def test_a_server_that_stops_waits_for_no_watch() -> None:
+    stopping, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(stopped_on(stopping, started, watched()))
+    async with open_channel(await started) as channel:
+        watch = index_pb2_grpc.IndexServiceStub(channel).WatchEmbeddings(index_pb2.WatchEmbeddingsRequest())
+        assert (await watch.read()).applied_sequence == 7
+        stopping.set()
+        with pytest.raises(grpc.aio.AioRpcError, match="the server stops") as ended:
+            await watch.read()
+        assert is_lost(ended.value)
+        await asyncio.wait_for(serving, 30)
+
+
+async def test_what_was_read_of_a_stream_is_answered_before_the_server_stops() -> None:
+    stopping, started = asyncio.Event(), asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(stopped_on(stopping, started, watched()))
+    async with open_channel(await started) as channel:
+        stream = ingest_pb2_grpc.IngestServiceStub(channel).StreamUserEvents()
+        await stream.write(pb.StreamUserEventsRequest(sequence=1))
+        await stream.write(pb.StreamUserEventsRequest(sequence=2))
+        assert (await stream.read()).sequence == 1
+        stopping.set()
+        assert (await stream.read()).sequence == 2
+        with pytest.raises(grpc.aio.AioRpcError, match="the server stops") as ended:
+            await stream.read()
+        assert is_lost(ended.value)
+        await asyncio.wait_for(serving, 30)
+
+
+async def test_a_second_port_says_not_yet_before_and_not_any_more_after(slow: Slow) -> None:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    settings = ServingSettings(health_port=port, drain_s=0)
+    async with told_health(settings) as checks, open_channel(f"127.0.0.1:{port}") as probe:
+        assert [await health(probe, name) for name in ("", LIVENESS)] == [NOT_SERVING, SERVING]
+        async with running(parts_of(slow), settings, checks):
+            assert [await health(probe, name) for name in ("", NAME, LIVENESS)] == [SERVING] * 3
+        assert [await health(probe, name) for name in ("", NAME, LIVENESS)] == [NOT_SERVING, NOT_SERVING, SERVING]
+
+
+async def test_a_service_answers_before_it_is_ready_and_says_so(slow: Slow) -> None:
+    slow.let.set()
+    loaded = asyncio.Event()
+    parts = replace(parts_of(slow), ready=lambda: _done(loaded))
+    async with running(parts, ServingSettings(drain_s=0)) as server, open_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+        assert (await watch.read()).status == NOT_SERVING
+        stub = ingest_pb2_grpc.IngestServiceStub(channel)
+        assert (await stub.GetIngestStatus(pb.GetIngestStatusRequest())).accepted == 7
+        loaded.set()
+        assert (await asyncio.wait_for(watch.read(), 30)).status == SERVING
+        assert await health(channel, NAME) == SERVING
+
+
+async def _done(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def test_a_task_that_dies_takes_liveness_with_it(slow: Slow) -> None:
+    background = Background()
+    settings = ServingSettings(drain_s=0)
+    async with running(parts_of(slow, background), settings) as server, open_channel(server.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=LIVENESS))
+        assert (await watch.read()).status == SERVING
+        background.start(asyncio.to_thread(int, "x"), "follow")  # type: ignore[arg-type]
+        assert (await asyncio.wait_for(watch.read(), 30)).status == NOT_SERVING
 
 
 async def test_a_taken_port_is_an_error_that_names_it(slow: Slow) -> None:

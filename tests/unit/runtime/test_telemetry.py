@@ -49,10 +49,12 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as tp, trac
 from headrace.runtime.settings import CommonSettings
 from headrace.runtime.telemetry import counter, span, telemetry, traceparent
 
-spans, names = [], []
+spans, names, instances = [], [], set()
 
 class Traces(tg.TraceServiceServicer):
     def Export(self, request, context):
+        instances.update(a.value.string_value for r in request.resource_spans for a in r.resource.attributes
+                         if a.key == "service.instance.id")
         spans.extend(s for r in request.resource_spans for ss in r.scope_spans for s in ss.spans)
         return tp.ExportTraceServiceResponse()
 
@@ -67,21 +69,30 @@ mg.add_MetricsServiceServicer_to_server(Metrics(), server)
 port = server.add_insecure_port("127.0.0.1:0")
 server.start()
 before = counter("headrace.test.made_before", "1", "made at import, before the export starts")
-with telemetry("ranker", CommonSettings(otlp_endpoint=f"http://127.0.0.1:{port}")):
+with telemetry("ranker", CommonSettings(otlp_endpoint=f"http://127.0.0.1:{port}", trace_ratio=SHARE)):
     with span("outer"):
         outer = traceparent()
         with span("inner"):
             inner = traceparent()
     before.add(1)
-assert outer.split("-")[1] == inner.split("-")[1] and outer != inner, (outer, inner)
-assert sorted(s.name for s in spans) == ["inner", "outer"], spans
+    with span("usual"), span("kept", is_kept=True), span("below"):
+        below = traceparent()
+assert sorted(s.name for s in spans) == SPANS, spans
+assert int(below[-2:], 16) & 1, below
+if SHARE:
+    assert outer.split("-")[1] == inner.split("-")[1] and outer != inner, (outer, inner)
+assert len(instances) == 1 and "" not in instances, instances
 assert names == ["headrace.test.made_before"], names
 server.stop(None)
 print("exported")
 """
 
 
-def test_spans_and_metrics_reach_the_endpoint_before_the_process_ends() -> None:
+@pytest.mark.parametrize(
+    ("share", "names"), [(1.0, ["below", "inner", "kept", "outer", "usual"]), (0.0, ["below", "kept"])]
+)
+def test_spans_and_metrics_reach_the_endpoint_and_what_is_kept_does_always(share: float, names: list[str]) -> None:
     # in a process of its own: OpenTelemetry's providers can be set only once
-    done = subprocess.run([sys.executable, "-c", _EXPORTING], capture_output=True, text=True, timeout=60, check=False)
+    program = f"SHARE, SPANS = {share}, {names}\n{_EXPORTING}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "exported\n", done.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from headrace.cli.client import Client
+from headrace.cli.conversation import client_of
 from headrace.cli.doctor.clock import clock
 from headrace.cli.doctor.finding import Finding, Level, failure, ok, warning
 from headrace.cli.status import Status, stages, status_of
@@ -17,7 +17,7 @@ _LAGGING = "see the log of the service, and `headrace status` whether it is catc
 
 async def services(addresses: Mapping[str, str]) -> Sequence[Finding]:
     """Whether each service answers, and how far the stages are behind the log."""
-    async with Client(addresses) as client:
+    async with client_of(addresses) as client:
         found = await status_of(client)
         return [*_answers(found, addresses), *_lags(found), *_log_clock(found)]
 

@@ -11,7 +11,7 @@ from headrace.trainer.rollouts.rollout import Rollout
 
 log = logging.getLogger(__name__)
 
-_transitions = counter("headrace.rollout.transitions", "{transition}", "steps of rollouts, by phase and kind")
+_transitions = counter("headrace.trainer.rollout.transitions", "{transition}", "steps of rollouts, by phase and kind")
 
 
 def note_step(before: Phase | None, rollout: Rollout) -> None:

@@ -1,0 +1,1 @@
+"""Checks of what `deploy/` holds: see `python -m deploy.check`."""

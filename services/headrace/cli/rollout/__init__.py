@@ -1,0 +1,1 @@
+"""`headrace rollout`: how a release comes to serve, watched and steered."""
