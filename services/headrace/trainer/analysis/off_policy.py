@@ -33,7 +33,7 @@ from headrace.trainer.analysis.variance_reduction import Floats
 CLIP = 100.0
 _LEVEL = 0.95
 # of log time; the rule's error falls with exp(−π²/step)
-_STEP = 1.0
+_STEP = 0.7
 
 
 @dataclass(frozen=True, slots=True)
