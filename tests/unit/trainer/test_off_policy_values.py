@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 import pytest
 
-from benchmarks.shown_lists import shown_list
+from benchmarks.shown_lists import logged_lists, shown_list
 from headrace.model.candidates import CANDIDATE_FEATURES
 from headrace.ranker.exploration import Exploration, mixture_propensities
-from headrace.ranker.server import impression_message
-from headrace.runtime.eventlog import LoggedRecord
 from headrace.trainer.analysis.off_policy import place_chances
 from headrace.trainer.off_policy_values import NO_SUPPORT, LoggedValues
 from headrace.trainer.paired_scores import Scored
-from headrace.trainer.recent_lists import RecentLists, ShownLists
-from headrace.trainer.records import slice_of
-from headrace.v1 import common_pb2, log_pb2
+from headrace.trainer.recent_lists import ShownLists
 
 LISTS, SHOWN, RUNS = 600, 6, 25
 SIGHT = 1.0 / (1.0 + 0.3 * np.arange(SHOWN))
@@ -27,45 +22,15 @@ TRUE, LOGGING, OTHER = (np.zeros(len(CANDIDATE_FEATURES), np.float32) for _ in r
 TRUE[:2], LOGGING[:2], OTHER[:2] = (1.0, 1.0), (1.0, 0.2), (0.4, 1.0)
 
 
-@dataclass
-class Logged:
-    """A log of lists whose items' chances of a click are known."""
-
-    exploration: Exploration
-    seed: int
-
-    def lists(self) -> ShownLists:
-        """As gate 1 reads them; three lists a person."""
-        rng, records = np.random.default_rng(self.seed), []
-        for number in range(LISTS):
-            features = _features(rng, 1)[0]
-            ordinals = rng.permutation(SHOWN).astype(np.uint32)
-            key, at = f"u:{number // 3}", 1_000_000 * number
-            token = f"{self.seed} {number}"
-            shown = shown_list(self.exploration, ordinals, features @ LOGGING, features, token, key, at)
-            records.append(("impression", key, at, impression_message(shown)))
-            clicked = shown.ordinals[rng.random(SHOWN) < _chances(shown.features)]
-            event = common_pb2.UserEvent(event_type="detail-page-view", user_id=key[2:], attribution_token=token)
-            look = log_pb2.LoggedUserEvent(event=event, user_key=key, item_ordinals=clicked, event_time_us=at)
-            records.append(("user-event", key, at, look))
-        lists = RecentLists(1.0, LISTS)
-        lists.fold(*_columns(records))
-        lists.fold((), _columns([("user-event", "u:x", 10**12, _elsewhere())])[1])
-        return lists.all()
-
-
-def _columns(records):
-    logged = [
-        LoggedRecord(at, 0, at, kind, key, f"{at}", time_us, payload.SerializeToString(), "")
-        for at, (kind, key, time_us, payload) in enumerate(records, 1)
-    ]
-    found = slice_of(logged, 0, len(logged))
-    return found.impressions, found.events
-
-
-def _elsewhere() -> log_pb2.LoggedUserEvent:
-    event = common_pb2.UserEvent(event_type="detail-page-view", user_id="x")
-    return log_pb2.LoggedUserEvent(event=event, user_key="u:x", item_ordinals=[1], event_time_us=10**12)
+def _logged(exploration: Exploration, seed: int) -> ShownLists:
+    """Lists whose items' chances of a click are known, as gate 1 reads them; three lists a person."""
+    rng, found = np.random.default_rng(seed), []
+    for number in range(LISTS):
+        features, ordinals = _features(rng, 1)[0], rng.permutation(SHOWN).astype(np.uint32)
+        person, token = f"u:{number // 3}", f"{seed} {number}"
+        shown = shown_list(exploration, ordinals, features @ LOGGING, features, token, person, 1_000_000 * number)
+        found.append((shown, shown.ordinals[rng.random(SHOWN) < _chances(shown.features)]))
+    return logged_lists(found)
 
 
 def _features(rng: np.random.Generator, lists: int) -> np.ndarray:
@@ -92,7 +57,7 @@ def _scored(lists: ShownLists, weights: np.ndarray) -> Scored:
 def test_intervals_hold_what_an_order_that_nobody_saw_truly_earns() -> None:
     held = np.zeros((2, 2))
     for seed in range(RUNS):
-        lists = Logged(Exploration(0.5, 1.0), seed).lists()
+        lists = _logged(Exploration(0.5, 1.0), seed)
         values, foretold = LoggedValues(lists), _scored(lists, LOGGING)
         for row, weights in enumerate((OTHER, LOGGING)):
             found = values.of(_scored(lists, weights), foretold)
