@@ -7,7 +7,8 @@ policies' defaults, hourly looks; each run has a world (people, products, visits
   what the usual tests say where there is no difference.
 - *ramp*: equal and better (+5 %) releases through 1 % → 10 % → 50 %, and the exposure that the power statement names.
 - *shuffled*: scores in a random order at gate 1. *increments*: 144 releases a day that change nothing, 30 days.
-- *off_policy*: whether intervals hold what an unseen release truly earns.
+- *off_policy*: whether intervals hold what an unseen release truly earns; once more as gate 1 computes them, from
+  impressions that the ranker's own exploration made.
 
 Constants (mixtures, shares of alpha) were chosen on seeds 1,000 … 1,099; runs here begin at 20,000.
 """
@@ -26,7 +27,8 @@ import numpy as np
 from benchmarks.arguments import base_parser
 from benchmarks.results import Bar, Result
 from benchmarks.rollouts_gate_one import RELEASES_A_DAY, Shuffled, false_stops, shuffled
-from benchmarks.rollouts_off_policy import Exploration, coverage, one_run
+from benchmarks.rollouts_logged import logged_run
+from benchmarks.rollouts_off_policy import Exploration, Found, coverage, one_run
 from benchmarks.rollouts_plots import draw
 from benchmarks.rollouts_runs import ALPHA, POLICY, Held, Ramped, held, ramped
 from benchmarks.rollouts_shop import errors_for
@@ -203,6 +205,8 @@ def _off_policy(runs: _Runs, errors: dict[float, float]) -> tuple[list[Row], lis
         count = runs.scale.off_policy_runs // (4 if is_default else 1)
         wanted = [errors[change] for change in changes]
         by_run = runs.of(one_run, wanted, ACTIVE, LOGGED_DAYS, exploration, count=count)
+        if not is_default:
+            by_run = _together(by_run, runs.of(logged_run, wanted, ACTIVE, LOGGED_DAYS, exploration, count=count))
         for (number, change), method in product(enumerate(changes), by_run[0][0]):
             row = coverage(method, f"{change:+.0%}", [run[number][method] for run in by_run])
             rows.append(row | {"share": exploration.share, "temperature": exploration.temperature})
@@ -210,6 +214,10 @@ def _off_policy(runs: _Runs, errors: dict[float, float]) -> tuple[list[Row], lis
                 name = f"{method} interval holds the truth of {change:+.0%}"
                 bars.append(Bar.at_least(name, 0.90, float(str(row["coverage"]))))
     return rows, bars
+
+
+def _together(by_run: list[list[Found]], more: list[list[Found]]) -> list[list[Found]]:
+    return [[one | other for one, other in zip(*found, strict=True)] for found in zip(by_run, more, strict=True)]
 
 
 def _share_within(hours: Iterable[float | None], days: int) -> float:

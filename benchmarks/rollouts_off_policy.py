@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.rollouts_shop import SHOWN, STABLE_ERROR, Floats, Ints, Shop, Singles, Visits, click_chance, scores
+from headrace.trainer.analysis.evidence import Value
 from headrace.trainer.analysis.off_policy import (
     Estimate,
     place_chances,
@@ -30,7 +31,7 @@ class Exploration:
 
 
 # the same lists, far more of them
-_TRUTH = 3
+TRUTH = 3
 
 _PLACES = np.arange(SHOWN)
 _SIGHT = 1.0 / (1.0 + 0.25 * _PLACES)
@@ -103,15 +104,16 @@ def click_model(values: Floats) -> Floats:
     return np.asarray(1.0 / (1.0 + np.exp(1.8 - 0.7 * values)))
 
 
-Found = dict[str, tuple[float, Estimate]]
+# an estimate, or what gate 1 keeps of one
+Found = dict[str, tuple[float, Estimate | Value]]
 
 
 def one_run(seed: int, errors: Sequence[float], active: int, days: int, exploration: Exploration) -> list[Found]:
     """By candidate and method, the truth and the estimate in a world of its own."""
     rng = np.random.default_rng(seed)
     shop = Shop(rng, active)
-    many, few = shop.visits(rng, 0, _TRUTH * days), shop.visits(rng, 0, days)
-    found = []
+    many, few = shop.visits(rng, 0, TRUTH * days), shop.visits(rng, 0, days)
+    found: list[Found] = []
     for error in errors:
         true_value = truth(lists_of(rng, many, error))
         said = estimates(rng, lists_of(rng, few, error), exploration)
@@ -119,7 +121,7 @@ def one_run(seed: int, errors: Sequence[float], active: int, days: int, explorat
     return found
 
 
-def coverage(method: str, candidate: str, rows: Sequence[tuple[float, Estimate]]) -> dict[str, object]:
+def coverage(method: str, candidate: str, rows: Sequence[tuple[float, Estimate | Value]]) -> dict[str, object]:
     """A row of results: how often the interval holds the truth."""
     return {
         "what": "off_policy",

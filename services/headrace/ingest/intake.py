@@ -160,6 +160,7 @@ class EventIntake:
                 event_time_us=one.time_us,
                 ingest_time_us=ingest_time_us,
                 cancelled_event_id=cancelled.get(one.event_id, ""),
+                token_refused=one.token not in ("", Worth.GOOD),
             )
             # an event that the constructor is given is written and read once more
             logged.event.CopyFrom(one.event)

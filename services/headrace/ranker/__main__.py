@@ -18,7 +18,7 @@ from headrace.model.text.pretrained import Pretrained
 from headrace.ranker.admission import Admission
 from headrace.ranker.answering import Answering
 from headrace.ranker.arms import Arms
-from headrace.ranker.assignment import Assigner, by_key
+from headrace.ranker.assignment import Assigner
 from headrace.ranker.breaker import Breaker
 from headrace.ranker.canary_answer import AnswerCheck
 from headrace.ranker.catalogue import Catalogue
@@ -43,6 +43,7 @@ from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
 from headrace.ranker.shadow import Shadow
 from headrace.ranker.sources import Sources
+from headrace.ranker.trust import Forwarders, may_force
 from headrace.ranker.turns import Turns
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
@@ -120,12 +121,14 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             turns,
             shadow,
         )
+        force = may_force(settings.force_arm_key, with_tenants=settings.auth_file is not None)
         servicer = RankerServicer(
             Recommender(answering),
             ProductSearch(answering, lexical),
             CandidateRanker(answering),
             admission,
-            Assigner(held, settings.track, by_key(settings.force_arm_key)),
+            Assigner(held, settings.track, force),
+            Forwarders(with_peers=tls is not None),
             arms,
             Status(catalogue, lexical, releases, impressions, held, arms, settings.track),
             settings.default_deadline_s,

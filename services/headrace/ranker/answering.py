@@ -228,6 +228,7 @@ class Answering:
             propensities=choice.propensities[page],
             policy=choice.policy,
             exposure=exposure,
+            clicks=ranked.clicks,
         )
         if exposure.is_forwarded:
             return shown

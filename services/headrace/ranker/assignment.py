@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hmac import compare_digest
 
 from headrace.model.arms import CANARY, STABLE, arm_of
 from headrace.ranker.exposure import CANARY_OUTSIDE, OUTSIDE, Exposure
@@ -79,8 +78,3 @@ class Assigner:
         if marks.forced_arm not in (STABLE, CANARY):
             raise InvalidRequestError.of(FORCE_ARM, f"must be {STABLE} or {CANARY}, got {marks.forced_arm!r}")
         return Placement(OUTSIDE, is_for_canary=marks.forced_arm == CANARY, is_counted=False)
-
-
-def by_key(secret: str) -> Callable[[Marks], bool]:
-    """Lets callers choose that give the secret as `headrace-force-arm-key`; nobody when it is empty."""
-    return lambda marks: bool(secret) and compare_digest(marks.force_key.encode(), secret.encode())

@@ -38,6 +38,8 @@ class Shown:
     propensities: NDArray[np.float32]
     policy: Policy
     exposure: Exposure = OUTSIDE
+    # of a click on each, as the release thinks; none where no release scored them
+    clicks: NDArray[np.float32] | None = None
 
 
 class ImpressionLog:

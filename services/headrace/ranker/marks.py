@@ -25,6 +25,11 @@ class Marks:
     forced_arm: str = ""
     force_key: str = ""
 
+    @property
+    def are_a_rankers(self) -> bool:
+        """Whether they say what only another ranker may."""
+        return bool(self.forwarded_to or self.rollout or self.arm)
+
 
 UNMARKED = Marks()
 

@@ -72,7 +72,7 @@ def judged(served: Served, slate: Slate) -> Judgement:
     result = scored(served, Person(slate.history, slate.now_us, vector_D), slate.items, slate.ordinals)
     ms = (time.perf_counter() - begun) * 1e3
     likeness_C = None if vector_D is None else served.rows(slate.ordinals) @ vector_D
-    clicks_C = served.model.task_probabilities(result.features)[:, 0]
+    clicks_C = result.scores[:0] if result.clicks is None else result.clicks
     return Judgement(result.scores, likeness_C, clicks_C, ms)
 
 

@@ -22,12 +22,14 @@ from headrace.ranker.sources import Candidates, merged, popular_among
 class Ranked:
     """Candidates in the order in which they are shown, with scores and the features behind them.
 
-    There may be fewer rows of features than candidates: those after them were not scored by the model.
+    There may be fewer rows of features than candidates: those after them were not scored by the model. `clicks`: how
+    likely each scored one is clicked, as the release thinks; none where there was no release.
     """
 
     candidates: Candidates
     scores: NDArray[np.float32]
     features: NDArray[np.float32]
+    clicks: NDArray[np.float32] | None = None
 
     @classmethod
     def unscored(cls, candidates: Candidates) -> Ranked:
@@ -39,19 +41,27 @@ class Ranked:
 
     def part(self, start: int, stop: int) -> Ranked:
         candidates = Candidates(self.candidates.ordinals[start:stop], self.candidates.sources[start:stop])
-        return Ranked(candidates, self.scores[start:stop], self.features[start:stop])
+        return Ranked(
+            candidates, self.scores[start:stop], self.features[start:stop], _by(self.clicks, slice(start, stop))
+        )
 
     def with_part_ordered(self, part: slice, order: NDArray[np.intp]) -> Ranked:
         """The same with the places of `part`, which are scored, in another order."""
         places = np.arange(len(self.candidates))
         places[part] = places[part][order]
         candidates = Candidates(self.candidates.ordinals[places], self.candidates.sources[places])
-        return Ranked(candidates, self.scores[places], self.features[places[: len(self.features)]])
+        scored = places[: len(self.features)]
+        return Ranked(candidates, self.scores[places], self.features[scored], _by(self.clicks, scored))
 
     def ordered(self, order: NDArray[np.intp]) -> Ranked:
         candidates = Candidates(self.candidates.ordinals[order], self.candidates.sources[order])
-        features_CF = self.features[order] if self.is_scored else self.features
-        return Ranked(candidates, self.scores[order], features_CF)
+        if not self.is_scored:
+            return Ranked(candidates, self.scores[order], self.features, self.clicks)
+        return Ranked(candidates, self.scores[order], self.features[order], _by(self.clicks, order))
+
+
+def _by(clicks: NDArray[np.float32] | None, order: NDArray[np.intp] | slice) -> NDArray[np.float32] | None:
+    return None if clicks is None else clicks[order]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ def by_model(served: Served | None, person: Person, items: Items, candidates: Ca
     """Candidates by their scores for the person; equal scores go by ordinal."""
     result = scored(served, person, items, candidates.ordinals)
     order = np.lexsort((candidates.ordinals, -result.scores))
-    return Ranked(candidates, result.scores, result.features).ordered(order)
+    return Ranked(candidates, result.scores, result.features, result.clicks).ordered(order)
 
 
 def as_given(
@@ -107,4 +117,4 @@ def as_given(
 ) -> Ranked:
     """Candidates in the order given, scored by `weights_C`; features are computed to be learned from."""
     result = scored(served, person, items, candidates.ordinals)
-    return Ranked(candidates, weights_C, result.features)
+    return Ranked(candidates, weights_C, result.features, result.clicks)

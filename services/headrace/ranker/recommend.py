@@ -63,7 +63,9 @@ class Recommender:
         ranked = await self._makers[wanted.serving_config](draft, selection)
         # what was viewed last stays in that order
         is_free = wanted.serving_config != "recently-viewed"
-        explored = slice(0, answering.settings.explore_candidates) if is_free else NO_PART
+        # within the page: who is on it must not hang on what is drawn, or no place's chance could be told from the log
+        most = min(answering.settings.explore_candidates, wanted.page_size)
+        explored = slice(0, most) if is_free else NO_PART
         return await answering.finished(draft, ranked, slice(0, wanted.page_size), explored)
 
     def _selection(self, wanted: Recommendation) -> Selection:
@@ -132,7 +134,7 @@ class Recommender:
         for ordinals, weight in zip(voices, weights, strict=True):
             scores_C += weight * reciprocal_of(ordinals, person.candidates.ordinals)
         order = np.lexsort((person.candidates.ordinals, -scores_C))
-        return Ranked(person.candidates, scores_C, person.features).ordered(order)
+        return Ranked(person.candidates, scores_C, person.features, person.clicks).ordered(order)
 
     async def _near_items(self, draft: Draft, selection: Selection) -> Neighbours:
         # the items on the page are nearest to themselves

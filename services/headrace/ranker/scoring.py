@@ -44,10 +44,11 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One score and one row of features a candidate."""
+    """One score and one row of features a candidate, and the chance of a click where a release tells it."""
 
     scores: NDArray[np.float32]
     features: NDArray[np.float32]
+    clicks: NDArray[np.float32] | None = None
 
 
 def user_vector(served: Served, history: History, now_us: int) -> NDArray[np.float32] | None:
@@ -71,8 +72,10 @@ def scored(served: Served | None, person: Person, items: Items, candidates: NDAr
         # exact, from memory: the index's own scores cover only what it found. Someone without history is
         # nowhere in particular: training rows have no scores for them either
         fill_vector_features(features_CF, served.rows(candidates) @ person.vector)
-    scores_C = served.model.scores(features_CF) if len(candidates) else np.zeros(0, np.float32)
-    return Scored(scores_C, features_CF)
+    if not len(candidates):
+        return Scored(np.zeros(0, np.float32), features_CF)
+    scores_C, clicks_C = served.model.scores_and_clicks(features_CF)
+    return Scored(scores_C, features_CF, clicks_C)
 
 
 def popularity(items: Items) -> NDArray[np.float32]:

@@ -145,7 +145,7 @@ def _personal(draft: Draft, fused: Fused, limit: int) -> Ranked:
     head = Candidates(fused.candidates.ordinals[:limit], fused.candidates.sources[:limit])
     result = scored(draft.served, draft.person, draft.items, head.ordinals)
     if not np.isfinite(result.scores).all():
-        return Ranked(head, result.scores, result.features)
+        return Ranked(head, result.scores, result.features, result.clicks)
     by_person = np.lexsort((head.ordinals, -result.scores))
     ranks = shared_ranks(result.scores[by_person])
     scores_C = fused.scores.copy()
@@ -153,7 +153,9 @@ def _personal(draft: Draft, fused: Fused, limit: int) -> Ranked:
     order = np.arange(len(fused.candidates))
     order[: len(head)] = np.lexsort((head.ordinals, -scores_C[: len(head)]))
     found = Candidates(fused.candidates.ordinals[order], fused.candidates.sources[order])
-    return Ranked(found, scores_C[order], result.features[order[: len(head)]])
+    kept = order[: len(head)]
+    clicks = None if result.clicks is None else result.clicks[kept]
+    return Ranked(found, scores_C[order], result.features[kept], clicks)
 
 
 def _unscored(fused: Fused) -> Ranked:

@@ -18,6 +18,7 @@ from headrace.ranker.rank import CandidateRanker
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
 from headrace.ranker.search import ProductSearch
+from headrace.ranker.trust import Forwarders
 from headrace.runtime.calls import remaining_s
 from headrace.runtime.door import Context
 from headrace.runtime.eventlog import Record
@@ -101,6 +102,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         ranker: CandidateRanker,
         admission: Admission,
         assigner: Assigner,
+        forwarders: Forwarders,
         arms: Arms,
         status: Status,
         default_deadline_s: float,
@@ -110,6 +112,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self._ranker = ranker
         self._admission = admission
         self._assigner = assigner
+        self._forwarders = forwarders
         self._arms = arms
         self._status = status
         self._default_deadline_s = default_deadline_s
@@ -160,7 +163,9 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     def _placed(
         self, request: ranker_pb2.RecommendRequest | ranker_pb2.SearchRequest | ranker_pb2.RankRequest, context: Context
     ) -> Placement:
-        return self._assigner.placed(request.visitor_id, request.user_id, marks_of(context.invocation_metadata()))
+        marks = marks_of(context.invocation_metadata())
+        self._forwarders.check(marks, context)
+        return self._assigner.placed(request.visitor_id, request.user_id, marks)
 
     async def _answered(self, call: Call[R]) -> R:
         response = await self._arms.answered(call)
@@ -194,6 +199,7 @@ def impression_message(shown: Shown) -> log_pb2.Impression:
         explore_share=shown.policy.share,
         temperature=shown.policy.temperature,
         slate_size=shown.policy.slate,
+        click_probabilities=b"" if shown.clicks is None else shown.clicks.astype("<f4").tobytes(),
         features=features,
         feature_schema=shown.feature_schema,
         time_us=shown.time_us,

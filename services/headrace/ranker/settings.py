@@ -82,7 +82,9 @@ class RankerSettings(ServingSettings):
     explore_temperature: float = Field(
         0.5, gt=0, description="how far drawn orders stray, in standard deviations of the scores"
     )
-    explore_candidates: int = Field(50, ge=2, le=500, description="best candidates that a drawn order is made of")
+    explore_candidates: int = Field(
+        50, ge=2, le=500, description="best candidates, of those that are shown, that a drawn order is made of"
+    )
 
     log_impressions: bool = Field(True, description="append what was shown to the event log")
     impression_interval_s: float = Field(0.2, gt=0, description="seconds between appends of impressions")

@@ -17,13 +17,13 @@ from headrace.model.candidates import FEATURE_SCHEMA
 from headrace.model.serving_model import ModelError, ServingModel
 from headrace.model.text.encoder import FindEncoder, no_encoder
 from headrace.runtime.erasures import TOMBSTONE
-from headrace.runtime.errors import TrimmedError, UnavailableError
+from headrace.runtime.errors import CorruptDataError, NotFoundError, TrimmedError, UnavailableError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
 from headrace.runtime.outage import Outage
 from headrace.runtime.privacy import UNKEYED, Privacy
 from headrace.trainer.analysis.evidence import Kept, LoggedEvidence
 from headrace.trainer.index_vectors import SpaceVectors
-from headrace.trainer.off_policy_values import values
+from headrace.trainer.off_policy_values import LoggedValues
 from headrace.trainer.paired_recall import Placed, queries_kept, towers_kept
 from headrace.trainer.paired_scores import Scored, calibration, click_loss, order_loss, rank_agreement
 from headrace.trainer.queries import Lesson
@@ -121,12 +121,19 @@ class GateEvidence:
     async def shadow(self, candidate: Release, baseline: Release) -> LoggedEvidence:
         """Both on the newest lists, steps and searches; counts say how much that is, which may be nothing.
 
-        ModelError, CorruptDataError: the parts of a release are no model.
+        ModelError, CorruptDataError: the parts of the candidate are no model. Where the baseline's are none, nothing is
+        known.
         """
         async with self._turn:
             lists, states, items = self._lists.all(), self._states.states(), self._states.items()
             searches = self._states.searches(_SEARCHES)
-        models = [await asyncio.to_thread(self._model, release) for release in (candidate, baseline)]
+        model = await asyncio.to_thread(self._model, candidate)
+        try:
+            models = [model, await asyncio.to_thread(self._model, baseline)]
+        except (ModelError, CorruptDataError, NotFoundError) as error:
+            # nothing can be said against a candidate by what serves and cannot be read
+            log.warning("evidence_without_baseline", extra={"release": baseline.name, "reason": str(error)})
+            return _nothing(model)
         placed = await self._placed((candidate, baseline), models, states, items)
         return await asyncio.to_thread(_evidence, lists, states, searches, models, placed)
 
@@ -156,6 +163,10 @@ class GateEvidence:
         return [Placed(model, vectors[release.space]) for release, model in zip(releases, models, strict=True)]
 
 
+def _nothing(candidate: ServingModel) -> LoggedEvidence:
+    return _evidence(ShownLists.none(), (), Lesson((), np.zeros(0, np.int64)), (candidate, candidate), ())
+
+
 def _evidence(
     lists: ShownLists,
     states: Sequence[State],
@@ -169,8 +180,9 @@ def _evidence(
         # what served read other features: no list can be scored by both
         lists = ShownLists.none()
     candidate, baseline = (_scored(model, lists) for model in models)
-    snips, robust = values(lists, candidate, baseline)
-    baseline_snips, baseline_robust = values(lists, baseline, baseline)
+    values = LoggedValues(lists)
+    snips, robust = values.of(candidate, baseline)
+    baseline_snips, baseline_robust = values.of(baseline, baseline)
     return LoggedEvidence(
         lists=len(lists),
         people=len(np.unique(lists.owners_G)),

@@ -18,6 +18,7 @@ from headrace.runtime.settings import CommonSettings
 from headrace.runtime.shard_addresses import addresses_of
 from headrace.runtime.tls import tls_files
 from headrace.trainer.checkpoint import Checkpoints
+from headrace.trainer.consumer_name import consumer_name
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.index_channels import index_channels
 from headrace.trainer.index_replica import Fit
@@ -56,7 +57,7 @@ async def learner_role(
         [open_channel(address, tls=tls) for address in shard] for shard in addresses_of(settings.feature_store_address)
     ]
     lineage = Lineage(settings, delta_log, Checkpoints(folder / "checkpoints"), encoder, peers, privacy, own_releases)
-    confirmations = Confirmations(folder / "erasures.json", "trainer", privacy)
+    confirmations = Confirmations(folder / "erasures.json", consumer_name(settings.lineage), privacy)
     fit = Fit(settings.activate_coverage, settings.activate_recall)
     publisher = Publisher(index, delta_log, settings.dimension, settings.compact_rows, fit)
     learning = LearningLoop(settings, event_log, lineage, delta_log, releases, publisher.wake, confirmations, privacy)

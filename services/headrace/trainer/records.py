@@ -85,6 +85,18 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawing:
+    """How far chance had a part in a list's order, as log.proto tells it; a share of 0: none."""
+
+    share: float = 0.0
+    temperature: float = 0.0
+    slate: int = 0
+
+
+CERTAIN = Drawing()
+
+
+@dataclass(frozen=True, slots=True)
 class Shown:
     """A list that a person saw, with the features that it was ranked by."""
 
@@ -96,8 +108,9 @@ class Shown:
     time_us: int
     # what made the list
     release: str = ""
-    # of each item at its place, given those above it; of another length where it was not logged
-    propensities: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # R
+    # what it was ordered by; of another length where it was not logged
+    scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # R
+    drawing: Drawing = CERTAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +245,7 @@ def _shown(record: LoggedRecord) -> Shown:
     try:
         ordinals = np.frombuffer(impression.item_ordinals, "<u4")
         features = np.frombuffer(matrix.values, "<f4").reshape(matrix.rows, matrix.columns)
-        propensities = np.frombuffer(impression.propensities, "<f4")
+        scores = np.frombuffer(impression.scores, "<f4")
     except ValueError as error:
         raise corrupt(record, str(error)) from error
     return Shown(
@@ -243,5 +256,6 @@ def _shown(record: LoggedRecord) -> Shown:
         impression.feature_schema,
         impression.time_us,
         impression.release,
-        propensities,
+        scores,
+        Drawing(impression.explore_share, impression.temperature, impression.slate_size),
     )

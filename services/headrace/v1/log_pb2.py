@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import common_pb2 as headrace_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15headrace/v1/log.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"\xac\x01\n\x0fLoggedUserEvent\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.headrace.v1.UserEvent\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x15\n\ritem_ordinals\x18\x03 \x03(\r\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x16\n\x0eingest_time_us\x18\x05 \x01(\x03\x12\x1a\n\x12\x63\x61ncelled_event_id\x18\x06 \x01(\t\"^\n\x0eIdentityChange\x12\x12\n\ndevice_key\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0e\n\x06joined\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"p\n\rProductChange\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"{\n\x0fLoggedDatedFact\x12$\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x16.headrace.v1.DatedFact\x12\x19\n\x0citem_ordinal\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0eingest_time_us\x18\x03 \x01(\x03\x42\x0f\n\r_item_ordinal\"\xec\x02\n\nImpression\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\r\n\x05track\x18\x04 \x01(\t\x12\x16\n\x0eserving_config\x18\x05 \x01(\t\x12\x15\n\ritem_ordinals\x18\x06 \x01(\x0c\x12\x0e\n\x06scores\x18\x07 \x01(\x0c\x12\x14\n\x0cpropensities\x18\x08 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\t \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x0f\n\x07time_us\x18\x0b \x01(\x03\x12\x0f\n\x07rollout\x18\x0c \x01(\t\x12\x0b\n\x03\x61rm\x18\r \x01(\t\x12\x0e\n\x06policy\x18\x0e \x01(\t\x12\x15\n\rexplore_share\x18\x0f \x01(\x02\x12\x13\n\x0btemperature\x18\x10 \x01(\x02\x12\x12\n\nslate_size\x18\x11 \x01(\r\"r\n\rUserTombstone\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x0c\x12\x12\n\npartitions\x18\x03 \x03(\r\x12\x0f\n\x07time_us\x18\x04 \x01(\x03\x12\x17\n\x0fkey_fingerprint\x18\x05 \x01(\t\"\xb1\x01\n\x0b\x45rasureDone\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x17\n\x0fkey_fingerprint\x18\x03 \x01(\t\x12\x34\n\x06\x65rased\x18\x04 \x03(\x0b\x32$.headrace.v1.ErasureDone.ErasedEntry\x1a-\n\x0b\x45rasedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15headrace/v1/log.proto\x12\x0bheadrace.v1\x1a\x18headrace/v1/common.proto\"\xc3\x01\n\x0fLoggedUserEvent\x12%\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x16.headrace.v1.UserEvent\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x15\n\ritem_ordinals\x18\x03 \x03(\r\x12\x15\n\revent_time_us\x18\x04 \x01(\x03\x12\x16\n\x0eingest_time_us\x18\x05 \x01(\x03\x12\x1a\n\x12\x63\x61ncelled_event_id\x18\x06 \x01(\t\x12\x15\n\rtoken_refused\x18\x07 \x01(\x08\"^\n\x0eIdentityChange\x12\x12\n\ndevice_key\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0e\n\x06joined\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"p\n\rProductChange\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12%\n\x07product\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Product\x12\x0f\n\x07\x64\x65leted\x18\x03 \x01(\x08\x12\x16\n\x0e\x63hange_time_us\x18\x04 \x01(\x03\"{\n\x0fLoggedDatedFact\x12$\n\x04\x66\x61\x63t\x18\x01 \x01(\x0b\x32\x16.headrace.v1.DatedFact\x12\x19\n\x0citem_ordinal\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x16\n\x0eingest_time_us\x18\x03 \x01(\x03\x42\x0f\n\r_item_ordinal\"\x89\x03\n\nImpression\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x10\n\x08user_key\x18\x02 \x01(\t\x12\x0f\n\x07release\x18\x03 \x01(\t\x12\r\n\x05track\x18\x04 \x01(\t\x12\x16\n\x0eserving_config\x18\x05 \x01(\t\x12\x15\n\ritem_ordinals\x18\x06 \x01(\x0c\x12\x0e\n\x06scores\x18\x07 \x01(\x0c\x12\x14\n\x0cpropensities\x18\x08 \x01(\x0c\x12%\n\x08\x66\x65\x61tures\x18\t \x01(\x0b\x32\x13.headrace.v1.Matrix\x12\x16\n\x0e\x66\x65\x61ture_schema\x18\n \x01(\t\x12\x0f\n\x07time_us\x18\x0b \x01(\x03\x12\x0f\n\x07rollout\x18\x0c \x01(\t\x12\x0b\n\x03\x61rm\x18\r \x01(\t\x12\x0e\n\x06policy\x18\x0e \x01(\t\x12\x15\n\rexplore_share\x18\x0f \x01(\x02\x12\x13\n\x0btemperature\x18\x10 \x01(\x02\x12\x12\n\nslate_size\x18\x11 \x01(\r\x12\x1b\n\x13\x63lick_probabilities\x18\x12 \x01(\x0c\"r\n\rUserTombstone\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64igests\x18\x02 \x03(\x0c\x12\x12\n\npartitions\x18\x03 \x03(\r\x12\x0f\n\x07time_us\x18\x04 \x01(\x03\x12\x17\n\x0fkey_fingerprint\x18\x05 \x01(\t\"\xb1\x01\n\x0b\x45rasureDone\x12\x12\n\nerasure_id\x18\x01 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x02 \x01(\t\x12\x17\n\x0fkey_fingerprint\x18\x03 \x01(\t\x12\x34\n\x06\x65rased\x18\x04 \x03(\x0b\x32$.headrace.v1.ErasureDone.ErasedEntry\x1a-\n\x0b\x45rasedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ERASUREDONE_ERASEDENTRY']._loaded_options = None
   _globals['_ERASUREDONE_ERASEDENTRY']._serialized_options = b'8\001'
   _globals['_LOGGEDUSEREVENT']._serialized_start=65
-  _globals['_LOGGEDUSEREVENT']._serialized_end=237
-  _globals['_IDENTITYCHANGE']._serialized_start=239
-  _globals['_IDENTITYCHANGE']._serialized_end=333
-  _globals['_PRODUCTCHANGE']._serialized_start=335
-  _globals['_PRODUCTCHANGE']._serialized_end=447
-  _globals['_LOGGEDDATEDFACT']._serialized_start=449
-  _globals['_LOGGEDDATEDFACT']._serialized_end=572
-  _globals['_IMPRESSION']._serialized_start=575
-  _globals['_IMPRESSION']._serialized_end=939
-  _globals['_USERTOMBSTONE']._serialized_start=941
-  _globals['_USERTOMBSTONE']._serialized_end=1055
-  _globals['_ERASUREDONE']._serialized_start=1058
-  _globals['_ERASUREDONE']._serialized_end=1235
-  _globals['_ERASUREDONE_ERASEDENTRY']._serialized_start=1190
-  _globals['_ERASUREDONE_ERASEDENTRY']._serialized_end=1235
+  _globals['_LOGGEDUSEREVENT']._serialized_end=260
+  _globals['_IDENTITYCHANGE']._serialized_start=262
+  _globals['_IDENTITYCHANGE']._serialized_end=356
+  _globals['_PRODUCTCHANGE']._serialized_start=358
+  _globals['_PRODUCTCHANGE']._serialized_end=470
+  _globals['_LOGGEDDATEDFACT']._serialized_start=472
+  _globals['_LOGGEDDATEDFACT']._serialized_end=595
+  _globals['_IMPRESSION']._serialized_start=598
+  _globals['_IMPRESSION']._serialized_end=991
+  _globals['_USERTOMBSTONE']._serialized_start=993
+  _globals['_USERTOMBSTONE']._serialized_end=1107
+  _globals['_ERASUREDONE']._serialized_start=1110
+  _globals['_ERASUREDONE']._serialized_end=1287
+  _globals['_ERASUREDONE_ERASEDENTRY']._serialized_start=1242
+  _globals['_ERASUREDONE_ERASEDENTRY']._serialized_end=1287
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class LoggedUserEvent(_message.Message):
     EVENT_TIME_US_FIELD_NUMBER: _builtins.int
     INGEST_TIME_US_FIELD_NUMBER: _builtins.int
     CANCELLED_EVENT_ID_FIELD_NUMBER: _builtins.int
+    TOKEN_REFUSED_FIELD_NUMBER: _builtins.int
     user_key: _builtins.str
     """Whose history it belongs to: "u:" + user_id, or "v:" + visitor_id."""
     event_time_us: _builtins.int
@@ -43,6 +44,10 @@ class LoggedUserEvent(_message.Message):
     """When the door took it, Unix microseconds."""
     cancelled_event_id: _builtins.str
     """For purchase-cancel: event_id of the purchase that it takes back; empty when none was found."""
+    token_refused: _builtins.bool
+    """It came with an attribution token that is worth nothing (forged, somebody else's, too old, used before), which the
+    door took out: it earns no list any credit.
+    """
     @_builtins.property
     def event(self) -> _common_pb2.UserEvent: ...
     @_builtins.property
@@ -58,10 +63,11 @@ class LoggedUserEvent(_message.Message):
         event_time_us: _builtins.int = ...,
         ingest_time_us: _builtins.int = ...,
         cancelled_event_id: _builtins.str = ...,
+        token_refused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_event_id", b"cancelled_event_id", "event", b"event", "event_time_us", b"event_time_us", "ingest_time_us", b"ingest_time_us", "item_ordinals", b"item_ordinals", "user_key", b"user_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_event_id", b"cancelled_event_id", "event", b"event", "event_time_us", b"event_time_us", "ingest_time_us", b"ingest_time_us", "item_ordinals", b"item_ordinals", "token_refused", b"token_refused", "user_key", b"user_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,6 +199,7 @@ class Impression(_message.Message):
     EXPLORE_SHARE_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     SLATE_SIZE_FIELD_NUMBER: _builtins.int
+    CLICK_PROBABILITIES_FIELD_NUMBER: _builtins.int
     attribution_token: _builtins.str
     user_key: _builtins.str
     release: _builtins.str
@@ -206,10 +213,12 @@ class Impression(_message.Message):
     """float32 little-endian, one an item."""
     propensities: _builtins.bytes
     """float32 little-endian: the probability that the item was shown at its place, given those above it, under the
-    policy that made the order: with probability explore_share Plackett and Luce's model over the best slate_size
-    (softmax of scores / (temperature × their standard deviation), place after place), else by score. It is that of
-    the mixture, whichever of the two made this list: their product is the probability of the whole list. All are 1
-    where nothing was left to chance.
+    policy that made the order: an answer is drawn with probability explore_share, and then the slate is put in order
+    by Plackett and Luce's model (softmax of scores / (temperature × the standard deviation of the slate's scores),
+    place after place); else it is in the order of the scores, equal ones by ordinal. Each is that of the mixture,
+    whichever of the two made this list: their product is the probability of the whole list. All are 1 where nothing
+    was left to chance. The chance of an item at a place, whatever stands above it, follows from scores, ordinals,
+    explore_share, temperature and slate_size alone (place_chances in trainer/analysis/off_policy.py).
     """
     feature_schema: _builtins.str
     """Of the features' names and meaning."""
@@ -224,7 +233,13 @@ class Impression(_message.Message):
     """Of the mixture; 0: the order was certain."""
     temperature: _builtins.float
     slate_size: _builtins.int
-    """So many of the best (of a search: of the page) could change places; those after them were certain."""
+    """The slate: the first so many places, whose items could change places among each other; those after them were
+    certain. All of a slate is on the page that was shown, so who is in it never hangs on what was drawn.
+    """
+    click_probabilities: _builtins.bytes
+    """float32 little-endian, one an item: how likely the release thought it that the item would be looked at, wherever
+    it is shown. Empty: no release scored the list.
+    """
     @_builtins.property
     def features(self) -> _common_pb2.Matrix:
         """The features that were used, one row an item."""
@@ -249,10 +264,11 @@ class Impression(_message.Message):
         explore_share: _builtins.float = ...,
         temperature: _builtins.float = ...,
         slate_size: _builtins.int = ...,
+        click_probabilities: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["features", b"features"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attribution_token", b"attribution_token", "explore_share", b"explore_share", "feature_schema", b"feature_schema", "features", b"features", "item_ordinals", b"item_ordinals", "policy", b"policy", "propensities", b"propensities", "release", b"release", "rollout", b"rollout", "scores", b"scores", "serving_config", b"serving_config", "slate_size", b"slate_size", "temperature", b"temperature", "time_us", b"time_us", "track", b"track", "user_key", b"user_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attribution_token", b"attribution_token", "click_probabilities", b"click_probabilities", "explore_share", b"explore_share", "feature_schema", b"feature_schema", "features", b"features", "item_ordinals", b"item_ordinals", "policy", b"policy", "propensities", b"propensities", "release", b"release", "rollout", b"rollout", "scores", b"scores", "serving_config", b"serving_config", "slate_size", b"slate_size", "temperature", b"temperature", "time_us", b"time_us", "track", b"track", "user_key", b"user_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headrace.model.serving_model import ServingModel
 from headrace.runtime.eventlog.opening import open_event_log
 from headrace.runtime.settings import CommonSettings
 from headrace.v1 import common_pb2, log_pb2, ranker_pb2
@@ -38,14 +39,17 @@ def ids(answer) -> list[str]:
     return [result.product_id for result in answer.results]
 
 
-async def test_drawn_orders_are_logged_with_their_policy_and_propensities(curious):
+async def test_drawn_orders_are_logged_with_their_policy_and_propensities(curious, make):
     answers = [await curious.recommend() for _ in range(30)]
+    model = ServingModel.load(make.model_parts(0))
     logged = {each.attribution_token: each for each in await impressions(curious, 30)}
     assert {each.policy for each in logged.values()} == {"greedy", "softmax"}
     greedy = next(ids(answer) for answer in answers if logged[answer.info.attribution_token].policy == "greedy")
     for answer in answers:
         impression = logged[answer.info.attribution_token]
-        assert (impression.explore_share, impression.temperature, impression.slate_size) == (0.5, 0.5, 30)
+        assert (impression.explore_share, impression.temperature, impression.slate_size) == (0.5, 0.5, 20)
+        # who is on the page doesn't hang on what is drawn
+        assert sorted(ids(answer)) == sorted(greedy)
         propensities = np.frombuffer(impression.propensities, "<f4")
         ordinals = np.frombuffer(impression.item_ordinals, "<u4")
         assert [f"p-{ordinal}" for ordinal in ordinals] == ids(answer)
@@ -55,6 +59,9 @@ async def test_drawn_orders_are_logged_with_their_policy_and_propensities(curiou
         assert float(np.prod(propensities, dtype=np.float64)) > 0.4999 or impression.policy == "softmax"
         rows = np.frombuffer(impression.features.values, "<f4").reshape(len(ordinals), -1)
         assert len(np.unique(rows, axis=0)) == len(ordinals)
+        # each row's own, in the order in which it was shown
+        clicks = np.frombuffer(impression.click_probabilities, "<f4")
+        assert clicks == pytest.approx(model.task_probabilities(rows)[:, 0], rel=1e-4)
 
 
 async def test_a_drawn_order_keeps_to_filter_stock_and_page(curious):

@@ -133,6 +133,7 @@ async def _rank(stub) -> None:
             sum_overlap_at_10=20,
             sum_overlap_at_20=20,
             sum_rank_correlation=20,
+            sum_tower_correlation=20,
         )
         await stub.ReportServing(
             trainer_pb2.ReportServingRequest(

@@ -6,12 +6,13 @@ import pytest
 
 from headrace.model.arms import CANARY, STABLE
 from headrace.ranker.arm_counts import ArmCounts
-from headrace.ranker.assignment import Assigner, Placement, by_key
+from headrace.ranker.assignment import Assigner, Placement
 from headrace.ranker.breaker import Breaker
 from headrace.ranker.exposure import Exposure
 from headrace.ranker.fallback import Reason
 from headrace.ranker.marks import UNMARKED, Marks, forwarding, marks_of
 from headrace.ranker.plan import Assignment, HeldPlan, ReleaseManifest, ServingPlan
+from headrace.ranker.trust import may_force
 from headrace.runtime.errors import FailedPreconditionError
 
 
@@ -95,7 +96,7 @@ def test_what_another_rollout_tried_is_no_canary_of_this_one(held):
 
 
 def placed(held: HeldPlan, visitor_id: str, user_id: str = "", marks: Marks = UNMARKED, track: str = STABLE):
-    return Assigner(held, track, by_key("open sesame")).placed(visitor_id, user_id, marks)
+    return Assigner(held, track, may_force("open sesame", with_tenants=False)).placed(visitor_id, user_id, marks)
 
 
 def test_a_person_is_assigned_by_the_visitor_where_there_is_one(held):

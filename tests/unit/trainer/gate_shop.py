@@ -9,10 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from benchmarks.shown_lists import shown_list
 from headrace.model.candidates import CANDIDATE_FEATURES, FEATURE_SCHEMA
 from headrace.model.ranker_network import RankerNetwork
 from headrace.model.serving_model import parts_of
 from headrace.model.towers import Towers
+from headrace.ranker.exploration import Exploration
+from headrace.ranker.server import impression_message
 from headrace.runtime.eventlog import LoggedRecord, Record
 from headrace.trainer.impressions import ImpressionJoin
 from headrace.trainer.learner import Learner
@@ -25,7 +28,8 @@ from headrace.v1 import common_pb2, log_pb2
 
 START_US = 1_300_000_000_000_000
 MINUTE_US = 60_000_000
-SHOWN, PEOPLE, EXPLORED = 8, 400, 0.3
+SHOWN, PEOPLE = 8, 400
+EXPLORATION = Exploration(0.9, 2.0)
 _LIKED, _SEEN = CANDIDATE_FEATURES.index("price"), CANDIDATE_FEATURES.index("own_views")
 
 
@@ -87,24 +91,12 @@ class GateShop:
     def _list(self, key: str, group: int, at: int) -> list[Record]:
         features = self.rng.standard_normal((SHOWN, len(CANDIDATE_FEATURES))).astype(np.float32)
         with torch.no_grad():
-            scores = self.ranker.averaged(torch.from_numpy(features))[:, 0].numpy().astype(np.float64)
-        logits = scores / max(float(scores.std()), 1e-9)
-        order = np.argsort(-logits, kind="stable")
-        if self.rng.random() < EXPLORED:
-            order = np.argsort(-(logits + self.rng.gumbel(size=SHOWN)))
-        features, propensities = features[order], _propensities(logits, order)
+            scores = self.ranker.averaged(torch.from_numpy(features))[:, 0].numpy()
         token = f"t-{self.written}"
-        ordinals = group * self.group + self.rng.choice(self.group, SHOWN, replace=False)
-        impression = log_pb2.Impression(
-            attribution_token=token,
-            user_key=key,
-            release=self.released[-1].name if self.released else "",
-            item_ordinals=ordinals.astype("<u4").tobytes(),
-            propensities=propensities.astype("<f4").tobytes(),
-            features=common_pb2.Matrix(rows=SHOWN, columns=features.shape[1], values=features.tobytes()),
-            feature_schema=FEATURE_SCHEMA,
-            time_us=at + 10_000_000,
-        )
+        ordinals = (group * self.group + self.rng.choice(self.group, SHOWN, replace=False)).astype(np.uint32)
+        release = self.released[-1].name if self.released else ""
+        shown = shown_list(EXPLORATION, ordinals, scores, features, token, key, at + 10_000_000, release)
+        impression, ordinals, features = impression_message(shown), shown.ordinals, shown.features
         chance = 1 / (1 + np.exp(2.0 - 1.5 * features[:, _LIKED] - features[:, _SEEN]))
         liked = ordinals[self.rng.random(SHOWN) < chance]
         looks = [self._look(key, token, int(item), at + (20 + place) * 1_000_000) for place, item in enumerate(liked)]
@@ -183,15 +175,6 @@ class GateShop:
         if part == "user" and module.has_habit:
             module.habit_gain.load_state_dict({n: -v for n, v in module.habit_gain.state_dict().items()})
         return towers
-
-
-def _propensities(logits: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Of each place given those above it, when some orders are drawn by softmax and the others are by score."""
-    left = np.logaddexp.accumulate(logits[order][::-1])[::-1]
-    drawn = EXPLORED * np.exp(np.cumsum(logits[order] - left))
-    greedy = np.logical_and.accumulate(order == np.argsort(-logits, kind="stable"))
-    whole = drawn + (1 - EXPLORED) * greedy
-    return whole / np.concatenate([[1.0], whole[:-1]])
 
 
 def sliced(records: list[Record]) -> Slice:

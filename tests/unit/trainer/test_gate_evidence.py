@@ -118,7 +118,7 @@ async def test_flipped_towers_are_caught(watched: Watched, part: str, metric: st
 async def test_what_a_broken_release_earned_is_valued_below_what_serves(watched: Watched) -> None:
     broken = watched.shop.publish(ranker=watched.shop.shuffled_ranker())
     logged = await watched.shadow(broken, watched.shop.released[-1])
-    assert logged.snips.effective_sample_size > 100
+    assert logged.snips.effective_sample_size > 40
     assert logged.snips.upper < logged.baseline_snips.lower
     assert logged.doubly_robust.upper < logged.baseline_doubly_robust.lower
 
@@ -151,6 +151,17 @@ async def test_a_release_of_other_features_is_no_model_for_what_was_logged(watch
     logged = await watched.shadow(serving, other)
     assert (logged.lists, logged.not_finite) == (0, 0)
     assert logged.towers.states > 0
+
+
+async def test_a_baseline_that_is_broken_says_nothing_against_a_candidate(watched: Watched) -> None:
+    serving = watched.shop.released[-1]
+    broken = watched.shop.publish(towers=watched.shop.learner.towers)
+    watched.shop.parts[broken.name] = {"config.json": b"{}"}
+    logged = await watched.shadow(serving, broken)
+    assert (logged.lists, logged.towers.states, logged.not_finite) == (0, 0, 0)
+    assert _verdict(logged).decision == INCONCLUSIVE
+    with pytest.raises(ModelError, match="missing parts"):
+        await watched.shadow(broken, serving)
 
 
 async def test_without_the_index_nothing_is_said_of_towers(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,7 @@ class Shop:
         self.desk = Desk(self.registry, self.rollouts, self.reports, self.policy, self.settings.ramp)
         self.controller = self.another("one")
         self.has_rankers, self.errors, self.overlap, self.refused = True, 0, 0.9, ""
+        self.loads_canary = True
 
     def another(self, holder: str, lease_s: float = 5.0) -> Controller:
         gathering = Gathering(self.registry, self.artifacts, None, self.outcomes, 60.0)
@@ -88,6 +89,8 @@ class Shop:
         """What a ranker of either track would say now."""
         plan = self.registry.plan()
         for track, release in ((STABLE, plan.stable), (CANARY, plan.canary)):
+            if track == CANARY and not self.loads_canary:
+                release = None
             shadow = None
             if track == STABLE and plan.shadow and plan.stable:
                 live = LiveShadow(20, *([20 * self.overlap] * 4))
@@ -241,6 +244,20 @@ async def test_another_lineage_goes_by_steps_and_takes_over_the_increments(shop:
     await shop.settle()
     assert shop.stable == "r-000003"
     assert all(replay(step.evidence) for step in shop.desk.history(100, 0, ""))
+
+
+async def test_nobody_is_given_to_a_canary_track_that_has_not_loaded_the_release(shop: Shop) -> None:
+    shop.loads_canary = False
+    rollout = await _canary(shop)
+    rollout, plan = shop.desk.found(rollout.name), shop.registry.plan()
+    assert (rollout.phase, rollout.share_bp) == (Phase.SHADOWING, 0)
+    assert (plan.canary is not None, plan.assignment) == (True, None)
+    assert "0 of 1 rankers of the canary track" in rollout.reason
+    shop.loads_canary = True
+    await shop.settle()
+    assignment = shop.registry.plan().assignment
+    assert assignment is not None
+    assert (shop.desk.found(rollout.name).phase, assignment.share_bp) == (Phase.CANARY, 100)
 
 
 async def test_a_canary_that_does_worse_is_rolled_back(shop: Shop) -> None:

@@ -14,6 +14,7 @@ from headrace.trainer.rollouts.phases import Phase
 from tests.unit.trainer.rollout_cases import POLICY, canary, evidence, shadow
 
 _REFUSED = RankersSeen(2, 2, 0, (Refusal("ranker-1", "scores are not finite"),), 1_000.0)
+_LOADED, _LOADING = RankersSeen(2, 2, 2), RankersSeen(2, 2, 1)
 _NOBODY = RankersSeen(listened_s=1_000.0)
 
 
@@ -32,9 +33,30 @@ _CASES = {
     "too little shadow": (evidence(Phase.SHADOWING, 1, shadow=shadow(3, seconds=1)), None),
     "enough live shadow, logged ones may come": (evidence(Phase.SHADOWING, 1, shadow=shadow(500, seconds=1)), None),
     "enough live shadow": (evidence(Phase.SHADOWING, 6, shadow=shadow(500, seconds=6)), Phase.PROMOTING),
-    "enough, of a lineage": (
-        evidence(Phase.SHADOWING, 400, kind=LINEAGE, shadow=shadow(500, seconds=400)),
+    "enough, of a lineage that the canary track holds": (
+        evidence(Phase.SHADOWING, 400, kind=LINEAGE, rankers=_LOADED, shadow=shadow(500, seconds=400)),
         Phase.CANARY,
+    ),
+    "one canary ranker still loads": (
+        evidence(Phase.SHADOWING, 320, kind=LINEAGE, rankers=_LOADING, shadow=shadow(500, seconds=320)),
+        None,
+    ),
+    "no canary ranker is there": (
+        evidence(Phase.SHADOWING, 320, kind=LINEAGE, rankers=RankersSeen(2), shadow=shadow(500, seconds=320)),
+        None,
+    ),
+    "no canary ranker ever comes": (
+        evidence(Phase.SHADOWING, 331, kind=LINEAGE, rankers=RankersSeen(2), shadow=shadow(500, seconds=331)),
+        Phase.INCONCLUSIVE,
+    ),
+    "fails at every request": (
+        evidence(Phase.SHADOWING, 1, shadow=shadow(0, seconds=1, failures=5)),
+        Phase.ROLLING_BACK,
+    ),
+    "less alike, and nothing is logged": (evidence(Phase.SHADOWING, 6, shadow=shadow(500, 0.7, seconds=6)), None),
+    "less alike, and nothing ever is": (
+        evidence(Phase.SHADOWING, 301, shadow=shadow(500, 0.7, seconds=301)),
+        Phase.INCONCLUSIVE,
     ),
     "a lineage waits for both kinds": (
         evidence(Phase.SHADOWING, 6, kind=LINEAGE, shadow=shadow(500, seconds=6)),

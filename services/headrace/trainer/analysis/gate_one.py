@@ -38,7 +38,8 @@ _TIGHTEST_AT = 500.0
 def shadow_verdict(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerdict:
     """Stop on harm in either kind of evidence; pass on enough of both without harm; no evidence is never a verdict.
 
-    At the time limit enough of one kind passes if the other shows no harm, and enough of none is inconclusive.
+    At the time limit enough of one kind passes if the other shows no harm, and enough of none is inconclusive. Live
+    requests are enough by themselves only for an order that is much like the baseline's, if it is an increment's.
     """
     logged = evidence.logged
     found = tuple(_compared(logged, evidence.alpha / _TESTS, policy)) if logged is not None else ()
@@ -53,9 +54,17 @@ def shadow_verdict(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerd
         return ShadowVerdict(PASS, f"no harm in {seen}", found, numbers)
     if evidence.seconds < policy.most_seconds:
         return ShadowVerdict(GO_ON, f"waits for more than {seen}", found, numbers)
-    if has_live or has_logged:
+    if has_logged or is_enough_alone(evidence, policy):
         return ShadowVerdict(PASS, f"no harm in {seen}, all that came in {evidence.seconds:.0f} s", found, numbers)
     return ShadowVerdict(INCONCLUSIVE, f"only {seen} in {evidence.seconds:.0f} s", found, numbers)
+
+
+def is_enough_alone(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
+    """Whether live requests can vouch for a release that nothing is logged about."""
+    live = evidence.live
+    if live.pairs < policy.least_pairs:
+        return False
+    return not evidence.is_increment or live.sum_rank_correlation >= policy.increment_alike * live.pairs
 
 
 def logged_evidence(said: Mapping[str, Any]) -> LoggedEvidence:
@@ -67,6 +76,7 @@ def _stopping(evidence: ShadowEvidence, policy: ShadowPolicy) -> Iterator[str]:
     live, logged = evidence.live, evidence.logged
     if live.not_finite or (logged is not None and logged.not_finite):
         yield f"{live.not_finite + (logged.not_finite if logged else 0)} scores are not finite"
+    yield from _failures(live, policy)
     if logged is not None and logged.people >= _people(evidence, policy):
         yield from _agreement(logged, policy.increment_agreement if evidence.is_increment else policy.lineage_agreement)
     if logged is not None and logged.lists >= policy.calibration_lists:
@@ -84,9 +94,15 @@ def _agreement(logged: LoggedEvidence, least: float) -> Iterator[str]:
         yield f"rank_agreement within shown lists is {logged.rank_agreement:.3f}, below {least}"
 
 
+def _failures(live: LiveShadow, policy: ShadowPolicy) -> Iterator[str]:
+    # a release that fails always never makes a pair
+    tried = live.pairs + live.failures
+    is_known = tried >= policy.least_pairs or live.failures >= policy.least_failures
+    if is_known and live.failures > policy.failures * tried:
+        yield f"{live.failures} of {tried} requests failed"
+
+
 def _live(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[str]:
-    if live.failures > policy.failures * live.pairs:
-        yield f"{live.failures} of {live.pairs} requests failed"
     for name, mean, least in _order(live, is_increment, policy):
         if mean < least:
             yield f"{name} is {mean:.3f}, below {least}"
@@ -98,8 +114,11 @@ def _live(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterato
 def _order(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[tuple[str, float, float]]:
     overlap = policy.increment_overlap_at_20 if is_increment else policy.lineage_overlap_at_20
     correlation = policy.increment_rank_correlation if is_increment else policy.lineage_rank_correlation
+    towers = policy.increment_tower_correlation if is_increment else policy.lineage_tower_correlation
     yield "overlap_at_20", live.sum_overlap_at_20 / live.pairs, overlap
     yield "rank_correlation", live.sum_rank_correlation / live.pairs, correlation
+    # the ranker network may hide from the order that the towers are broken
+    yield "tower_correlation", live.sum_tower_correlation / live.pairs, towers
 
 
 def _calibration(logged: LoggedEvidence, policy: ShadowPolicy) -> Iterator[str]:

@@ -78,8 +78,11 @@ class Observations:
         arm: str,
         items: Sequence[int],
         probabilities: Sequence[float] = (),
+        answer: str = "",
     ) -> None:
-        """A list was shown. `probabilities` of a click, one an item, or none where the answer has none."""
+        """A list was shown. `probabilities` of a click, one an item, or none where the answer has none. `answer` is
+        the name that events may bring back.
+        """
         self._close(time_us)
         side = -1
         if self._rollout:
@@ -90,12 +93,12 @@ class Observations:
             if side < 0:
                 return
         visit = self._visits.showing(time_us, person, self._step, side)
-        self._visits.show(visit, time_us, items, probabilities)
+        self._visits.show(visit, time_us, items, probabilities, answer)
 
-    def acted(self, time_us: int, person: int, event_type: str, items: Iterable[int]) -> None:
-        """Somebody did something with products."""
+    def acted(self, time_us: int, person: int, event_type: str, items: Iterable[int], answer: str = "") -> None:
+        """Somebody did something with products; with `answer` it counts for that answer or for nothing."""
         self._close(time_us)
-        self._visits.act(time_us, person, event_type, items)
+        self._visits.act(time_us, person, event_type, items, answer)
 
     def evidence(self, now_us: int) -> Observed:
         """Of the step that runs, as of now."""

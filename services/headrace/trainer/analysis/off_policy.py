@@ -33,7 +33,7 @@ from headrace.trainer.analysis.variance_reduction import Floats
 CLIP = 100.0
 _LEVEL = 0.95
 # of log time; the rule's error falls with exp(−π²/step)
-_STEP = 0.7
+_STEP = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,10 @@ def doubly_robust(
     return slate_doubly_robust(*columns, clusters, level=level)
 
 
-def place_chances(logits_BK: Floats, share: float) -> Floats:
+def place_chances(logits_BK: Floats, share: float | Floats, best_BK: NDArray[np.integer] | None = None) -> Floats:
     """[B, K] probability that a product is at the place where it was shown, whatever is above it, of lists in shown
-    order, when a `share` of lists is drawn from Plackett and Luce's model and the rest are in the order of `logits_BK`.
+    order, when a `share` of lists (one for all, or of each list's policy) is drawn from Plackett and Luce's model and
+    the rest are in the order of `logits_BK`; `best_BK`: that order, where equal ones don't go by place.
 
     Lists that are shorter than K end in −∞. A draw from Plackett and Luce's model is a race of exponential clocks: a
     product is at place k when just k others ring before it. That is an integral over the time of its own ring, here by
@@ -111,8 +112,10 @@ def place_chances(logits_BK: Floats, share: float) -> Floats:
                     rung[1:] = rung[1:] * quiet + rung[:-1] * (1.0 - quiet)
                     rung[0] *= quiet
             drawn_BK[:, place] += _STEP * time * speed_BK[:, place] * quiet_BK[:, place] * rung[place]
-    is_at_place = np.argsort(np.argsort(-logits_BK, axis=1, kind="stable"), axis=1) == np.arange(width)
-    return np.asarray((1.0 - share) * is_at_place + share * drawn_BK)
+    best_BK = np.argsort(-logits_BK, axis=1, kind="stable") if best_BK is None else best_BK
+    is_at_place = np.argsort(best_BK, axis=1) == np.arange(width)
+    share_B1 = np.broadcast_to(np.asarray(share), lists)[:, None]
+    return np.asarray((1.0 - share_B1) * is_at_place + share_B1 * drawn_BK)
 
 
 def slate_weights(propensities_BK: Floats, target_propensities_BK: Floats, *, clip: float = CLIP) -> Floats:

@@ -96,8 +96,13 @@ class ShadowPolicy:
     most_seconds: float = 3_600.0
     increment_overlap_at_20: float = 0.5
     increment_rank_correlation: float = 0.5
+    increment_tower_correlation: float = 0.5
     lineage_overlap_at_20: float = 0.1
     lineage_rank_correlation: float = 0.1
+    lineage_tower_correlation: float = 0.1
+    # an increment whose order is less alike passes by live requests alone no more: a ranker with shuffled weights may
+    # look like .3 to .6, and what followed on logged lists tells it from one that learned much at once
+    increment_alike: float = 0.8
     # within lists that were shown, where what the baseline thought little of is missing
     increment_agreement: float = 0.3
     lineage_agreement: float = 0.1
@@ -109,7 +114,9 @@ class ShadowPolicy:
     calibration_lists: int = 500
     latency_factor: float = 3.0
     latency_slack_ms: float = 5.0
+    # of requests; of few, at least so many
     failures: float = 0.01
+    least_failures: int = 5
 
 
 @dataclass(frozen=True, slots=True)

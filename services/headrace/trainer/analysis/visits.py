@@ -1,8 +1,9 @@
 """Visits that are not over: what was shown in them and what came of it, person by person.
 
-A visit opens with a list shown and lasts `visit_s`; lists within it belong to it. An event counts for the latest visit
-that showed the product, within the metric's window of the list; the same product counts once a visit and metric. A
-visit is over when no event can count for it any more.
+A visit opens with a list shown and lasts `visit_s`; lists within it belong to it. An event that names its answer counts
+for the visit of that answer, one that names none for the latest visit that showed the product; either within the
+metric's window of the list, and the same product once a visit and metric. A visit is over when no event can count for
+it any more.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Visit:
     counted: list[tuple[int, int]] = field(default_factory=list)
     # the products whose probability of a click was told
     told: set[int] = field(default_factory=set)
+    # those that were shown in it
+    answers: set[str] = field(default_factory=set)
 
     def outcomes(self, metrics: Sequence[Metric]) -> list[float]:
         """By metric, what the visit counts, and one visit where visits are what is counted."""
@@ -69,7 +72,11 @@ class OpenVisits:
         self._of.setdefault(person, []).append(visit)
         return visit
 
-    def show(self, visit: Visit, time_us: int, items: Sequence[int], probabilities: Sequence[float]) -> None:
+    def show(
+        self, visit: Visit, time_us: int, items: Sequence[int], probabilities: Sequence[float], answer: str
+    ) -> None:
+        if answer:
+            visit.answers.add(answer)
         for item in items[: max(0, _MOST_ITEMS - len(visit.shown_us))]:
             visit.shown_us[item] = time_us
         for item, probability in zip(items, probabilities, strict=False):
@@ -77,9 +84,9 @@ class OpenVisits:
                 visit.told.add(item)
                 visit.predicted += probability
 
-    def act(self, time_us: int, person: int, event_type: str, items: Iterable[int]) -> None:
+    def act(self, time_us: int, person: int, event_type: str, items: Iterable[int], answer: str) -> None:
         """Counts an event where it belongs; most belong nowhere."""
-        visits = self._of.get(person, ())
+        visits = [visit for visit in self._of.get(person, ()) if not answer or answer in visit.answers]
         kinds = [number for number, metric in enumerate(self._metrics) if event_type in metric.event_types]
         if not visits or not kinds:
             return
@@ -109,7 +116,12 @@ class OpenVisits:
     def state(self) -> list[dict[str, Any]]:
         """JSON of the visits; `restored` takes it."""
         return [
-            asdict(visit) | {"told": sorted(visit.told), "shown_us": [list(pair) for pair in visit.shown_us.items()]}
+            asdict(visit)
+            | {
+                "told": sorted(visit.told),
+                "answers": sorted(visit.answers),
+                "shown_us": [list(pair) for pair in visit.shown_us.items()],
+            }
             for visit in self._queue
         ]
 
@@ -117,6 +129,7 @@ class OpenVisits:
         self._restore(
             Visit(**visit | {
                 "told": set(visit["told"]),
+                "answers": set(visit["answers"]),
                 "shown_us": {int(item): int(time) for item, time in visit["shown_us"]},
                 "counted": [(int(kind), int(item)) for kind, item in visit["counted"]],
             })

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headrace.trainer.analysis.evidence import CanaryVerdict, ShadowEvidence
-from headrace.trainer.analysis.gate_one import shadow_verdict
+from headrace.trainer.analysis.gate_one import is_enough_alone, shadow_verdict
 from headrace.trainer.analysis.policy import ShadowPolicy
 from headrace.trainer.analysis.verdict import canary_verdict, guardrail_verdict
 from headrace.trainer.rollouts.commands import commanded
@@ -66,7 +66,7 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     if evidence.rankers.refusals:
         return _refused(evidence)
     if evidence.kind != LINEAGE and not policy.increment_gate_one:
-        return _past_gate_one(evidence, "not asked for", _gate(evidence, 1, True, "not asked for"))
+        return _past_gate_one(evidence, policy, "not asked for", _gate(evidence, 1, True, "not asked for"))
     if evidence.shadow is None:
         if evidence.elapsed_s >= policy.shadow.most_seconds:
             return move(evidence, Phase.INCONCLUSIVE, "nothing was ever known of how it scores")
@@ -76,10 +76,10 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     if verdict.decision == "stop":
         return _back(evidence, found)
     if verdict.decision == "pass":
-        return _past_gate_one(evidence, verdict.reason, found)
+        return _past_gate_one(evidence, policy, verdict.reason, found)
     if _is_unserved(evidence, policy) and not _has_logged(evidence.shadow, policy.shadow):
         reason = "no ranker answers anybody and too little is logged to score with: gate 0 is all there is"
-        return _past_gate_one(evidence, reason, _gate(evidence, 1, True, reason))
+        return _past_gate_one(evidence, policy, reason, _gate(evidence, 1, True, reason))
     if verdict.decision == "inconclusive":
         return move(evidence, Phase.INCONCLUSIVE, verdict.reason, found)
     if _may_be_superseded(evidence, policy):
@@ -90,7 +90,7 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
 def _limits(evidence: RolloutEvidence, shadow: ShadowEvidence, policy: RolloutPolicy) -> ShadowPolicy:
     """An increment that one kind of evidence is enough of waits only a little for the other kind: it is to be fresh."""
     limits = policy.shadow
-    is_enough = shadow.live.pairs >= limits.least_pairs or _has_logged(shadow, limits)
+    is_enough = is_enough_alone(shadow, limits) or _has_logged(shadow, limits)
     if evidence.kind != LINEAGE and is_enough:
         return replace(limits, most_seconds=min(policy.one_kind_s, limits.most_seconds))
     return limits
@@ -100,10 +100,23 @@ def _has_logged(shadow: ShadowEvidence, limits: ShadowPolicy) -> bool:
     return shadow.logged is not None and shadow.logged.people >= limits.least_people
 
 
-def _past_gate_one(evidence: RolloutEvidence, reason: str, found: GateFinding) -> Decision:
+def _past_gate_one(evidence: RolloutEvidence, policy: RolloutPolicy, reason: str, found: GateFinding) -> Decision:
     if evidence.kind == LINEAGE:
+        if (waiting := _canary_track_waits(evidence, policy, found)) is not None:
+            return waiting
         return move(evidence, Phase.CANARY, f"gate 1 passed: {reason}", found)
     return move(evidence, Phase.PROMOTING, f"gate 1 passed: {reason}", found)
+
+
+def _canary_track_waits(evidence: RolloutEvidence, policy: RolloutPolicy, found: GateFinding) -> Decision | None:
+    """Nobody is given to a canary track that doesn't hold the release yet: all of them would be fallbacks."""
+    seen = evidence.rankers
+    if seen.on_track and seen.with_release == seen.on_track:
+        return None
+    reason = f"gate 1 passed; {seen.with_release} of {seen.on_track} rankers of the canary track hold it"
+    if evidence.elapsed_s >= policy.shadow.most_seconds + policy.promote_wait_s:
+        return move(evidence, Phase.INCONCLUSIVE, reason, found)
+    return stay(evidence, reason)
 
 
 def _is_unserved(evidence: RolloutEvidence, policy: RolloutPolicy) -> bool:

@@ -15,7 +15,9 @@ def effect(rollout: Rollout, decision: Decision, plan: PlanRow, target: int) -> 
     """The change that goes with the decision. `target`: where an undo goes to; 0: what served before."""
     match decision.to_phase:
         case Phase.SHADOWING:
-            return PlanChange(shadow=rollout.release)
+            # the canary track takes it meanwhile, with nobody in its arm: a share waits for it
+            canary = rollout.release if rollout.kind == LINEAGE else None
+            return PlanChange(shadow=rollout.release, canary=canary)
         case Phase.CANARY:
             share_bp = rollout.steps_bp[decision.step]
             return PlanChange(

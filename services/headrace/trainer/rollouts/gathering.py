@@ -37,13 +37,15 @@ class _Asked(Generic[T]):
         self._task: asyncio.Task[T] | None = None
         self._answer: tuple[T] | None = None
         self._next_s = 0.0
+        # whether the last try gave none
+        self.has_failed = False
 
     def answer(
         self, key: object, ask: Callable[[], Coroutine[Any, Any, T]], on_answer: Callable[[], None]
     ) -> tuple[T] | None:
         if key != self._key:
             self.close()
-            self._key, self._answer, self._next_s = key, None, 0.0
+            self._key, self._answer, self._next_s, self.has_failed = key, None, 0.0, False
         self._take()
         if self._task is None and time.monotonic() >= self._next_s:
             self._task = asyncio.create_task(ask())
@@ -59,7 +61,9 @@ class _Asked(Generic[T]):
             self._answer = (task.result(),)
         except (HeadraceError, ModelError) as error:
             log.warning("evidence_not_there", extra={"reason": str(error)})
+            self.has_failed = True
             return
+        self.has_failed = False
         if self._again_s is None:
             self._next_s = float("inf")
 
@@ -148,9 +152,11 @@ class Gathering:
         if source is None:
             return (None,)
 
-        return self._shadows.answer(
+        answer = self._shadows.answer(
             (candidate.name, baseline.name), lambda: source.shadow(candidate, baseline), self.on_answer
         )
+        # what live requests show counts whether or not the log can be asked
+        return (None,) if answer is None and self._shadows.has_failed else answer
 
     def _canary(self, rollout: Rollout, reports: Sequence[RankerReport], now_us: int) -> CanaryEvidence | None:
         observed = self._outcomes.observed(rollout, now_us) if self._outcomes else None
@@ -200,7 +206,8 @@ def _is_in_canary(rollout: Rollout) -> bool:
 
 def _seen(rollout: Rollout, live: Sequence[RankerReport], listened_s: float) -> RankersSeen:
     name = name_of(rollout.release)
-    track = CANARY if rollout.track == CANARY or rollout.at == Phase.CANARY else STABLE
+    is_canarys = rollout.kind == LINEAGE and rollout.at in (Phase.SHADOWING, Phase.CANARY)
+    track = CANARY if rollout.track == CANARY or is_canarys else STABLE
     on_track = [report for report in live if report.track == track]
     refusals = [Refusal(report.ranker, report.refused_reason) for report in live if report.refused_release == name]
     return RankersSeen(

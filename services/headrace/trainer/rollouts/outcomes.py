@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.model.attribution import Tokens
 from headrace.runtime.erasures import TOMBSTONE, erasure_of
 from headrace.runtime.errors import CorruptDataError, TrimmedError
 from headrace.runtime.eventlog import EventLog, LoggedRecord
@@ -64,6 +65,7 @@ class LoggedOutcomes:
         self._log = event_log
         self._patience = Outage("event log", "outcomes")
         self._privacy = privacy
+        self._tokens = Tokens(privacy.derived("attribution tokens"))
         self._running = running
         self._look_back = look_back
         self._watching = Observations(policy.metrics, policy.visit_s)
@@ -139,8 +141,9 @@ class LoggedOutcomes:
     def _show(self, shown: log_pb2.Impression) -> None:
         self._now_us = max(self._now_us, shown.time_us)
         items = np.frombuffer(shown.item_ordinals, "<u4").tolist()
-        person = self._person(shown.user_key)
-        self._watching.shown(shown.time_us, person, shown.rollout, shown.arm, items)
+        person, told = self._person(shown.user_key), _probabilities(shown, len(items))
+        answer = self._answer_of(shown.attribution_token, {shown.user_key}) or ""
+        self._watching.shown(shown.time_us, person, shown.rollout, shown.arm, items, told, answer)
 
     def _act(self, logged: log_pb2.LoggedUserEvent) -> None:
         self._now_us = max(self._now_us, logged.event_time_us)
@@ -149,7 +152,21 @@ class LoggedOutcomes:
             # whoever logs in stays in the arm that they were first in
             self._first_keys[logged.user_key] = self._first_keys[device]
         person = self._person(logged.user_key)
-        self._watching.acted(logged.event_time_us, person, logged.event.event_type, logged.item_ordinals)
+        answer = self._answer_of(logged.event.attribution_token, {logged.user_key, device} - {""})
+        if answer is None or logged.token_refused:
+            # whoever brings a token that is not theirs, or not ours, or once more, earns nothing by it
+            return
+        self._watching.acted(logged.event_time_us, person, logged.event.event_type, logged.item_ordinals, answer)
+
+    def _answer_of(self, token: str, keys: set[str]) -> str | None:
+        """The answer that a token of one of these people names, empty for no token; None: it is worth nothing."""
+        if not token:
+            return ""
+        try:
+            facts = self._tokens.facts(token)
+        except ValueError:
+            return None
+        return facts.answer_id if any(self._tokens.is_of(facts, key) for key in keys) else None
 
     def _person(self, key: str) -> int:
         """The number of whom a key stands for: of the key by which they were first met in this step."""
@@ -158,3 +175,9 @@ class LoggedOutcomes:
         if key not in self._first_keys:
             self._first_keys[key] = self._privacy.owner(key)
         return self._first_keys[key]
+
+
+def _probabilities(shown: log_pb2.Impression, items: int) -> list[float]:
+    """Of a click on each item; none where the release told none that are numbers."""
+    found = np.frombuffer(shown.click_probabilities, "<f4")
+    return found.tolist() if len(found) == items and np.isfinite(found).all() else []

@@ -55,6 +55,35 @@ def test_harm_in_what_was_logged_stops(shadow: ShadowEvidence, field: str, value
     assert reason in verdict.reason
 
 
+def test_a_release_that_fails_every_request_is_stopped_though_it_makes_no_pair(shadow: ShadowEvidence) -> None:
+    def decision(pairs: int, failures: int) -> str:
+        live = LiveShadow(pairs, *([0.9 * pairs] * 4), failures=failures)
+        return shadow_verdict(replace(shadow, live=live, logged=None), POLICY).decision
+
+    assert decision(0, 4) == "go on"
+    assert [decision(0, 5), decision(20, 5), decision(100, 2)] == ["stop"] * 3
+    # one in a hundred may be an accident
+    assert decision(500, 5) == "go on"
+
+
+@pytest.mark.parametrize("is_increment", [True, False])
+def test_towers_that_point_elsewhere_are_stopped_whatever_the_order(shadow: ShadowEvidence, is_increment: bool) -> None:
+    lost = replace(shadow, is_increment=is_increment, live=replace(shadow.live, sum_tower_correlation=-100.0))
+    verdict = shadow_verdict(lost, POLICY)
+    assert (verdict.decision, "tower_correlation is -0.200" in verdict.reason) == ("stop", True)
+
+
+def test_an_order_that_is_less_alike_needs_what_was_logged(shadow: ShadowEvidence) -> None:
+    # what shuffled weights may look like, and what a release may that learned much at once
+    unlike = replace(shadow, live=replace(shadow.live, sum_rank_correlation=0.56 * 500), seconds=POLICY.most_seconds)
+    assert shadow_verdict(replace(unlike, logged=None), POLICY).decision == "inconclusive"
+    assert shadow_verdict(unlike, POLICY).decision == "pass"
+    assert shadow_verdict(replace(unlike, logged=None, is_increment=False), POLICY).decision == "pass"
+    assert shadow.logged is not None
+    worse = replace(shadow.logged, order_loss=PairedMean(0.45, 0.41, 0.04, 0.002, 1_000))
+    assert shadow_verdict(replace(unlike, logged=worse), POLICY).decision == "stop"
+
+
 def test_a_loss_that_is_higher_by_chance_does_not_stop(shadow: ShadowEvidence) -> None:
     assert shadow.logged is not None
     unlucky = PairedMean(0.415, 0.41, 0.005, 0.002, 1_000)

@@ -41,6 +41,16 @@ def test_a_look_at_what_was_shown_counts_for_the_persons_arm() -> None:
     assert (canary.people, canary.sums[:2]) == (1, (1.0, 1.0))
 
 
+def test_an_event_that_names_its_answer_counts_for_that_or_for_nothing() -> None:
+    watching = _watching()
+    watching.shown(DAY_US, EVE, RO, "canary", [1, 2], answer="a")
+    watching.shown(DAY_US + 35 * MINUTE_US, EVE, RO, "canary", [1, 3], answer="b")
+    # of the first list, after its window; of the second, twice; of a list that did not show it; of none that is known
+    for item, answer in ((1, "a"), (3, "b"), (3, "b"), (2, "b"), (1, "c")):
+        watching.acted(DAY_US + 36 * MINUTE_US, EVE, VIEW, [item], answer)
+    assert _clicks(watching)[1].sums[:2] == (1.0, 2.0)
+
+
 def test_a_visit_counts_when_its_window_has_closed_and_not_before() -> None:
     watching = _watching()
     watching.shown(DAY_US, EVE, RO, "canary", [1])
