@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from headrace.ranker.peers import FeatureStorePeer, ItemsUpdate, UserState
-from headrace.ranker.replicas import Replicas, replica_channels
+from headrace.ranker.replica_channels import replica_channels
+from headrace.ranker.replicas import Replicas
 from headrace.runtime.channels import open_channel
 from headrace.runtime.people_shards import shard_of_person
 from headrace.runtime.shard_addresses import ShardAddresses
@@ -36,7 +37,9 @@ async def open_feature_store(addresses: ShardAddresses, tls: TlsFiles | None = N
         if sum(len(shard) for shard in addresses) == 1:
             yield FeatureStorePeer(await stack.enter_async_context(open_channel(addresses[0][0], tls=tls)))
             return
-        channels = [[await stack.enter_async_context(one) for one in replica_channels(shard, tls)] for shard in addresses]
+        channels = [
+            [await stack.enter_async_context(one) for one in replica_channels(shard, tls)] for shard in addresses
+        ]
         yield FeatureStoreShards([[FeatureStorePeer(channel) for channel in shard] for shard in channels])
 
 

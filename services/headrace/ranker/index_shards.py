@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from headrace.ranker.joined_watch import joined_watch
 from headrace.ranker.nearest import Nearest, merged
 from headrace.ranker.peers import Embeddings, IndexPeer, Neighbours, VectorsUpdate, why_missing
-from headrace.ranker.replicas import Replicas, replica_channels
+from headrace.ranker.replica_channels import replica_channels
+from headrace.ranker.replicas import Replicas
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import HeadraceError
@@ -49,7 +50,9 @@ async def open_index(addresses: ShardAddresses, tls: TlsFiles | None = None) -> 
         if sum(len(shard) for shard in addresses) == 1:
             yield IndexPeer(await stack.enter_async_context(open_channel(addresses[0][0], tls=tls)))
             return
-        channels = [[await stack.enter_async_context(one) for one in replica_channels(shard, tls)] for shard in addresses]
+        channels = [
+            [await stack.enter_async_context(one) for one in replica_channels(shard, tls)] for shard in addresses
+        ]
         yield IndexShards([Replicas([IndexPeer(channel) for channel in shard]) for shard in channels])
 
 

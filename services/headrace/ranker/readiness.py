@@ -1,4 +1,4 @@
-"""When a ranker that starts is to be sent calls: not before it can answer as the plan wants, as far as that is to be had.
+"""When a ranker that starts is to be sent calls: not before it can answer as the plan wants, if that is to be had.
 
 A rolling restart would otherwise replace rankers that know items and a release by ones that know none yet.
 """
@@ -23,7 +23,7 @@ async def able_to_answer(releases: Releases, catalogue: Catalogue, wait_s: float
     """
     try:
         async with asyncio.timeout(wait_s):
-            while _missing(releases, catalogue):
+            while _missing(releases, catalogue):  # noqa: ASYNC110  # at the start only, and of two parts
                 await asyncio.sleep(_LOOK_S)
     except TimeoutError:
         log.warning("ready_without", extra={"waited_s": wait_s, "missing": _missing(releases, catalogue)})

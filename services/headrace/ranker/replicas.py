@@ -6,22 +6,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-import grpc
-
-from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import DeadlineError, HeadraceError, NotFoundError, UnavailableError
-from headrace.runtime.tls import TlsFiles
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 # a replica that failed is asked last for a while
 _SUSPECT_S = 1.0
-
-
-def replica_channels(addresses: Sequence[str], tls: TlsFiles | None) -> list[grpc.aio.Channel]:
-    """A channel to each replica of a shard. Only one that has no other is asked again by its channel."""
-    return [open_channel(address, retries=len(addresses) == 1, tls=tls) for address in addresses]
 
 
 class Replicas(Generic[P]):
