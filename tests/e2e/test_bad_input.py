@@ -282,12 +282,32 @@ REFUSED: dict[str, Call] = {
         INVALID,
         frozenset({"page_size"}),
     ),
-    **{
-        f"{method} is not there yet": Call(
-            "trainer", method, getattr(trainer_pb2, f"{method}Request")(), grpc.StatusCode.UNIMPLEMENTED
-        )
-        for method in ("CreateRollout", "GetRollout", "PromoteRollout", "AbortRollout", "PauseRollout")
-    },
+    "CreateRollout of nothing": Call(
+        "trainer", "CreateRollout", trainer_pb2.CreateRolloutRequest(), INVALID, frozenset({"release"})
+    ),
+    "CreateRollout everything wrong": Call(
+        "trainer",
+        "CreateRollout",
+        trainer_pb2.CreateRolloutRequest(release="r-000001", steps_bp=[10_001, 0], reason="x" * 10_000),
+        INVALID,
+        frozenset({"steps_bp[0]", "steps_bp[1]", "steps_bp", "reason"}),
+    ),
+    "GetRollout unknown": Call(
+        "trainer", "GetRollout", trainer_pb2.GetRolloutRequest(rollout="ro-999999"), grpc.StatusCode.NOT_FOUND
+    ),
+    "PromoteRollout unknown": Call(
+        "trainer", "PromoteRollout", trainer_pb2.PromoteRolloutRequest(rollout="7"), grpc.StatusCode.NOT_FOUND
+    ),
+    "UndoRollout before anything serves": Call(
+        "trainer", "UndoRollout", trainer_pb2.UndoRolloutRequest(), grpc.StatusCode.FAILED_PRECONDITION
+    ),
+    "ReportServing of nobody": Call(
+        "trainer",
+        "ReportServing",
+        trainer_pb2.ReportServingRequest(track="north"),
+        INVALID,
+        frozenset({"ranker", "start_time", "track"}),
+    ),
     "Recommend page_size 0": Call("ranker", "Recommend", recommend(page_size=0), INVALID, frozenset({"page_size"})),
     "Recommend page_size 10^9": Call(
         "ranker", "Recommend", recommend(page_size=10**9), INVALID, frozenset({"page_size"})

@@ -181,7 +181,7 @@ def test_files_that_do_not_fit_are_named_at_the_start(authority: Authority, fold
 def test_all_three_files_are_given_or_none() -> None:
     assert tls_files(load(CommonSettings, {})) is None
     given = {"HEADRACE_TLS_CERT": "/tls/tls.crt", "HEADRACE_TLS_KEY": "/tls/tls.key"}
-    with pytest.raises(SettingsError, match="HEADRACE_TLS_CA must be given too"):
+    with pytest.raises(SettingsError, match="HEADRACE_TLS_CA must be given where"):
         load(CommonSettings, given)
     whole = tls_files(load(CommonSettings, given | {"HEADRACE_TLS_CA": "/tls/ca.crt"}))
     assert whole == TlsFiles(Path("/tls/tls.crt"), Path("/tls/tls.key"), Path("/tls/ca.crt"))

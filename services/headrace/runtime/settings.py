@@ -86,9 +86,10 @@ class CommonSettings(Given):
     @classmethod
     def _is_whole(cls, ca: Path | None, info: ValidationInfo) -> Path | None:
         files = {"TLS_CERT": info.data.get("tls_cert"), "TLS_KEY": info.data.get("tls_key"), "TLS_CA": ca}
+        given = [PREFIX + name for name, path in files.items() if path is not None]
         missing = [PREFIX + name for name, path in files.items() if path is None]
-        if missing and len(missing) < len(files):
-            raise ValueError(f"{' and '.join(missing)} must be given too: all three files, or none")
+        if given and missing:
+            raise ValueError(f"{' and '.join(missing)} must be given where {' and '.join(given)} is")
         return ca
 
     @field_validator("privacy_key")
