@@ -1,7 +1,9 @@
-"""Asks whether a pinned dependency has a known vulnerability: 0 none, 1 one has, 3 not all could be asked about.
+"""Asks whether a pinned dependency has a known vulnerability.
 
-pip-audit ends with 0 also when its advisory service knows none of the packages, or cannot be reached: here that is
-told apart. `ALLOW_UNREACHABLE_ADVISORIES=1` makes it no failure, for a machine without a way out; it is still told.
+0: none has; 1: one has; 2: nothing could be asked, for the pins or pip-audit itself are at fault; 3: the advisory
+service was not reached, or does not know all of them. pip-audit ends with 0 also when its service knows none of the
+packages, and with 1 when it cannot be reached: here that is told apart. `ALLOW_UNREACHABLE_ADVISORIES=1` makes 3 no
+failure, for a machine without a way out; it is still told.
 """
 
 from __future__ import annotations
@@ -14,10 +16,20 @@ from typing import Any
 
 _ASK_S = 300
 _SHOWN = 5
+# what pip-audit says when nobody answers it; it names the exception at the end of its standard error
+_UNREACHED = ("requests.exceptions.", "pip_audit._service.interface.", "urllib3.exceptions.")
+
+
+class AuditError(Exception):
+    """pip-audit gave no report, and it is not for want of an answer from its service."""
 
 
 def main(pins: str) -> int:
-    code, told = judged(_report(pins))
+    try:
+        code, told = judged(_report(pins))
+    except AuditError as error:
+        print(f"audit: pip-audit failed: {error}")
+        return 2
     print("\n".join(told))
     if code == 3 and os.environ.get("ALLOW_UNREACHABLE_ADVISORIES") == "1":
         print("audit: let pass, since ALLOW_UNREACHABLE_ADVISORIES=1. NOTHING IS KNOWN of the packages named above.")
@@ -56,7 +68,10 @@ def _report(pins: str) -> dict[str, Any] | None:
     try:
         report: dict[str, Any] = json.loads(ran.stdout)
     except ValueError:
-        print("\n".join(ran.stderr.splitlines()[-3:]), file=sys.stderr)
+        reason = (ran.stderr.splitlines() or ["it said nothing"])[-1]
+        if not reason.startswith(_UNREACHED):
+            raise AuditError(reason) from None
+        print(reason, file=sys.stderr)
         return None
     return report
 

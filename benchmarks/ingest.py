@@ -1,6 +1,7 @@
 """How many events a second does the door make durable, beside what its engine alone does with the same batches?
 
-`python -m benchmarks.ingest [--quick] [--seed N] --json PATH`. Events of 300 bytes with ids of their own, over SQLite
+`python -m benchmarks.ingest [--quick] [--seed N] --json PATH`. Events of 300 bytes with ids of their own and the
+attribution token of an answer, over SQLite
 and over PostgreSQL (synchronous commit, fsync on), all on one machine, in turns within each round:
 
 - bare: one connection, one transaction a batch into one table with a unique id: `executemany`, or `COPY`.
@@ -38,9 +39,11 @@ from benchmarks.open_loop import Floats, quantiles, sent
 from benchmarks.postgres_server import PostgresServer, postgres_server
 from benchmarks.results import Bar, Result
 from headrace.cli.suite import Suite
+from headrace.model.attribution import Tokens
 from headrace.runtime.channels import open_channel
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.opening import open_event_log
+from headrace.runtime.privacy import open_privacy
 from headrace.runtime.settings import CommonSettings
 from headrace.runtime.sqlite import make_durable
 from headrace.v1.common_pb2 import ProductDetail, UserEvent
@@ -61,17 +64,21 @@ STREAM = "stream"
 GOALS_AT_100 = {"sqlite": 12_000, "postgresql": 7_000}
 
 _TYPES = ("detail-page-view", "detail-page-view", "add-to-cart", "purchase-complete")
+# the door knows the tokens of its own suite
+_KEY = "ingest benchmark's own key"
+_ANSWERED_US = 10_000_000
 _WRITE = "/headrace.v1.IngestService/WriteUserEvents"
 _STREAM = "/headrace.v1.IngestService/StreamUserEvents"
 _BARE_TABLE = "(id {text} PRIMARY KEY, key {text}, kind {text}, time_us BIGINT, payload {blob})"
 
 
 class Events:
-    """Events of the shop, no two with one id."""
+    """Events of the shop, no two with one id, each of what an answer of its own showed."""
 
     def __init__(self, seed: int) -> None:
         self._chance = random.Random(seed)
         self._made = 0
+        self._tokens = Tokens(open_privacy(CommonSettings(privacy_key=_KEY)).derived("attribution tokens"))
         self._now = Timestamp()
         self._now.GetCurrentTime()
 
@@ -86,20 +93,22 @@ class Events:
 
     def _event(self) -> UserEvent:
         self._made += 1
+        visitor = f"visitor-{self._chance.randrange(VISITORS):08d}"
         event = UserEvent(
             event_id=f"{self._chance.getrandbits(96):024x}{self._made:08x}",
-            event_type=self._chance.choice(
-                ("detail-page-view", "detail-page-view", "add-to-cart", "purchase-complete")
-            ),
-            visitor_id=f"visitor-{self._chance.randrange(VISITORS):08d}",
+            event_type=self._chance.choice(_TYPES),
+            visitor_id=visitor,
             event_time=self._now,
             product_details=[
                 ProductDetail(product_id=f"product-{self._chance.randrange(PRODUCTS):06d}", quantity=1, price=9.5)
             ],
             session_id=f"{self._chance.getrandbits(64):016x}",
+            attribution_token=self._tokens.new(
+                release="r-000042", user_key="v:" + visitor, time_us=self._now.ToMicroseconds() - _ANSWERED_US
+            ),
         )
         # two bytes of the field's own
-        event.attribution_token = "t" * (EVENT_BYTES - event.ByteSize() - 3)
+        event.page_categories.append("c" * (EVENT_BYTES - event.ByteSize() - 2))
         return event
 
 
@@ -180,8 +189,8 @@ class Door:
 
 def _check_accepted(results: Iterator[WriteResult]) -> None:
     for result in results:
-        if result.outcome != WriteResult.OUTCOME_ACCEPTED:
-            raise RuntimeError(f"an event was not accepted: {result}")
+        if result.outcome != WriteResult.OUTCOME_ACCEPTED or result.token_fault:
+            raise RuntimeError(f"an event was not accepted with its token: {result}")
 
 
 @dataclass
@@ -229,6 +238,7 @@ async def opened(name: str, folder: Path, server: PostgresServer) -> AsyncIterat
         append = Append(CommonSettings(data_dir=folder / "append", event_log_url=urls[0]))
         stack.push_async_callback(append.log.close)
         environment = {"HEADRACE_EVENT_LOG_URL": urls[1], "HEADRACE_INGEST_DATABASE_URL": urls[1]}
+        environment["HEADRACE_PRIVACY_KEY"] = _KEY
         suite = Suite(folder / "door", services=("ingest",), environment=environment)
         await stack.enter_async_context(suite)
         channel = await stack.enter_async_context(open_channel(suite.addresses["ingest"]))

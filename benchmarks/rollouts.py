@@ -41,7 +41,7 @@ Row = dict[str, object]
 ACTIVE, SHARE_BP, DAYS = 4_000, 1_000, 6
 RAMP_BP, RAMP_DAYS = (100, 1_000, 5_000), 14
 WORSE, EQUAL, BETTER = (-0.2, -0.1), 0.0, 0.05
-POWER = 0.9
+POWER = 0.95
 LOGGED_DAYS = 3
 # the suite's own defaults leave less to chance
 DEFAULT_EXPLORATION = Exploration(0.02, 0.5)

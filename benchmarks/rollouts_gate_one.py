@@ -24,7 +24,7 @@ from headrace.trainer.analysis.policy import BudgetPolicy, ShadowPolicy
 
 RELEASES_A_DAY = 144
 # requests that both releases score, and of how many candidates
-_REQUESTS, _CANDIDATES, _TOP = 120, 40, 20
+_REQUESTS, _MOST_REQUESTS, _CANDIDATES, _TOP = 120, 400, 40, 20
 # how far the scores of the next release of a lineage are from those of the last, at tastes that differ by about 1.3
 _STEP = 0.1
 _NO_VALUE = Value(0.0, 0.0, 0.0, 0.0)
@@ -64,18 +64,18 @@ def shuffled(seed: int, active: int) -> list[Shuffled]:
     """An increment and another lineage; with both kinds of evidence, live requests alone and logged lists alone."""
     rng = np.random.default_rng(seed)
     logged = Logged.of(rng, Shop(rng, active))
-    base = rng.normal(0.0, 1.6, (_REQUESTS, _CANDIDATES)).astype(np.float32)
+    base = rng.normal(0.0, 1.6, (_MOST_REQUESTS, _CANDIDATES)).astype(np.float32)
     live, known = (rng.permuted(values, axis=1) for values in (base, logged.scores))
     usual, losses = _losses(logged.scores, logged.clicked), _losses(known, logged.clicked)
     agreement = _spearman(logged.scores, known)
     found = []
     for is_increment, sees in product((True, False), ("both", "live", "logged")):
         # it is looked at as requests come in
-        for requests in range(20, _REQUESTS + 1, 20):
+        for requests in range(20, _MOST_REQUESTS + 1, 20):
             pairs = _live(base[:requests], live[:requests]) if sees != "logged" else LiveShadow()
             rows = slice(0, requests)
             paired = _logged(usual[rows], losses[rows], float(agreement[rows].mean())) if sees != "live" else None
-            evidence = ShadowEvidence("r-000002", is_increment, 30.0 * requests, _ALPHA_EACH, pairs, paired)
+            evidence = ShadowEvidence("r-000002", is_increment, 9.0 * requests, _ALPHA_EACH, pairs, paired)
             decision = shadow_verdict(evidence, ShadowPolicy()).decision
             if decision != GO_ON:
                 break

@@ -31,20 +31,6 @@ _NEEDED = {
 }
 _TLS = ("HEADRACE_TLS_CERT", "HEADRACE_TLS_KEY", "HEADRACE_TLS_CA")
 
-# given by manifests, and read by nothing yet: a test says when one of them is
-AWAITED = frozenset(
-    {
-        "HEADRACE_RANKER_TRACK",
-        "HEADRACE_RANKER_CANARY_ADDRESS",
-        *_TLS,
-        "HEADRACE_RELEASE_SIGNING_KEY_FILE",
-        "HEADRACE_RELEASE_VERIFY_KEY_FILE",
-        "HEADRACE_INGEST_AUTH_FILE",
-        "HEADRACE_RANKER_AUTH_FILE",
-        "HEADRACE_TRAINER_AUTH_FILE",
-    }
-)
-
 
 def known_secrets() -> dict[str, dict[str, str]]:
     """Name → key → a value of the right form, of every Secret that manifests may name."""
@@ -119,7 +105,7 @@ def _refusals(owner: Workload, manifests: Manifests) -> Iterator[Fault]:
     given = {
         name: value
         for name, value in environment_of(owner, manifests, known_secrets()).items()
-        if name.startswith("HEADRACE_") and name not in AWAITED
+        if name.startswith("HEADRACE_")
     }
     # of its own variables and of everybody's: others' prefixes pass a process, but tell it nothing
     for name in sorted(given.keys() - variables_of(owner.service)):

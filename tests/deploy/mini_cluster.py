@@ -24,7 +24,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.check.addresses import calls
 from deploy.check.disruption import pre_stop_command
-from deploy.check.environment import AWAITED
 from deploy.check.manifests import Manifests, Workload, environment_of, servers, workloads
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -152,14 +151,8 @@ class MiniCluster:
 
     def __init__(self, manifests: Manifests, secrets: Secrets, folder: Path) -> None:
         self._manifests, self._secrets, self._folder = manifests, secrets, folder
-        started = [server for server in servers(manifests) if not _is_awaited(server)]
-        ports = dict(zip((server.label for server in started), free_ports(len(started)), strict=True))
-        # until the code knows of roles and tracks, one process is all of its service
-        self._ports = ports | {
-            other.label: next(ports[one.label] for one in started if one.service == other.service)
-            for other in servers(manifests)
-            if other.label not in ports
-        }
+        started = servers(manifests)
+        self._ports = dict(zip((server.label for server in started), free_ports(len(started)), strict=True))
         self.pods = {server.name: self._pod(server) for server in started}
 
     async def __aenter__(self) -> MiniCluster:
@@ -206,7 +199,7 @@ class MiniCluster:
 
     def _environment(self, owner: Workload) -> dict[str, str]:
         given = environment_of(owner, self._manifests, self._secrets)
-        told = {name: self._moved(owner, value) for name, value in given.items() if name not in AWAITED}
+        told = {name: self._moved(owner, value) for name, value in given.items()}
         told |= self._addresses(owner)
         if owner.label in self._ports:
             prefix = f"HEADRACE_{owner.service.upper().replace('-', '_')}"
@@ -232,7 +225,7 @@ class MiniCluster:
         found: dict[str, str] = environment_of(owner, self._manifests, self._secrets)
         moved: dict[str, str] = {}
         for call in calls(self._manifests):
-            if call.caller == owner.label and call.variable not in AWAITED:
+            if call.caller == owner.label:
                 here = f"127.0.0.1:{self._ports[call.callee].grpc}"
                 before = moved.get(call.variable, found[call.variable])
                 moved[call.variable] = before.replace(f"{call.host}:{call.port}", here)
@@ -240,13 +233,6 @@ class MiniCluster:
 
     async def _close(self) -> None:
         await asyncio.gather(*(pod.kill() for pod in self.pods.values()))
-
-
-def _is_awaited(server: Workload) -> bool:
-    """Whether it would be the same as another process until the code reads what tells them apart."""
-    given = {entry["name"]: entry.get("value") for entry in server.main["env"]}
-    apart = {"HEADRACE_TRAINER_ROLE": "registry", "HEADRACE_RANKER_TRACK": "canary"}
-    return any(name in AWAITED and given.get(name) == value for name, value in apart.items())
 
 
 async def _passes(health: Any, probe: Mapping[str, Any]) -> bool:

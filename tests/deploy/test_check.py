@@ -1,4 +1,4 @@
-"""What the check asks beside the lints: schemas, and the variables that nothing reads yet."""
+"""What the check asks beside the lints: schemas, and how it reads selectors and quantities."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ import copy
 import pytest
 
 from deploy.check.combinations import combinations, components, overlays
-from deploy.check.environment import AWAITED, variables_of
 from deploy.check.manifests import Manifest, does_match, label_of
 from deploy.check.resources import quantity
 from deploy.check.schemas import schema_faults, versions
-from headrace.cli.suite_file import SERVICES
-
-
-def test_a_variable_is_awaited_no_longer_once_it_is_read() -> None:
-    read = {name for service in SERVICES for name in variables_of(service)}
-    assert AWAITED & read == set(), "take it out of AWAITED in deploy/check/environment.py"
 
 
 def test_an_unknown_field_is_a_fault_in_every_version(dev: list[Manifest]) -> None:

@@ -72,7 +72,7 @@ def image(request: pytest.FixtureRequest) -> Iterator[Image]:
         yield Image(request.param, Path(folder))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_service_installs_alone_and_starts(image: Image, tmp_path: Path) -> None:
     assert image.missing(_PRESENT[image.service]) == []
     absent = (*_ABSENT[image.service], "pip", "pytest", "mypy", "polars")

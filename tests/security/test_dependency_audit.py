@@ -49,3 +49,24 @@ def test_no_answer_at_all_does_not_pass_unless_it_is_allowed(
     monkeypatch.setenv("ALLOW_UNREACHABLE_ADVISORIES", "1")
     assert audit.main("constraints.txt") == 0
     assert "NOTHING IS KNOWN" in capsys.readouterr().out
+
+
+def asked(
+    audit: Any, pins: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    """The audit on a machine without a way out that is allowed to have none: status, and what was said."""
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("ALLOW_UNREACHABLE_ADVISORIES", "1")
+    code = audit.main(str(pins))
+    return code, capsys.readouterr().out
+
+
+def test_a_service_that_is_not_reached_is_told_apart_from_pins_that_are_none(
+    audit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pins.txt").write_text("grpcio==1.80.0\n")
+    code, told = asked(audit, tmp_path / "pins.txt", monkeypatch, capsys)
+    assert (code, "could not ask its advisory service at all" in told, "NOTHING IS KNOWN" in told) == (0, True, True)
+    code, told = asked(audit, tmp_path / "nowhere.txt", monkeypatch, capsys)
+    assert (code, "nowhere.txt" in told, "NOTHING IS KNOWN" in told) == (2, True, False)

@@ -34,6 +34,7 @@ from headrace.ranker.loading import ReleaseLoader
 from headrace.ranker.peers import TrainerPeer
 from headrace.ranker.plan import HeldPlan
 from headrace.ranker.rank import CandidateRanker
+from headrace.ranker.readiness import able_to_answer
 from headrace.ranker.recommend import Recommender
 from headrace.ranker.releases import Releases
 from headrace.ranker.report_peer import ReportPeer
@@ -134,7 +135,8 @@ async def compose(settings: RankerSettings, common: CommonSettings) -> AsyncIter
             settings.default_deadline_s,
         )
         queues = {"answers": lambda: admission.waiting}
-        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal, queues)
+        ready = partial(able_to_answer, releases, catalogue, settings.ready_wait_s)
+        yield Parts([Face(_SERVICE, partial(_add, servicer))], background, admission.refusal, queues, ready)
 
 
 def _reported(

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from headrace.ranker.peers import FeatureStorePeer, ItemsUpdate, UserState
+from headrace.ranker.replica_channels import replica_channels
 from headrace.ranker.replicas import Replicas
 from headrace.runtime.channels import open_channel
 from headrace.runtime.people_shards import shard_of_person
@@ -36,16 +37,10 @@ async def open_feature_store(addresses: ShardAddresses, tls: TlsFiles | None = N
         if sum(len(shard) for shard in addresses) == 1:
             yield FeatureStorePeer(await stack.enter_async_context(open_channel(addresses[0][0], tls=tls)))
             return
-        yield FeatureStoreShards(
-            [
-                # another replica is asked at once instead of the same one again
-                [
-                    FeatureStorePeer(await stack.enter_async_context(open_channel(one, retries=False, tls=tls)))
-                    for one in shard
-                ]
-                for shard in addresses
-            ]
-        )
+        channels = [
+            [await stack.enter_async_context(one) for one in replica_channels(shard, tls)] for shard in addresses
+        ]
+        yield FeatureStoreShards([[FeatureStorePeer(channel) for channel in shard] for shard in channels])
 
 
 class FeatureStoreShards:

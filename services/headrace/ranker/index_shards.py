@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from headrace.ranker.joined_watch import joined_watch
 from headrace.ranker.nearest import Nearest, merged
 from headrace.ranker.peers import Embeddings, IndexPeer, Neighbours, VectorsUpdate, why_missing
+from headrace.ranker.replica_channels import replica_channels
 from headrace.ranker.replicas import Replicas
 from headrace.ranker.vector_index import VectorIndex
 from headrace.runtime.channels import open_channel
@@ -49,12 +50,10 @@ async def open_index(addresses: ShardAddresses, tls: TlsFiles | None = None) -> 
         if sum(len(shard) for shard in addresses) == 1:
             yield IndexPeer(await stack.enter_async_context(open_channel(addresses[0][0], tls=tls)))
             return
-        shards = [
-            # another replica is asked at once instead of the same one again
-            [IndexPeer(await stack.enter_async_context(open_channel(one, retries=False, tls=tls))) for one in shard]
-            for shard in addresses
+        channels = [
+            [await stack.enter_async_context(one) for one in replica_channels(shard, tls)] for shard in addresses
         ]
-        yield IndexShards([Replicas(replicas) for replicas in shards])
+        yield IndexShards([Replicas([IndexPeer(channel) for channel in shard]) for shard in channels])
 
 
 @dataclass(frozen=True, slots=True)

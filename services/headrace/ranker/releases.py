@@ -94,6 +94,16 @@ class Releases:
             self._wanted = wanted
             self._changed.set()
 
+    @property
+    def missing(self) -> str:
+        """Why there is nothing to answer with; empty when there is, or when the plan has nothing for this track."""
+        if self._plan.newest is None:
+            return "no serving plan came"
+        wanted = self._wanted.served
+        if wanted is None or self.current is not None:
+            return ""
+        return f"release {wanted.release}: {self.refused.reason or 'not loaded yet'}"
+
     async def run(self) -> None:
         """Follows the plan for ever; a feed that dies takes this down with it."""
         async with asyncio.TaskGroup() as group:

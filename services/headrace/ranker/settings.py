@@ -59,6 +59,10 @@ class RankerSettings(ServingSettings):
     retry_s: float = Field(0.3, gt=0, description="pause before a lost peer is tried again")
     vectors_wait_s: float = Field(5.0, gt=0, description="time a release waits for its vectors before it says so")
 
+    ready_wait_s: float = Field(
+        20.0, ge=0, description="most that a start waits for items and the plan's release to be ready; 0: not at all"
+    )
+
     text_folder: Path | None = Field(
         None, description="files of the text encoder that a release may need; none: the installed package"
     )

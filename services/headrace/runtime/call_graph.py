@@ -23,7 +23,9 @@ CALLS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
         "feature-store": {},
         "index": {"index": frozenset({"GetIndexStats", "CopySpace"})},
         "trainer": {
-            "index": frozenset({"ApplyEmbeddings", "CreateSpace", "ActivateSpace", "DropSpace", "GetIndexStats"}),
+            "index": frozenset(
+                {"ApplyEmbeddings", "CreateSpace", "ActivateSpace", "DropSpace", "GetIndexStats", "GetEmbeddings"}
+            ),
             "feature-store": frozenset({"GetTrainingRows"}),
         },
         "ranker": {
@@ -31,7 +33,7 @@ CALLS: Mapping[str, Mapping[str, frozenset[str]]] = MappingProxyType(
             "index": frozenset({"Search", "GetEmbeddings", "WatchEmbeddings"}),
             "trainer": frozenset({"WatchServingPlan", "FetchArtifact", "ReportServing"}),
             # the stable track asks the canary track
-            "ranker": frozenset({"Recommend", "Search", "Rank", "GetRankerStatus"}),
+            "ranker": frozenset({"Recommend", "Search", "Rank"}),
         },
         STOREFRONT: {
             "ingest": frozenset(

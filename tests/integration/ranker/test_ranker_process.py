@@ -20,7 +20,7 @@ def environment(tmp_path: Path, **variables: str) -> dict[str, str]:
 
 async def test_it_serves_without_peers_and_stops_when_asked(tmp_path, make, unused_tcp_port):
     port = str(unused_tcp_port)
-    variables = environment(tmp_path, HEADRACE_RANKER_PORT=port)
+    variables = environment(tmp_path, HEADRACE_RANKER_PORT=port, HEADRACE_RANKER_READY_WAIT_S="0.1")
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "headrace.ranker", env=variables)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -58,7 +58,11 @@ def test_a_token_with_one_changed_character_is_forged(attributions: Attributions
     assert attributions.worth(event(), changed) is Worth.FORGED
 
 
-@pytest.mark.parametrize("token", ["t", "", "ü", "====", "A" * 10_000, given(tokens=Tokens(b"other" * 7))])
+@pytest.mark.parametrize(
+    "token",
+    ["t", "", "ü", "====", "A" * 10_000, given(tokens=Tokens(b"other" * 7))],
+    ids=["short", "empty", "no ASCII", "padding", "long", "of another suite"],
+)
 def test_what_this_suite_did_not_sign_is_forged(attributions: Attributions, token: str) -> None:
     assert attributions.worth(event(), token) is Worth.FORGED
 

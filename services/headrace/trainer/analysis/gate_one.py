@@ -48,7 +48,7 @@ def shadow_verdict(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerd
     if harm:
         return ShadowVerdict(STOP, "; ".join(harm), found, numbers)
     has_live = evidence.live.pairs >= policy.least_pairs
-    has_logged = logged is not None and logged.people >= policy.least_people
+    has_logged = logged is not None and logged.people >= _people(evidence, policy)
     seen = f"{evidence.live.pairs} live pairs, {logged.people if logged else 0} logged people"
     if has_live and has_logged:
         return ShadowVerdict(PASS, f"no harm in {seen}", found, numbers)
@@ -77,12 +77,16 @@ def _stopping(evidence: ShadowEvidence, policy: ShadowPolicy) -> Iterator[str]:
     if live.not_finite or (logged is not None and logged.not_finite):
         yield f"{live.not_finite + (logged.not_finite if logged else 0)} scores are not finite"
     yield from _failures(live, policy)
-    if logged is not None and logged.people >= policy.least_people:
+    if logged is not None and logged.people >= _people(evidence, policy):
         yield from _agreement(logged, policy.increment_agreement if evidence.is_increment else policy.lineage_agreement)
     if logged is not None and logged.lists >= policy.calibration_lists:
         yield from _calibration(logged, policy)
     if live.pairs >= policy.least_pairs:
         yield from _live(live, evidence.is_increment, policy)
+
+
+def _people(evidence: ShadowEvidence, policy: ShadowPolicy) -> int:
+    return policy.least_people if evidence.is_increment else policy.lineage_people
 
 
 def _agreement(logged: LoggedEvidence, least: float) -> Iterator[str]:

@@ -90,7 +90,9 @@ class ShadowPolicy:
     """
 
     least_pairs: int = 100
+    # of whom logged lists tell; another lineage has time, and orders that are none pass fewer by chance
     least_people: int = 100
+    lineage_people: int = 300
     most_seconds: float = 3_600.0
     increment_overlap_at_20: float = 0.5
     increment_rank_correlation: float = 0.5

@@ -1,4 +1,4 @@
-"""Gate 0 as far as the registry can see: a release's files are all there, unchanged, and a model that answers right."""
+"""Gate 0 as far as the registry can see: a release's files are all there, as signed, and a model that answers right."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 from headrace.model.serving_model import ModelError, ServingModel
 from headrace.model.text.encoder import FindEncoder
 from headrace.runtime.errors import CorruptDataError, NotFoundError
+from headrace.runtime.release_signing import UntrustedError
 from headrace.trainer.registry import Release
 from headrace.trainer.releases import Releases
 
@@ -27,7 +28,7 @@ class ArtifactGate:
             parts = self._releases.parts(release)
             model = ServingModel.load(parts, self._find_encoder)
             model.check_golden()
-        except (NotFoundError, CorruptDataError, ModelError) as error:
+        except (NotFoundError, CorruptDataError, ModelError, UntrustedError) as error:
             return str(error)
         for name, own, said in (
             ("space", model.space, release.space),

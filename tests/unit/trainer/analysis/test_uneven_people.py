@@ -15,7 +15,7 @@ from headrace.trainer.analysis.verdict import ROLL_BACK, canary_verdict
 
 Column = NDArray[Any]
 
-RUNS, PEOPLE, LOOKS, SHOWN = 120, 1_500, 48, 10
+RUNS, PEOPLE, LOOKS, SHOWN = 80, 1_200, 48, 10
 ONE_METRIC = CanaryPolicy(metrics=(Metric(CLICKS, ("detail-page-view",), share=1.0),))
 
 
@@ -34,7 +34,7 @@ def _worlds() -> tuple[float, float]:
             came = rng.poisson(often)
             visits += came
             clicks += rng.binomial(came * SHOWN, rate)
-            if hour % 2:
+            if hour % 3:
                 continue
             is_rolled_back |= _verdict(clicks, visits, is_canary, hour) == ROLL_BACK
             is_alarmed |= _is_alarmed(clicks, visits * SHOWN, is_canary)
