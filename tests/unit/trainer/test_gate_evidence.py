@@ -115,12 +115,17 @@ async def test_flipped_towers_are_caught(watched: Watched, part: str, metric: st
     assert logged.click_loss.difference == logged.order_loss.difference == 0
 
 
-async def test_what_a_broken_release_earned_is_valued_below_what_serves(watched: Watched) -> None:
+async def test_where_places_do_not_matter_no_order_is_worth_more(watched: Watched) -> None:
+    # in this shop people look at what they like wherever it stands
     broken = watched.shop.publish(ranker=watched.shop.shuffled_ranker())
     logged = await watched.shadow(broken, watched.shop.released[-1])
-    assert logged.snips.effective_sample_size > 40
-    assert logged.snips.upper < logged.baseline_snips.lower
-    assert logged.doubly_robust.upper < logged.baseline_doubly_robust.lower
+    for found, usual in (
+        (logged.snips, logged.baseline_snips),
+        (logged.doubly_robust, logged.baseline_doubly_robust),
+    ):
+        assert min(found.effective_sample_size, usual.effective_sample_size) > 25
+        assert found.lower < usual.upper
+        assert usual.lower < found.upper
 
 
 async def test_weights_that_give_no_numbers_are_no_model(watched: Watched) -> None:

@@ -69,6 +69,15 @@ def test_intervals_hold_what_an_order_that_nobody_saw_truly_earns() -> None:
 _TRUTHS = (_truth(OTHER), _truth(LOGGING))
 
 
+def test_the_worst_order_is_valued_below_the_best() -> None:
+    lists = _logged(Exploration(1.0, 2.0), 0)
+    values, foretold = LoggedValues(lists), _scored(lists, TRUE)
+    best, worst = (values.of(_scored(lists, weights), foretold) for weights in (TRUE, -TRUE))
+    for better, worse in zip(best, worst, strict=True):
+        assert worse.upper < better.value
+        assert worse.value < better.lower
+
+
 def test_the_chance_of_a_place_is_what_the_logged_propensities_add_up_to() -> None:
     scores, share = np.array([2.0, 1.2, 0.9, -0.4], np.float32), 0.3
     logits = scores.astype(np.float64) / (0.5 * float(np.std(scores, dtype=np.float64)))
