@@ -1,0 +1,187 @@
+"""Who moves rollouts and who is in their way: releases and orders by chance, and SIGKILL at random moments."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import grpc
+from sqlalchemy.orm import Session
+
+from benchmarks.rollout_kills_releases import BROKEN, SOUND, UPSIDE_DOWN, Learner
+from benchmarks.rollout_kills_stage import CANARY, REGISTRIES, SPACES, STABLES, Stage
+from headrace.runtime.channels import open_channel
+from headrace.trainer.registry import Registry
+from headrace.trainer.rollouts.evidence import LINEAGE
+from headrace.trainer.rollouts.phases import Phase
+from headrace.trainer.rollouts.rollout import Rollout
+from headrace.trainer.rollouts.storage import Rollouts
+from headrace.trainer.tables import LeaseRow
+from headrace.v1 import trainer_pb2
+from headrace.v1.trainer_pb2_grpc import TrainerServiceStub
+
+if TYPE_CHECKING:
+    from headrace.v1.trainer_pb2_grpc import TrainerServiceAsyncStub
+
+VICTIMS = ("the registry that decides", "the other registry", "a stable ranker", "the canary ranker")
+KINDS = (SOUND,) * 5 + (BROKEN, UPSIDE_DOWN)
+_CALL_S = 10.0
+# what an order may meet: it came too late, or to a registry that is killed just then
+_REFUSALS = (
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+
+
+class Director:
+    """Lets releases be published and orders be given until there were so many rollouts, and the last one settles."""
+
+    def __init__(self, stage: Stage, registry: Registry, rollouts: Rollouts, learner: Learner, seed: int) -> None:
+        self.orders: Counter[str] = Counter()
+        # what an order was answered that it should never be
+        self.surprises: list[str] = []
+        self._stage = stage
+        self._registry = registry
+        self._rollouts = rollouts
+        self._learner = learner
+        self._chance = random.Random(f"{seed}-director")
+
+    async def run(self, wanted: int) -> None:
+        async with open_channel(self._stage.registries) as channel:
+            stub: TrainerServiceAsyncStub = TrainerServiceStub(channel)
+            while (newest := await asyncio.to_thread(self._rollouts.newest, 1)) == [] or newest[0].number < wanted:
+                await self._act(stub, await asyncio.to_thread(self._rollouts.open))
+                await asyncio.sleep(self._chance.uniform(0.1, 0.6))
+
+    async def settle(self, within_s: float) -> None:
+        """Lets go what is paused, and returns when nothing moves by itself any more or the time is over."""
+        async with open_channel(self._stage.registries) as channel:
+            stub: TrainerServiceAsyncStub = TrainerServiceStub(channel)
+            until = asyncio.get_running_loop().time() + within_s
+            while asyncio.get_running_loop().time() < until:
+                running = await asyncio.to_thread(self._rollouts.open)
+                if all(each.phase == Phase.INCONCLUSIVE for each in running):
+                    return
+                for each in running:
+                    if each.phase == Phase.PAUSED:
+                        await self._order("resume", self._resume(stub, each))
+                await asyncio.sleep(0.2)
+
+    async def _act(self, stub: TrainerServiceAsyncStub, running: Sequence[Rollout]) -> None:
+        if not any(each.holds_shadow for each in running):
+            lineage = await asyncio.to_thread(self._lineage, running)
+            await asyncio.to_thread(self._learner.publish, lineage, self._chance.choice(KINDS))
+            if self._is_due(running):
+                await self._begin_lineage(stub)
+        if running and self._chance.random() < 0.3:
+            await self._command(stub, self._chance.choice(running))
+
+    def _lineage(self, running: Sequence[Rollout]) -> str:
+        """The lineage that serves, or that in the canary slot."""
+        stable = self._registry.plan().stable
+        serving = stable.lineage if stable else "main"
+        tried = [each.lineage for each in running if each.kind == LINEAGE]
+        return self._chance.choice([serving, *tried])
+
+    def _is_due(self, running: Sequence[Rollout]) -> bool:
+        return self._chance.random() < (0.1 if any(each.kind == LINEAGE for each in running) else 0.4)
+
+    async def _begin_lineage(self, stub: TrainerServiceAsyncStub) -> None:
+        stable = await asyncio.to_thread(lambda: self._registry.plan().stable)
+        if stable is None:
+            return
+        [other] = SPACES.keys() - {stable.lineage}
+        release = await asyncio.to_thread(self._learner.publish, other, self._chance.choice(KINDS))
+        wish = trainer_pb2.CreateRolloutRequest(
+            release=release.name, supersede=self._chance.random() < 0.5, actor="eve", reason="another lineage"
+        )
+        await self._order("create", lambda: stub.CreateRollout(wish, timeout=_CALL_S))
+
+    async def _command(self, stub: TrainerServiceAsyncStub, rollout: Rollout) -> None:
+        if rollout.phase in (Phase.PAUSED, Phase.INCONCLUSIVE) and self._chance.random() < 0.6:
+            await self._order("resume", self._resume(stub, rollout))
+            return
+        name, who = rollout.name, "eve"
+        orders: dict[str, Callable[[], Awaitable[object]]] = {
+            "pause": lambda: stub.PauseRollout(
+                trainer_pb2.PauseRolloutRequest(rollout=name, actor=who), timeout=_CALL_S
+            ),
+            "abort": lambda: stub.AbortRollout(
+                trainer_pb2.AbortRolloutRequest(rollout=name, actor=who), timeout=_CALL_S
+            ),
+            "promote": lambda: stub.PromoteRollout(
+                trainer_pb2.PromoteRolloutRequest(rollout=name, actor=who), timeout=_CALL_S
+            ),
+        }
+        order = self._chance.choice(list(orders))
+        await self._order(order, orders[order])
+
+    def _resume(self, stub: TrainerServiceAsyncStub, rollout: Rollout) -> Callable[[], Awaitable[object]]:
+        request = trainer_pb2.ResumeRolloutRequest(rollout=rollout.name, actor="eve")
+        return lambda: stub.ResumeRollout(request, timeout=_CALL_S)
+
+    async def _order(self, name: str, ask: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await ask()
+            self.orders[name] += 1
+        except grpc.aio.AioRpcError as error:
+            self.orders[f"{name}, refused"] += 1
+            if error.code() not in _REFUSALS:
+                self.surprises.append(f"{name}: {error.code().name}: {error.details()}")
+
+
+class Killer:
+    """Kills one victim after the other; each is back after a while by itself. One stable ranker always answers."""
+
+    def __init__(self, stage: Stage, registry: Registry, seed: int) -> None:
+        self.killed: Counter[str] = Counter()
+        self._stage = stage
+        self._registry = registry
+        self._chance = random.Random(f"{seed}-killer")
+        self._revivals: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Kills for ever."""
+        while True:
+            victims = list(VICTIMS)
+            self._chance.shuffle(victims)
+            for victim in victims:
+                await asyncio.sleep(self._chance.uniform(0.2, 2.5))
+                name = await self._name(victim)
+                if name and self._stage.is_up(name):
+                    await self._stage[name].process.kill()
+                    self.killed[victim] += 1
+                    self._revivals.add(asyncio.create_task(self._revive(name, self._chance.uniform(0.0, 1.5))))
+
+    async def all_up(self) -> None:
+        """Returns when everything that was killed is back and answers."""
+        await asyncio.gather(*self._revivals)
+        await asyncio.gather(*(self._stage.ready(name) for name in (*REGISTRIES, *STABLES, CANARY)))
+
+    async def _name(self, victim: str) -> str:
+        if victim == "the canary ranker":
+            return CANARY
+        if victim == "a stable ranker":
+            name = self._chance.choice(STABLES)
+            [other] = set(STABLES) - {name}
+            await self._stage.ready(other)
+            return name
+        decider = await asyncio.to_thread(self._decider)
+        others = [name for name in REGISTRIES if name != decider]
+        return decider if victim == "the registry that decides" else others[0]
+
+    def _decider(self) -> str:
+        """The registry that holds the lease; empty: a dead one does."""
+        with Session(self._registry.engine) as session:
+            row = session.get(LeaseRow, "decider")
+            holder = row.holder if row else ""
+        return next((name for name in REGISTRIES if f"-{self._stage[name].process.pid}-" in holder), "")
+
+    async def _revive(self, name: str, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await self._stage[name].process.start()
