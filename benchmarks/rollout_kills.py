@@ -20,7 +20,7 @@ import asyncio
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +39,12 @@ from benchmarks.rollout_kills_checks import (
     replay_faults,
     webhook_faults,
 )
-from benchmarks.rollout_kills_play import Director, Killer
-from benchmarks.rollout_kills_releases import Learner
-from benchmarks.rollout_kills_stage import CANARY, REGISTRIES, RULES, STABLES, Databases, Stage, stage
+from benchmarks.rollout_kills_play import VICTIMS, Director, Killer
+from benchmarks.rollout_kills_releases import SOUND, Learner
+from benchmarks.rollout_kills_stage import CANARY, REGISTRIES, RULES, STABLES, Databases, stage
 from benchmarks.rollout_kills_witnesses import CALLERS, PAUSE_S, Callers, listener, watch
 from headrace.trainer.analysis.policy import BudgetPolicy
-from headrace.trainer.registry import Registry, ServingPlan, open_registry
+from headrace.trainer.registry import ServingPlan, open_registry
 from headrace.trainer.rollouts.rollout import Rollout, Transition
 from headrace.trainer.rollouts.storage import Rollouts
 
@@ -76,7 +76,9 @@ class Seen:
             "rollouts that are neither over nor waiting for somebody": list(phase_faults(self.rollouts)),
             "steps of a history that do not follow": list(chain_faults(self.rollouts, self.transitions)),
             "decisions that their evidence does not lead to": list(replay_faults(self.transitions)),
-            "plans that are not what history leads to": list(plan_faults(plans, self.serving, self.told)),
+            "plans that are not what history leads to": list(
+                plan_faults(plans, self.serving, self.told, self.director.hold_ends)
+            ),
             "answers by what was not to serve": [f"{answer}: {s}" for answer, s in late if s is None or s > LATE_S],
             "calls that failed": self.callers.errors,
             "webhooks missing or out of order": list(webhook_faults(self.heard, self.transitions)),
@@ -88,23 +90,29 @@ class Seen:
         return max((lateness_s(plans, salts, answer) or 0.0 for answer in self.callers.answers), default=0.0)
 
 
-async def played(folder: Path, databases: Databases, wanted: int, seed: int) -> Seen:
-    """Plays `wanted` rollouts under kills, and what was seen of it."""
+async def played(folder: Path, databases: Databases, wanted: int, kills: int, seed: int) -> Seen:
+    """Plays at least `wanted` rollouts under at least `kills` kills, and what was seen of it."""
     url = databases.registry_url or f"sqlite:///{folder / 'registry.db'}"
     with listener(seed) as hooks, closing(open_registry(url)) as registry:
-        rollouts, callers, told = Rollouts(registry.engine, BudgetPolicy()), Callers("", seed), list[Told]()
+        rollouts, learner, told = (
+            Rollouts(registry.engine, BudgetPolicy()),
+            Learner(folder, registry, seed),
+            list[Told](),
+        )
+        # serves before anything is killed and anybody asks
+        learner.publish("main", SOUND)
         async with stage(folder, databases, hooks.url) as here:
-            callers = Callers(here.stables, seed)
-            director = Director(here, registry, rollouts, Learner(folder, registry, seed), seed)
-            killer, begun = Killer(here, registry, seed), time.monotonic()
-            await _ready(here, director)
+            await asyncio.gather(*(here.ready(name) for name in (*REGISTRIES, *STABLES, CANARY)))
+            callers, begun = Callers(here.stables, seed), time.monotonic()
+            director = Director(here, registry, rollouts, learner, seed)
+            killer = Killer(here, registry, seed)
             witnesses = [asyncio.create_task(watch(name, here[name].address, told)) for name in REGISTRIES]
             witnesses.append(asyncio.create_task(callers.run()))
             try:
-                await _played(director, killer, wanted)
+                await _played(director, killer, wanted, kills)
                 seconds = time.monotonic() - begun
                 await director.settle(_SETTLE_S)
-                await _until(lambda: _is_told(rollouts, hooks.heard), _SETTLE_S)
+                await _heard(rollouts, hooks.heard)
             finally:
                 await _cancelled(witnesses)
             history = _history(rollouts)
@@ -121,22 +129,16 @@ async def played(folder: Path, databases: Databases, wanted: int, seed: int) -> 
             )
 
 
-async def _ready(here: Stage, director: Director) -> None:
-    """The first release serves before anything is killed and anybody asks."""
-    await asyncio.gather(*(here.ready(name) for name in REGISTRIES))
-    await director.run(1)
-    await asyncio.gather(*(here.ready(name) for name in (*STABLES, CANARY)))
+async def _played(director: Director, killer: Killer, wanted: int, kills: int) -> None:
+    def is_enough(rollouts: int) -> bool:
+        return rollouts >= wanted and killer.killed.total() >= kills and len(killer.killed) == len(VICTIMS)
 
-
-async def _played(director: Director, killer: Killer, wanted: int) -> None:
     killing = asyncio.create_task(killer.run())
-    directing = asyncio.create_task(director.run(wanted))
-    await asyncio.wait((killing, directing), return_when=asyncio.FIRST_COMPLETED)
-    if killing.done():
-        directing.cancel()
-        killing.result()
-    directing.result()
-    await _cancelled([killing])
+    directing = asyncio.create_task(director.run(is_enough))
+    try:
+        await asyncio.wait((killing, directing), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _cancelled([killing, directing])
     await killer.all_up()
 
 
@@ -149,15 +151,13 @@ async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:
             task.result()
 
 
-async def _until(holds: Callable[[], bool], within_s: float) -> None:
-    """Returns when it holds, or when the time is over: then a check says what is missing."""
-    until = time.monotonic() + within_s
-    while not await asyncio.to_thread(holds) and time.monotonic() < until:
+async def _heard(rollouts: Rollouts, heard: Sequence[int]) -> None:
+    """Returns when the listener was told everything, or when the time is over: then a check says what is missing."""
+    until = time.monotonic() + _SETTLE_S
+    while time.monotonic() < until:
+        if {step.number for step in await asyncio.to_thread(_history, rollouts)} <= set(heard):
+            return
         await asyncio.sleep(0.1)
-
-
-def _is_told(rollouts: Rollouts, heard: Sequence[int]) -> bool:
-    return {step.number for step in _history(rollouts)} <= set(heard)
 
 
 def _history(rollouts: Rollouts) -> list[Transition]:
@@ -181,10 +181,10 @@ def _plan_of(plan: ServingPlan) -> Plan:
 
 
 def run(wanted: int, seed: int, *, is_quick: bool) -> Result:
-    """Everything, with bars."""
+    """Everything, with bars; one kill a rollout, or more."""
     with tempfile.TemporaryDirectory() as name, nullcontext() if is_quick else postgres_server() as server:
         databases = Databases(server.new_database(), server.new_database()) if server else Databases()
-        seen = asyncio.run(played(Path(name), databases, wanted, seed))
+        seen = asyncio.run(played(Path(name), databases, wanted, wanted, seed))
     return _result(seen, wanted, seed, "SQLite" if is_quick else "PostgreSQL")
 
 
@@ -203,7 +203,7 @@ def _result(seen: Seen, wanted: int, seed: int, database: str) -> Result:
         "transitions_to": dict(Counter(step.to_phase.value for step in seen.transitions)),
         "orders": dict(seen.director.orders),
         "kills": seen.killed.total(),
-        "kills_of": dict(seen.killed),
+        "kills_of": {victim: seen.killed[victim] for victim in VICTIMS},
         "plans_told": len(seen.told),
         "answers": len(seen.callers.answers),
         "answers_by_canary": tracks[CANARY],
@@ -213,6 +213,7 @@ def _result(seen: Seen, wanted: int, seed: int, database: str) -> Result:
     }
     bars = [
         Bar.at_least("rollouts", wanted, len(seen.rollouts)),
+        Bar.at_least("kills", wanted, seen.killed.total()),
         *(Bar.at_most(what, 0, len(found)) for what, found in faults.items()),
     ]
     settings = {"rules": RULES, "callers": CALLERS, "pause_s": PAUSE_S, "late_s": LATE_S}

@@ -104,6 +104,9 @@ def _after(step: Transition, plan: Plan) -> Plan:
     match step.to_phase:
         case Phase.SHADOWING:
             return replace(plan, shadow=release)
+        case Phase.PROMOTED if step.from_phase is None:
+            # an undo to what no rollout had brought
+            return replace(plan, stable=release)
         case Phase.CANARY:
             share_bp = evidence.steps_bp[decision.step]
             return replace(unshadowed, canary=release, rollout=rollout_name(step.rollout), share_bp=share_bp)
@@ -119,18 +122,28 @@ def _after(step: Transition, plan: Plan) -> Plan:
     return plan
 
 
-def plan_faults(plans: Sequence[tuple[int, Plan]], serving: Plan, told: Sequence[Told]) -> Iterator[str]:
-    """Where the plan is not what history leads to, at the end or as anybody was told it; where it went backwards."""
-    by_sequence = {plan.sequence: plan for _, plan in plans}
-    if serving != plans[-1][1]:
+def plan_faults(
+    plans: Sequence[tuple[int, Plan]], serving: Plan, told: Sequence[Told], hold_ends: int = 0
+) -> Iterator[str]:
+    """Where the plan is not what history leads to, at the end or as anybody was told it; where it went backwards.
+
+    `hold_ends`: so many numbers of the sequence at most went by with no step of a rollout.
+    """
+    by_sequence = [replace(plan, sequence=0) for _, plan in plans]
+
+    def is_implied(plan: Plan) -> bool:
+        places = range(max(0, plan.sequence - hold_ends), min(len(plans), plan.sequence + 1))
+        return replace(plan, sequence=0) in [by_sequence[place] for place in places]
+
+    if replace(serving, sequence=0) != by_sequence[-1] or not is_implied(serving):
         yield f"the plan is {serving}, history leads to {plans[-1][1]}"
     newest: dict[str, int] = {}
     for each in told:
         if each.plan.sequence < newest.get(each.registry, 0):
             yield f"{each.registry} told plan {each.plan.sequence} after {newest[each.registry]}"
         newest[each.registry] = each.plan.sequence
-        if each.plan != by_sequence.get(each.plan.sequence):
-            yield f"{each.registry} told {each.plan}, history has {by_sequence.get(each.plan.sequence)}"
+        if not is_implied(each.plan):
+            yield f"{each.registry} told {each.plan}, which history does not lead to"
 
 
 def lateness_s(plans: Sequence[tuple[int, Plan]], salts: Mapping[str, str], answer: Answer) -> float | None:

@@ -39,22 +39,25 @@ _REFUSALS = (
 
 
 class Director:
-    """Lets releases be published and orders be given until there were so many rollouts, and the last one settles."""
+    """Lets releases be published and orders be given, and in the end what still runs come to its end."""
 
     def __init__(self, stage: Stage, registry: Registry, rollouts: Rollouts, learner: Learner, seed: int) -> None:
         self.orders: Counter[str] = Counter()
         # what an order was answered that it should never be
         self.surprises: list[str] = []
+        # orders that let increments go on after an undo, which is no step of a rollout
+        self.hold_ends = 0
         self._stage = stage
         self._registry = registry
         self._rollouts = rollouts
         self._learner = learner
         self._chance = random.Random(f"{seed}-director")
 
-    async def run(self, wanted: int) -> None:
+    async def run(self, is_enough: Callable[[int], bool]) -> None:
+        """Goes on until it is enough; asked with the number of rollouts that there were."""
         async with open_channel(self._stage.registries) as channel:
             stub: TrainerServiceAsyncStub = TrainerServiceStub(channel)
-            while (newest := await asyncio.to_thread(self._rollouts.newest, 1)) == [] or newest[0].number < wanted:
+            while not is_enough(sum(each.number for each in await asyncio.to_thread(self._rollouts.newest, 1))):
                 await self._act(stub, await asyncio.to_thread(self._rollouts.open))
                 await asyncio.sleep(self._chance.uniform(0.1, 0.6))
 
@@ -80,6 +83,13 @@ class Director:
                 await self._begin_lineage(stub)
         if running and self._chance.random() < 0.3:
             await self._command(stub, self._chance.choice(running))
+        if self._chance.random() < 0.04:
+            undo = trainer_pb2.UndoRolloutRequest(actor="eve", reason="poisoned")
+            await self._order("undo", lambda: stub.UndoRollout(undo, timeout=_CALL_S))
+        if (await asyncio.to_thread(self._registry.plan)).hold and self._chance.random() < 0.3:
+            self.hold_ends += 1
+            go_on = trainer_pb2.ResumeRolloutRequest(actor="eve", reason="found it")
+            await self._order("go on", lambda: stub.ResumeRollout(go_on, timeout=_CALL_S))
 
     def _lineage(self, running: Sequence[Rollout]) -> str:
         """The lineage that serves, or that in the canary slot."""

@@ -1,4 +1,4 @@
-"""Small releases as learners would publish them: sound ones, ones that gate 0 finds broken, ones that order upside down."""
+"""Small releases as learners would publish them: sound, broken (gate 0 tells) or with an order that is upside down."""
 
 from __future__ import annotations
 

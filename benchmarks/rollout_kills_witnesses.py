@@ -79,7 +79,8 @@ async def watch(registry: str, address: str, told: list[Told]) -> None:
         stub: TrainerServiceAsyncStub = trainer_pb2_grpc.TrainerServiceStub(channel)
         while True:
             try:
-                async for plan in stub.WatchServingPlan(trainer_pb2.WatchServingPlanRequest()):
+                call = stub.WatchServingPlan(trainer_pb2.WatchServingPlanRequest())
+                while (plan := await call.read()) != grpc.aio.EOF:
                     told.append(Told(registry, _plan(plan)))
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(_AGAIN_S)

@@ -342,24 +342,24 @@ async def test_an_undo_that_no_rollout_carries_is_all_there_or_not_at_all(shop: 
     for target in ("r-000001", "r-000002", "r-000001"):
         shop.desk.undo(target, "eve", "")
     before, history = shop.registry.plan(), shop.desk.history(100, 0, "")
-    steps = killed_at = 0
+    left = 0
 
     def ends(*_: object) -> None:
-        nonlocal steps
-        steps += 1
-        if steps == killed_at:
+        nonlocal left
+        left -= 1
+        if left == 0:
             raise KeyboardInterrupt
 
     event.listen(shop.registry.engine, "commit", ends)
-    for killed_at in range(1, 8):
-        steps = 0
+    for commits in range(1, 8):
+        left = commits
         try:
             shop.desk.undo("r-000003", "eve", "")
         except KeyboardInterrupt:
             assert (shop.registry.plan(), shop.desk.history(100, 0, "")) == (before, history)
         else:
             break
-    assert killed_at > 1
+    assert commits > 1
     assert (shop.stable, shop.desk.newest(1, 0, True)[0].phase) == ("r-000003", Phase.PROMOTED)
 
 
