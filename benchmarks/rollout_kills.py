@@ -131,7 +131,7 @@ async def played(folder: Path, databases: Databases, wanted: int, kills: int, se
 
 async def _played(director: Director, killer: Killer, wanted: int, kills: int) -> None:
     def is_enough(rollouts: int) -> bool:
-        return rollouts >= wanted and killer.killed.total() >= kills and len(killer.killed) == len(VICTIMS)
+        return rollouts >= wanted and killer.killed.total() >= kills
 
     killing = asyncio.create_task(killer.run())
     directing = asyncio.create_task(director.run(is_enough))
@@ -139,7 +139,7 @@ async def _played(director: Director, killer: Killer, wanted: int, kills: int) -
         await asyncio.wait((killing, directing), return_when=asyncio.FIRST_COMPLETED)
     finally:
         await _cancelled([killing, directing])
-    await killer.all_up()
+    await killer.all_back()
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[None]]) -> None:

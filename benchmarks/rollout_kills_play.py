@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import grpc
 from sqlalchemy.orm import Session
 
+from benchmarks.ranker_process import polled
 from benchmarks.rollout_kills_releases import BROKEN, SOUND, UPSIDE_DOWN, Learner
 from benchmarks.rollout_kills_stage import CANARY, REGISTRIES, SPACES, STABLES, Stage
 from headrace.runtime.channels import open_channel
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 VICTIMS = ("the registry that decides", "the other registry", "a stable ranker", "the canary ranker")
 KINDS = (SOUND,) * 5 + (BROKEN, UPSIDE_DOWN)
-_CALL_S = 10.0
+_CALL_S, _DECIDER_S = 10.0, 120.0
 # what an order may meet: it came too late, or to a registry that is killed just then
 _REFUSALS = (
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -81,9 +82,9 @@ class Director:
             await asyncio.to_thread(self._learner.publish, lineage, self._chance.choice(KINDS))
             if self._is_due(running):
                 await self._begin_lineage(stub)
-        if running and self._chance.random() < 0.3:
+        if running and self._chance.random() < 0.15:
             await self._command(stub, self._chance.choice(running))
-        if self._chance.random() < 0.04:
+        if self._chance.random() < 0.02:
             undo = trainer_pb2.UndoRolloutRequest(actor="eve", reason="poisoned")
             await self._order("undo", lambda: stub.UndoRollout(undo, timeout=_CALL_S))
         if (await asyncio.to_thread(self._registry.plan)).hold and self._chance.random() < 0.3:
@@ -99,7 +100,7 @@ class Director:
         return self._chance.choice([serving, *tried])
 
     def _is_due(self, running: Sequence[Rollout]) -> bool:
-        return self._chance.random() < (0.1 if any(each.kind == LINEAGE for each in running) else 0.4)
+        return self._chance.random() < (0.02 if any(each.kind == LINEAGE for each in running) else 0.4)
 
     async def _begin_lineage(self, stub: TrainerServiceAsyncStub) -> None:
         stable = await asyncio.to_thread(lambda: self._registry.plan().stable)
@@ -113,6 +114,9 @@ class Director:
         await self._order("create", lambda: stub.CreateRollout(wish, timeout=_CALL_S))
 
     async def _command(self, stub: TrainerServiceAsyncStub, rollout: Rollout) -> None:
+        if rollout.kind == LINEAGE and rollout.holds_shadow and self._chance.random() < 0.8:
+            # few would come to the canary
+            return
         if rollout.phase in (Phase.PAUSED, Phase.INCONCLUSIVE) and self._chance.random() < 0.6:
             await self._order("resume", self._resume(stub, rollout))
             return
@@ -146,7 +150,10 @@ class Director:
 
 
 class Killer:
-    """Kills one victim after the other; each is back after a while by itself. One stable ranker always answers."""
+    """Kills one victim after the other; each is back after a while by itself.
+
+    One stable ranker always answers. The registries are both away now and then only: else nothing would move at all.
+    """
 
     def __init__(self, stage: Stage, registry: Registry, seed: int) -> None:
         self.killed: Counter[str] = Counter()
@@ -163,35 +170,60 @@ class Killer:
             for victim in victims:
                 await asyncio.sleep(self._chance.uniform(0.2, 2.5))
                 name = await self._name(victim)
-                if name and self._stage.is_up(name):
-                    await self._stage[name].process.kill()
-                    self.killed[victim] += 1
-                    self._revivals.add(asyncio.create_task(self._revive(name, self._chance.uniform(0.0, 1.5))))
+                await self._stage[name].process.kill()
+                self.killed[victim] += 1
+                self._revivals.add(asyncio.create_task(self._revive(name, self._chance.uniform(0.0, 1.5))))
 
-    async def all_up(self) -> None:
-        """Returns when everything that was killed is back and answers."""
+    async def all_back(self) -> None:
+        """Returns when everything that was killed is started again."""
         await asyncio.gather(*self._revivals)
-        await asyncio.gather(*(self._stage.ready(name) for name in (*REGISTRIES, *STABLES, CANARY)))
 
     async def _name(self, victim: str) -> str:
+        """Who it is, once it runs."""
         if victim == "the canary ranker":
+            await self._stage.ready(CANARY)
             return CANARY
         if victim == "a stable ranker":
             name = self._chance.choice(STABLES)
-            [other] = set(STABLES) - {name}
-            await self._stage.ready(other)
-            return name
-        decider = await asyncio.to_thread(self._decider)
-        others = [name for name in REGISTRIES if name != decider]
-        return decider if victim == "the registry that decides" else others[0]
+            await self._stage.ready(_other(STABLES, name))
+            return await self._running(name)
+        decider = await self._decider()
+        other = _other(REGISTRIES, decider)
+        name, rest = (decider, other) if victim == "the registry that decides" else (other, decider)
+        if self._chance.random() < 0.7:
+            await self._stage.ready(rest)
+        return await self._running(name)
 
-    def _decider(self) -> str:
-        """The registry that holds the lease; empty: a dead one does."""
+    async def _running(self, name: str) -> str:
+        await polled(lambda: self._is_up(name))
+        return name
+
+    async def _is_up(self, name: str) -> bool:
+        return self._stage.is_up(name)
+
+    async def _decider(self) -> str:
+        """The registry that holds the lease, once it is one that lives."""
+        found: list[str] = []
+
+        async def is_found() -> bool:
+            found[:] = await asyncio.to_thread(self._holders)
+            return bool(found)
+
+        async with asyncio.timeout(_DECIDER_S):
+            await polled(is_found)
+        return found[0]
+
+    def _holders(self) -> list[str]:
         with Session(self._registry.engine) as session:
             row = session.get(LeaseRow, "decider")
             holder = row.holder if row else ""
-        return next((name for name in REGISTRIES if f"-{self._stage[name].process.pid}-" in holder), "")
+        return [name for name in REGISTRIES if f"-{self._stage[name].process.pid}-" in holder]
 
     async def _revive(self, name: str, after_s: float) -> None:
         await asyncio.sleep(after_s)
         await self._stage[name].process.start()
+
+
+def _other(names: Sequence[str], name: str) -> str:
+    [other] = set(names) - {name}
+    return other

@@ -61,7 +61,7 @@ RULES = {
     "LINEAGE_SOAK_S": "0.5",
     "STEPS_BP": "2000,5000",
     "STEP_HOURS": "0.0003",
-    "STEP_LIMIT_HOURS": "0.0015",
+    "STEP_LIMIT_HOURS": "0.004",
 }
 # the machine is full of processes that start: nothing here is about how fast it answers
 _RANKER = {
