@@ -100,7 +100,7 @@ class Director:
         return self._chance.choice([serving, *tried])
 
     def _is_due(self, running: Sequence[Rollout]) -> bool:
-        return self._chance.random() < (0.02 if any(each.kind == LINEAGE for each in running) else 0.4)
+        return self._chance.random() < (0.02 if any(each.kind == LINEAGE for each in running) else 0.6)
 
     async def _begin_lineage(self, stub: TrainerServiceAsyncStub) -> None:
         stable = await asyncio.to_thread(lambda: self._registry.plan().stable)
