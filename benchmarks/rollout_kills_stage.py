@@ -59,7 +59,7 @@ RULES = {
     "PROMOTE_WAIT_S": "3",
     "INCREMENT_SOAK_S": "0.3",
     "LINEAGE_SOAK_S": "0.5",
-    "STEPS_BP": "2000,5000",
+    "STEPS_BP": "4000,8000",
     "STEP_HOURS": "0.0003",
     "STEP_LIMIT_HOURS": "0.004",
 }

@@ -1,6 +1,6 @@
 """A storefront's side of Headrace: ask for products, tell what people did.
 
-Calls are balanced over all replicas, sent again when a replica goes away, wait for one when none is there, and
+Calls are balanced over all replicas that are ready, sent again when a replica goes away, wait for one when none is there, and
 end at their deadline. Everything that is written is idempotent, so nothing counts twice.
 """
 
@@ -235,7 +235,7 @@ def connect(
     """
     return Shop(
         open_channel(ingest, tls=tls) if ingest else None,
-        open_channel(ranker, tls=tls) if ranker else None,
+        open_channel(ranker, to_ready=True, tls=tls) if ranker else None,
         credentials,
         deadlines or Deadlines(),
     )
