@@ -184,6 +184,8 @@ async def measured(is_quick: bool, seed: int) -> Result:
             "HEADRACE_INGEST_DATABASE_URL": catalogue_url,
             # what is asked is whether replacing loses calls, not whether a busy machine refuses some
             "HEADRACE_RANKER_MAX_WAITING": "1000",
+            # of --quick, where there is neither a feature store nor a registry to wait for
+            **({"HEADRACE_RANKER_READY_WAIT_S": "0"} if is_quick else {}),
         }
         found = await replaced(folder, counts, environment, seed, calls)
         in_log = await logged(CommonSettings(event_log_url=log_url, data_dir=folder / "ingest-0"))

@@ -1,7 +1,7 @@
 """A storefront's side of Headrace: ask for products, tell what people did.
 
-Calls are balanced over all replicas, sent again when a replica goes away, wait for one when none is there, and
-end at their deadline. Everything that is written is idempotent, so nothing counts twice.
+Calls are balanced over all replicas (of rankers: those that are ready), sent again when one goes away, wait when none
+is there, and end at their deadline. Everything that is written is idempotent, so nothing counts twice.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def connect(
     """
     return Shop(
         open_channel(ingest, tls=tls) if ingest else None,
-        open_channel(ranker, tls=tls) if ranker else None,
+        open_channel(ranker, to_ready=True, tls=tls) if ranker else None,
         credentials,
         deadlines or Deadlines(),
     )

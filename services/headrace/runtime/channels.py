@@ -40,28 +40,38 @@ _RETRIED: dict[str, object] = {
     "retryThrottling": {"maxTokens": 1_000, "tokenRatio": 1},
 }
 
+# servers that say NOT_SERVING are passed over (gRPC A17), those without the health service are asked
+_BY_HEALTH: dict[str, object] = {"healthCheckConfig": {"serviceName": ""}}
+
 Options = list[tuple[str, str | int]]
 
 
 def open_channel(
-    address: str, max_message_bytes: int = 64 << 20, *, retries: bool = True, tls: TlsFiles | None = None
+    address: str,
+    max_message_bytes: int = 64 << 20,
+    *,
+    retries: bool = True,
+    to_ready: bool = False,
+    tls: TlsFiles | None = None,
 ) -> grpc.aio.Channel:
     """A channel to `address`: host:port, a DNS name with several addresses, or IP addresses in a list; by mutual TLS
     with `tls`, else plain.
 
     Unary calls that a server did not answer are tried again, so servers must be idempotent: ours are. Not so without
-    `retries`, for callers that would rather ask somebody else at once. InvalidRequestError: names in a list.
+    `retries`, for callers that would rather ask somebody else at once. With `to_ready` a server that says that it is
+    not ready gets no calls. InvalidRequestError: names in a list.
     """
-    target, options = target_of(address), channel_options(max_message_bytes, retries=retries)
+    target, options = target_of(address), channel_options(max_message_bytes, retries=retries, to_ready=to_ready)
     if tls is None:
         return grpc.aio.insecure_channel(target, options)
     return RenewingChannel(Certificates(tls), lambda credentials: grpc.aio.secure_channel(target, credentials, options))
 
 
-def channel_options(max_message_bytes: int, *, retries: bool) -> Options:
+def channel_options(max_message_bytes: int, *, retries: bool, to_ready: bool = False) -> Options:
     """What gRPC is told of every channel."""
+    config = _BALANCED | (_RETRIED if retries else {}) | (_BY_HEALTH if to_ready else {})
     return [
-        ("grpc.service_config", json.dumps(_BALANCED | _RETRIED if retries else _BALANCED)),
+        ("grpc.service_config", json.dumps(config)),
         ("grpc.enable_retries", int(retries)),
         # what is longer than this buffer is not tried again; by default that is 256 KiB, less than a batch of events
         ("grpc.per_rpc_retry_buffer_size", max_message_bytes),

@@ -27,6 +27,9 @@ class PlanChange:
     hold: str | None = None
 
 
+NO_CHANGE = PlanChange()
+
+
 def locked_plan(session: Session) -> PlanRow:
     """The plan's row, which nobody else changes until the transaction ends."""
     hold(session.connection(), _LOCK)

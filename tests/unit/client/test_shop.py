@@ -89,6 +89,28 @@ async def test_a_storefront_asks_for_products(shop: Shop) -> None:
     assert [product.product_id for product in answer.results] == ["v1"]
 
 
+async def test_a_ranker_that_is_not_ready_is_not_asked(suite: Suite, address: str) -> None:
+    beginning, is_ready = Suite(), asyncio.Event()
+
+    async def ready() -> None:
+        await is_ready.wait()
+
+    faces = [Face(FACES[1], lambda server: add(beginning, server))]
+    parts = Parts(faces, Background(), ready=ready)
+    async with (
+        running(parts, ServingSettings(drain_s=0)) as server,
+        connect(ranker=f"{address},{server.address}", deadlines=Deadlines(answer_s=30)) as shop,
+    ):
+        request = ranker_pb2.RecommendRequest(serving_config="home", visitor_id="v1")
+        for _ in range(20):
+            await shop.recommend(request)
+        assert (len(suite.metadata), beginning.metadata) == (20, [])
+        is_ready.set()
+        async with asyncio.timeout(30):
+            while not beginning.metadata:
+                await shop.recommend(request)
+
+
 async def test_events_of_any_number_are_written_in_order(shop: Shop, suite: Suite) -> None:
     results = await shop.write_events([UserEvent(event_id=str(number)) for number in range(4_500)])
     assert suite.batches == [2_000, 2_000, 500]

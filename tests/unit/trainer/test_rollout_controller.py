@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError, NotFoundError
@@ -331,6 +332,35 @@ async def test_an_undo_goes_back_and_holds_increments_until_somebody_resumes(sho
     await shop.settle()
     assert shop.stable == "r-000005"
     assert all(replay(step.evidence) for step in shop.desk.history(100, 0, ""))
+
+
+async def test_an_undo_that_no_rollout_carries_is_all_there_or_not_at_all(shop: Shop) -> None:
+    for number in (1, 2, 3):
+        shop.publish(number)
+        await shop.settle()
+    # what is rolled back serves again in the end, which no rollout has brought
+    for target in ("r-000001", "r-000002", "r-000001"):
+        shop.desk.undo(target, "eve", "")
+    before, history = shop.registry.plan(), shop.desk.history(100, 0, "")
+    left = 0
+
+    def ends(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise KeyboardInterrupt
+
+    event.listen(shop.registry.engine, "commit", ends)
+    for commits in range(1, 8):
+        left = commits
+        try:
+            shop.desk.undo("r-000003", "eve", "")
+        except KeyboardInterrupt:
+            assert (shop.registry.plan(), shop.desk.history(100, 0, "")) == (before, history)
+        else:
+            break
+    assert commits > 1
+    assert (shop.stable, shop.desk.newest(1, 0, True)[0].phase) == ("r-000003", Phase.PROMOTED)
 
 
 async def test_of_two_controllers_at_once_one_moves_a_rollout(either_shop: Shop) -> None:

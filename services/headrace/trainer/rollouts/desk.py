@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError, NotFoundError
-from headrace.trainer.plan_rows import PlanChange
+from headrace.trainer.plan_rows import NO_CHANGE, PlanChange
 from headrace.trainer.registry import Registry, Release, ServingPlan
 from headrace.trainer.rollouts.beginning import Beginning, Next, beginning_record
 from headrace.trainer.rollouts.commands import ABORT, CREATE, PAUSE, PROMOTE, RESUME, SUPERSEDE, UNDO
@@ -69,10 +69,8 @@ class Desk:
         self._make_room(kind, wish)
         steps = (wish.steps_bp or self._ramp) if kind == LINEAGE else ()
         beginning = Beginning(kind, STABLE, 0, release.number, plan.stable.number, release.lineage, steps)
-        rollout = self._begin(Next(beginning, release, plan.stable), Command(CREATE, wish.actor, wish.reason))
-        if plan.hold and kind == INCREMENT:
-            self._registry.change_plan(PlanChange(hold=""))
-        return rollout
+        due, command = Next(beginning, release, plan.stable), Command(CREATE, wish.actor, wish.reason)
+        return self._begin(due, command, PlanChange(hold="") if kind == INCREMENT else NO_CHANGE)
 
     def _wished(self, wish: Wish) -> Release:
         if wish.release:
@@ -151,8 +149,8 @@ class Desk:
         beginning = Beginning(
             INCREMENT, STABLE, 0, target.number, stable.number, target.lineage, (), phase=Phase.PROMOTED
         )
-        self._begin(Next(beginning, target, stable), replace(command, name=CREATE))
-        self._registry.change_plan(PlanChange(stable=target.number, hold=hold))
+        change = PlanChange(stable=target.number, hold=hold)
+        self._begin(Next(beginning, target, stable), replace(command, name=CREATE), change)
 
     def found(self, name: str) -> Rollout:
         """The rollout of that name; of none the one that runs (a lineage's before an increment), or the newest.
@@ -175,9 +173,10 @@ class Desk:
         number = self._rollouts.get(rollout_number(name)).number if name else 0
         return self._rollouts.history(limit, after, number)
 
-    def _begin(self, due: Next, command: Command) -> Rollout:
+    def _begin(self, due: Next, command: Command, change: PlanChange) -> Rollout:
+        record = beginning_record(due, command, self._policy)
         try:
-            rollout = self._rollouts.begin(due.beginning, beginning_record(due, command, self._policy), command.actor)
+            rollout = self._rollouts.begin(due.beginning, record, command.actor, change)
         except ConflictError as error:
             raise FailedPreconditionError(str(error), retry_after_s=1.0) from error
         note_step(None, rollout)

@@ -15,7 +15,7 @@ from headrace.trainer.analysis.error_budget import CANARY as CANARY_PURSE
 from headrace.trainer.analysis.error_budget import INCREMENT as INCREMENT_PURSE
 from headrace.trainer.analysis.error_budget import ErrorBudget
 from headrace.trainer.analysis.policy import BudgetPolicy
-from headrace.trainer.plan_rows import change_plan, locked_plan, next_number
+from headrace.trainer.plan_rows import NO_CHANGE, PlanChange, change_plan, locked_plan, next_number
 from headrace.trainer.rollouts.beginning import Beginning
 from headrace.trainer.rollouts.effects import effect
 from headrace.trainer.rollouts.evidence import INCREMENT, LINEAGE, Decision, Record
@@ -40,10 +40,10 @@ class Rollouts:
         self._engine = engine
         self._budget = budget
 
-    def begin(self, beginning: Beginning, record: Record, actor: str) -> Rollout:
-        """A new rollout with its first transition. ConflictError: another one has begun, or the plan has changed.
+    def begin(self, beginning: Beginning, record: Record, actor: str, change: PlanChange = NO_CHANGE) -> Rollout:
+        """A new rollout with its first transition and the `change` of the plan, all of it or nothing.
 
-        NotFoundError: the release is kept no longer.
+        ConflictError: another one has begun, or the plan has changed. NotFoundError: the release is kept no longer.
         """
         with Session(self._engine) as session, session.begin():
             # one at a time, and no release goes meanwhile
@@ -54,6 +54,7 @@ class Rollouts:
             row = self._new_row(session, beginning, record)
             session.add(row)
             session.add(transition_row(row.number, "", record, actor))
+            change_plan(session, change)
             return rollout_of(row)
 
     def _check_room(self, session: Session, beginning: Beginning, plan: PlanRow) -> None:
