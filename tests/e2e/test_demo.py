@@ -23,7 +23,7 @@ SMALL = DemoPlan(
 SHOP = ShopSettings(products=500, users=625)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_a_shop_is_streamed_learned_and_a_click_changes_a_list(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     console = Console(record=True, width=120)
