@@ -42,7 +42,7 @@ async def _lineages(client: Client) -> dict[str, str]:
     return {release.lineage: release.release for release in found.releases}
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_another_lineage_learns_beside_and_is_rolled_out(tmp_path: Path) -> None:
     async with Suite(tmp_path, candidate={"blocks": "2"}, environment=QUICK) as suite, suite.client() as client:
         assert tuple(read_entries(tmp_path)) == MEMBERS
@@ -62,6 +62,10 @@ async def test_another_lineage_learns_beside_and_is_rolled_out(tmp_path: Path) -
         assert found.down == {}
         assert {"trainer-candidate", "ranker-canary"} <= {stage["service"] for stage in stages(found)}
         assert f"{started['rollout']}: r-" in str(facts_of(found)["rollout"])
+
+        # it ends with 1 while a learner has not said so
+        forgotten = json.loads(await headrace(suite, "forget", "--visitor", "v7", "--json"))
+        assert "trainer-candidate" in json.dumps(forgotten)
 
         await suite.kill("ranker-canary")
         assert set((await status_of(client)).down) == {"ranker-canary"}
