@@ -14,7 +14,7 @@ from headrace.runtime.settings import PREFIX, ServingSettings, env_prefix, load
 LINEAGE = "candidate"
 _TRAINER = env_prefix("trainer")
 # what the suite says itself of its second learner
-_GIVEN = ("role", "name", "host", "port", "registry_url", "artifacts_url")
+_GIVEN = ("role", "lineage", "host", "port", "registry_url", "artifacts_url")
 # who says that a person is forgotten, where nothing else is given
 _CONSUMERS = "feature-store,trainer"
 # one machine is asked little, and whoever tries it out wants to see what was learned
@@ -43,10 +43,7 @@ def candidate_of(given: list[str]) -> dict[str, str]:
                 "--candidate", f"must be NAME=VALUE of a trainer setting, such as blocks=2; got {item!r}"
             )
         differs[name] = value
-    own = load(settings_of("trainer"))
-    candidate = load(settings_of("trainer"), _variables({"lineage": LINEAGE, **differs}))
-    if own.model_dump()["lineage"] == candidate.model_dump()["lineage"]:
-        raise InvalidRequestError.of("--candidate", "lineage must be another one than that of the first learner")
+    load(settings_of("trainer"), _variables(differs))
     return differs
 
 
@@ -81,8 +78,7 @@ def _role_of(
 ) -> dict[str, str]:
     """What a member is told because of the candidate. People are forgotten when both learners say so."""
     if member == CANDIDATE_LEARNER:
-        named = {"role": "learn", "name": CANDIDATE_LEARNER}
-        return _variables({"lineage": LINEAGE, **candidate, **named})
+        return _variables({**candidate, "role": "learn", "lineage": LINEAGE})
     if member == CANDIDATE_RANKER:
         return {f"{env_prefix('ranker')}TRACK": "canary", f"{env_prefix('ranker')}CANARY_ADDRESS": ""}
     if member == "ranker" and CANDIDATE_RANKER in addresses:

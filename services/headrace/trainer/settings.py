@@ -30,12 +30,6 @@ class TrainerSettings(ServingSettings):
     )
     registry_url: str = Field("", description="SQLAlchemy URL of the registry; empty: SQLite in the data folder")
     artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")
-    name: str = Field(
-        "trainer",
-        pattern="^[a-z0-9-]{1,40}$",
-        description="this learner's folder in the data folder, and its name among those who say that a person is "
-        "forgotten: two learners of one suite have two",
-    )
     lineage: str = Field("main", pattern="^[a-z0-9-]{1,40}$", description="names the line of releases and its spaces")
     mirrored: bool = Field(
         True,

@@ -20,12 +20,11 @@ def _told(member: str, addresses: dict[str, str], **given: str) -> dict[str, str
     return {name: value for name, value in told.items() if name.startswith("HEADRACE_")}
 
 
-def test_the_second_learner_is_the_first_but_for_its_name_its_lineage_and_what_is_tried() -> None:
+def test_the_second_learner_is_the_first_but_for_its_lineage_and_what_is_tried() -> None:
     first, second = _told("trainer", ADDRESSES), _told("trainer-candidate", ADDRESSES)
     assert dict(second.items() - first.items()) == {
         "HEADRACE_TRAINER_BLOCKS": "2",
         "HEADRACE_TRAINER_LINEAGE": "candidate",
-        "HEADRACE_TRAINER_NAME": "trainer-candidate",
         "HEADRACE_TRAINER_PORT": "7407",
         "HEADRACE_TRAINER_ROLE": "learn",
     }
@@ -50,11 +49,11 @@ def test_what_is_given_goes_before_what_a_trial_is_told() -> None:
     assert _told("trainer", FIVE, HEADRACE_ROLLOUT_QUIET_S="0")["HEADRACE_ROLLOUT_QUIET_S"] == "0"
 
 
-def test_settings_to_try_are_named_and_may_name_the_lineage() -> None:
-    assert candidate_of(["blocks=2", "lineage=wide"]) == {"blocks": "2", "lineage": "wide"}
+def test_settings_to_try_are_named() -> None:
+    assert candidate_of(["blocks=2", "mirrored=false"]) == {"blocks": "2", "mirrored": "false"}
 
 
-@pytest.mark.parametrize("given", ["blocks", "block=2", "role=all", "name=x", "lineage=main"])
+@pytest.mark.parametrize("given", ["blocks", "block=2", "role=all", "lineage=main"])
 def test_what_cannot_be_tried_is_refused(given: str) -> None:
     with pytest.raises(InvalidRequestError, match="--candidate"):
         candidate_of([given])
