@@ -9,7 +9,7 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from deploy.check.manifests import Fault, Manifests, Workload, environment_of, of_kind, workloads
-from headrace.cli.suite import settings_of
+from headrace.cli.members import settings_of
 from headrace.runtime.settings import CommonSettings, SettingsError, env_prefix, load
 from headrace.trainer.rollouts.settings import RolloutSettings
 

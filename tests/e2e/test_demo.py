@@ -23,7 +23,7 @@ SMALL = DemoPlan(
 SHOP = ShopSettings(products=500, users=625)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_a_shop_is_streamed_learned_and_a_click_changes_a_list(tmp_path: Path) -> None:
     report = tmp_path / "report.html"
     console = Console(record=True, width=120)
@@ -42,9 +42,23 @@ async def test_a_shop_is_streamed_learned_and_a_click_changes_a_list(tmp_path: P
         [shown.product_id for shown in answer.shown] for answer in (record.click.before, record.click.after)
     )
     assert before != after
+    assert record.promoted >= 2
+    assert record.stopped is not None
+    assert (record.stopped.answers > 20, record.stopped.answers_by_it) == (True, 0)
+    assert [step.split(":")[0] for step in record.stopped.course] == [
+        "validating",
+        "shadowing",
+        "rolling back",
+        "rolled back",
+    ]
+    assert "gate 1 failed" in record.stopped.course[2]
+    assert record.undone is not None
+    assert record.undone.release != record.undone.back_to
     page = report.read_text()
     assert "simulated" in page
     assert page.count("<svg") == 3
     # nothing is loaded from elsewhere
     assert not any(word in page for word in ('src="http', 'href="http', "<script", "<link", "@import"))
-    assert "click, and the list changed" in console.export_text()
+    assert "a release gone bad on purpose" in page
+    text = console.export_text()
+    assert all(words in text for words in ("gate 1 failed", "click, and the list changed"))

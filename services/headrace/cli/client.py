@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
+from headrace.cli.suite_file import CANDIDATE_LEARNER, CANDIDATE_RANKER
 from headrace.runtime.access import AUTHORIZATION
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import NotFoundError
@@ -61,6 +62,16 @@ class Client:
     @property
     def trainer(self) -> TrainerServiceAsyncStub:
         return TrainerServiceStub(self._channel("trainer"))
+
+    @property
+    def candidate(self) -> TrainerServiceAsyncStub:
+        """The second learner of a suite that tries another lineage."""
+        return TrainerServiceStub(self._channel(CANDIDATE_LEARNER))
+
+    @property
+    def canary(self) -> RankerServiceAsyncStub:
+        """Its canary ranker."""
+        return RankerServiceStub(self._channel(CANDIDATE_RANKER))
 
     @property
     def index(self) -> IndexServiceAsyncStub:

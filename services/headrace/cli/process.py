@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from headrace.cli.suite_file import service_of
+
 _TAIL_BYTES = 4_000
 
 
@@ -38,7 +40,7 @@ class ServiceProcess:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                f"headrace.{self.service.replace('-', '_')}",
+                _module(self.service),
                 env=self._environment,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -85,7 +87,7 @@ class ServiceProcess:
 
 async def stop_left_behind(pid: int, service: str, grace_s: float) -> bool:
     """Stops a service whose suite was killed; False when `pid` is not (or no longer) that service."""
-    if not pid or f"headrace.{service.replace('-', '_')}" not in await _command_of(pid):
+    if not pid or _module(service) not in await _command_of(pid):
         return False
     for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
@@ -93,6 +95,10 @@ async def stop_left_behind(pid: int, service: str, grace_s: float) -> bool:
         if await _ended(pid, grace_s):
             return True
     return True
+
+
+def _module(service: str) -> str:
+    return f"headrace.{service_of(service).replace('-', '_')}"
 
 
 async def _command_of(pid: int) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from headrace.v1.index_pb2 import GetIndexStatsResponse
     from headrace.v1.ingest_pb2 import GetIngestStatusResponse
     from headrace.v1.ranker_pb2 import GetRankerStatusResponse
-    from headrace.v1.trainer_pb2 import GetTrainingStatusResponse
+    from headrace.v1.trainer_pb2 import GetTrainingStatusResponse, Rollout
 
 T = TypeVar("T")
 
@@ -31,6 +31,11 @@ class Status:
     trainer: GetTrainingStatusResponse | None = None
     index: GetIndexStatsResponse | None = None
     ranker: GetRankerStatusResponse | None = None
+    # where a lineage is tried beside
+    candidate: GetTrainingStatusResponse | None = None
+    canary: GetRankerStatusResponse | None = None
+    # the one that runs, or the newest; None: none yet, or nobody there who knows
+    rollout: Rollout | None = None
     down: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -71,7 +76,8 @@ def status(data_dir: DataDir = DATA_DIR, address: Address = [], as_json: Json = 
 
 
 async def status_of(client: Client) -> Status:
-    """Asks all five services at once; one that is down costs its timeout, not the answer."""
+    """Asks all services at once; one that is down costs its timeout, not the answer."""
+    from headrace.cli.suite_file import CANDIDATE_LEARNER, CANDIDATE_RANKER
     from headrace.v1.feature_store_pb2 import GetFeatureStoreStatusRequest
     from headrace.v1.index_pb2 import GetIndexStatsRequest
     from headrace.v1.ingest_pb2 import GetIngestStatusRequest
@@ -96,9 +102,31 @@ async def status_of(client: Client) -> Status:
     async def ranker() -> None:
         found.ranker = await client.ranker.GetRankerStatus(GetRankerStatusRequest(), timeout=_TIMEOUT_S)
 
+    async def candidate() -> None:
+        found.candidate = await client.candidate.GetTrainingStatus(GetTrainingStatusRequest(), timeout=_TIMEOUT_S)
+
+    async def canary() -> None:
+        found.canary = await client.canary.GetRankerStatus(GetRankerStatusRequest(), timeout=_TIMEOUT_S)
+
     asked = {"ingest": ingest, "feature-store": feature_store, "trainer": trainer, "index": index, "ranker": ranker}
-    await asyncio.gather(*(_noted(name, one(), found) for name, one in asked.items()))
+    beside = {CANDIDATE_LEARNER: candidate, CANDIDATE_RANKER: canary}
+    asked |= {name: one for name, one in beside.items() if name in client.addresses}
+    noted = [_noted(name, one(), found) for name, one in asked.items()]
+    found.rollout, *_ = await asyncio.gather(_rollout_of(client), *noted)
     return found
+
+
+async def _rollout_of(client: Client) -> Rollout | None:
+    """The trainer is told of as down where it is; one that only learns knows of no rollouts."""
+    import grpc
+
+    from headrace.runtime.errors import NotFoundError
+    from headrace.v1.trainer_pb2 import GetRolloutRequest
+
+    try:
+        return (await client.trainer.GetRollout(GetRolloutRequest(), timeout=_TIMEOUT_S)).found
+    except (grpc.aio.AioRpcError, NotFoundError):
+        return None
 
 
 async def _noted(service: str, asked: Awaitable[None], found: Status) -> None:
@@ -126,6 +154,12 @@ def stages(found: Status) -> list[dict[str, Any]]:
         )
         pushed = (trainer.acknowledged_sequence, deltas, trainer.push_lag_p50_ms, trainer.push_lag_p99_ms)
         rows.append(_stage("deltas pushed", "trainer", *pushed))
+    if trainer := found.candidate:
+        rows.append(
+            _stage(
+                "learning", "trainer-candidate", trainer.offset, log, trainer.learn_lag_p50_ms, trainer.learn_lag_p99_ms
+            )
+        )
     if index := found.index:
         active = next((space for space in index.spaces if space.space == index.active_space), None)
         applied = active.applied_sequence if active else 0
@@ -133,6 +167,8 @@ def stages(found: Status) -> list[dict[str, Any]]:
     if ranker := found.ranker:
         rows.append(_stage("item features", "ranker", ranker.feature_offset, log))
         rows.append(_stage("answers' vectors", "ranker", ranker.delta_sequence, deltas))
+    if canary := found.canary:
+        rows.append(_stage("item features", "ranker-canary", canary.feature_offset, log))
     return rows
 
 
@@ -146,6 +182,8 @@ def summary(found: Status) -> dict[str, Any]:
         "trainer": found.trainer,
         "index": found.index,
         "ranker": found.ranker,
+        "trainer-candidate": found.candidate,
+        "ranker-canary": found.canary,
     }
     return {
         "log_end_offset": found.log_end,
@@ -154,6 +192,7 @@ def summary(found: Status) -> dict[str, Any]:
             "newest": found.trainer.newest_release if found.trainer else "",
             "served": found.ranker.release if found.ranker else "",
         },
+        "rollout": as_dict(found.rollout) if found.rollout is not None else None,
         "down": found.down,
         "services": {name: as_dict(message) for name, message in said.items() if message is not None},
     }
@@ -212,6 +251,14 @@ def _vectors(index: GetIndexStatsResponse) -> dict[str, object]:
     }
 
 
+def _rollout(rollout: Rollout) -> str:
+    from headrace.cli.rollout.screen import phase_name
+
+    people = f" for {rollout.share_bp / 100:g} % of people" if rollout.share_bp else ""
+    course = f"{rollout.release} of lineage {rollout.lineage}, {phase_name(rollout.phase)}{people}"
+    return f"{rollout.rollout}: {course} ({rollout.reason})"
+
+
 def facts_of(found: Status) -> dict[str, object]:
     """What is said below the table, of those services that answered."""
     facts: dict[str, object] = {}
@@ -234,6 +281,8 @@ def facts_of(found: Status) -> dict[str, object]:
         if found.ranker.refused_release:
             facts["release refused"] = f"{found.ranker.refused_release}: {found.ranker.refused_reason}"
         facts["answers"] = f"{found.ranker.answers:,}, {found.ranker.degraded_answers:,} degraded"
+    if found.rollout is not None:
+        facts["rollout"] = _rollout(found.rollout)
     if found.index:
         facts |= _vectors(found.index)
     if trainer := found.trainer:

@@ -1,4 +1,4 @@
-"""The five services as child processes on one machine, with embedded backends.
+"""The five services as child processes on one machine, with embedded backends; two more where a lineage is tried.
 
 ::
 
@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import importlib
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +25,20 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.cli.client import Client
 from headrace.cli.conversation import client_of
+from headrace.cli.members import environment_of
 from headrace.cli.process import ServiceProcess, stop_left_behind
-from headrace.cli.suite_file import SERVICES, ServiceEntry, read_entries, suite_file, write_entries
+from headrace.cli.suite_file import (
+    CANDIDATE,
+    MEMBERS,
+    SERVICES,
+    ServiceEntry,
+    read_entries,
+    suite_file,
+    write_entries,
+)
 from headrace.runtime.channels import open_channel
 from headrace.runtime.errors import FailedPreconditionError, InvalidRequestError, NotFoundError, UnavailableError
-from headrace.runtime.settings import PREFIX, CommonSettings, ServingSettings, env_prefix, load
+from headrace.runtime.settings import CommonSettings, load
 from headrace.runtime.tls import tls_files
 
 __all__ = ["SERVICES", "Change", "Suite"]
@@ -55,7 +62,9 @@ class Change:
 class Suite:
     """Runs services until the context ends; then stops them all (SIGTERM, later SIGKILL).
 
-    `services` may name some of them only. Ports follow `port_base` in the order of SERVICES, or are free ones.
+    `services` may name some of them only. Ports follow `port_base` in the order of MEMBERS, or are free ones.
+    With `candidate` there are two more, CANDIDATE: a learner of the lineage `candidate`, whose trainer settings differ
+    by these, and a canary ranker. A rollout of that lineage is begun by whoever wants one.
     `environment` is added to what every service gets. With `restart`, a service that dies is started again after
     a growing pause; without, it stays down. Either is reported to `on_change`.
 
@@ -68,6 +77,7 @@ class Suite:
         data_dir: Path,
         *,
         services: Sequence[str] = SERVICES,
+        candidate: Mapping[str, str] | None = None,
         port_base: int | None = None,
         host: str = "127.0.0.1",
         environment: Mapping[str, str] | None = None,
@@ -81,6 +91,9 @@ class Suite:
         self.data_dir = data_dir.absolute()
         self.addresses: dict[str, str] = {}
         self._services = tuple(name for name in SERVICES if name in services)
+        if candidate is not None:
+            self._services += CANDIDATE
+        self._candidate = dict(candidate or {})
         self._host, self._port_base = host, port_base
         self._environment = dict(environment or {})
         self._restart = restart
@@ -169,25 +182,11 @@ class Suite:
         if self._port_base is None:
             ports = _free_ports(self._host, len(self._services))
         else:
-            ports = [self._port_base + SERVICES.index(service) for service in self._services]
+            ports = [self._port_base + MEMBERS.index(service) for service in self._services]
         self.addresses = {service: f"{self._host}:{port}" for service, port in zip(self._services, ports, strict=True)}
 
     def _environment_of(self, service: str) -> dict[str, str]:
-        prefix = env_prefix(service)
-        return {
-            **os.environ,
-            **self._environment,
-            f"{PREFIX}DATA_DIR": str(self.data_dir),
-            f"{prefix}HOST": self._host,
-            f"{prefix}PORT": self.addresses[service].rsplit(":", 1)[1],
-            **{prefix + name: address for name, address in self._peers_of(service).items()},
-        }
-
-    def _peers_of(self, service: str) -> dict[str, str]:
-        # services are strict about settings that they do not know, so each gets its own peers only
-        fields = settings_of(service).model_fields
-        named = {f"{peer.replace('-', '_')}_address": address for peer, address in self.addresses.items()}
-        return {name.upper(): address for name, address in named.items() if name in fields}
+        return environment_of(service, self.data_dir, self.addresses, self._environment, self._candidate)
 
     async def _watch(self, process: ServiceProcess) -> None:
         pauses = iter(_BACKOFF_S)
@@ -255,13 +254,6 @@ class Suite:
             suite_file(self.data_dir).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
-
-
-def settings_of(service: str) -> type[ServingSettings]:
-    """What a service reads from its environment."""
-    module = importlib.import_module(f"headrace.{service.replace('-', '_')}.settings")
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, ServingSettings)]
-    return next(kind for kind in kinds if kind is not ServingSettings)
 
 
 def locked(data_dir: Path) -> IO[bytes]:

@@ -11,6 +11,15 @@ from headrace.runtime.atomic import write_atomically
 from headrace.runtime.errors import InvalidRequestError, NotFoundError
 
 SERVICES = ("ingest", "feature-store", "trainer", "index", "ranker")
+# processes that try another lineage beside them; each is one of the services, in another role
+CANDIDATE_RANKER, CANDIDATE_LEARNER = "ranker-canary", "trainer-candidate"
+CANDIDATE = (CANDIDATE_RANKER, CANDIDATE_LEARNER)
+MEMBERS = (*SERVICES, *CANDIDATE)
+
+
+def service_of(member: str) -> str:
+    """`ranker-canary` → `ranker`; a service is its own."""
+    return {CANDIDATE_RANKER: "ranker", CANDIDATE_LEARNER: "trainer"}.get(member, member)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +74,6 @@ def addresses(data_dir: Path, given: list[str]) -> dict[str, str]:
 
 def _parsed(item: str) -> tuple[str, str]:
     name, equals, address = item.partition("=")
-    if name not in SERVICES or not equals or ":" not in address:
-        raise InvalidRequestError.of("--address", f"must be SERVICE=HOST:PORT with {', '.join(SERVICES)}; got {item!r}")
+    if name not in MEMBERS or not equals or ":" not in address:
+        raise InvalidRequestError.of("--address", f"must be SERVICE=HOST:PORT with {', '.join(MEMBERS)}; got {item!r}")
     return name, address

@@ -21,10 +21,20 @@ def up(
     data_dir: DataDir = DATA_DIR,
     port_base: Annotated[
         int | None,
-        typer.Option(min=1, max=65530, help="First of five ports; free ones when left out.", show_default=False),
+        typer.Option(
+            min=1, max=65530, help="First of five ports, or seven; free ones when left out.", show_default=False
+        ),
     ] = None,
     only: Annotated[
         list[str], typer.Option("--only", help="Start this service only. May be repeated.", show_default=False)
+    ] = [],  # noqa: B006  # typer reads it, nobody changes it
+    candidate: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Try a trainer setting: a second learner and a canary ranker beside. May be repeated.",
+            show_default=False,
+        ),
     ] = [],  # noqa: B006  # typer reads it, nobody changes it
     restart: Annotated[bool, typer.Option(help="Start a service again when it dies.")] = True,
     as_json: Json = False,
@@ -34,14 +44,22 @@ def up(
     Data, logs and suite.json (where the other commands look) go to the data
     directory. A later `up` on it goes on where the last one ended.
 
+    With --candidate a second learner of the lineage "candidate" learns the same
+    log with these trainer settings, and a second ranker waits as canary track.
+    Nobody is answered by them until a rollout begins.
+
     \b
     Examples:
       headrace up
       headrace up --data-dir /tmp/shop --port-base 7401
       headrace up --only ingest --only feature-store
+      headrace up --candidate blocks=2     # then: headrace rollout start --lineage candidate
     """
+    from headrace.cli.members import candidate_of
+
     _check_environment()
-    asyncio.run(_run(data_dir, tuple(only), port_base, restart, as_json))
+    differs = candidate_of(candidate) if candidate else None
+    asyncio.run(_run(data_dir, tuple(only), differs, port_base, restart, as_json))
 
 
 def _check_environment() -> None:
@@ -54,7 +72,14 @@ def _check_environment() -> None:
         open_event_log(common)
 
 
-async def _run(data_dir: Path, only: tuple[str, ...], port_base: int | None, restart: bool, as_json: bool) -> None:
+async def _run(
+    data_dir: Path,
+    only: tuple[str, ...],
+    candidate: dict[str, str] | None,
+    port_base: int | None,
+    restart: bool,
+    as_json: bool,
+) -> None:
     from headrace.cli.suite import SERVICES, Suite
 
     stop = asyncio.Event()
@@ -63,6 +88,7 @@ async def _run(data_dir: Path, only: tuple[str, ...], port_base: int | None, res
     suite = Suite(
         data_dir,
         services=only or SERVICES,
+        candidate=candidate,
         port_base=port_base,
         restart=restart,
         on_change=_json_line if as_json else _line,
@@ -92,7 +118,7 @@ def _print_suite(suite: Suite) -> None:
 
 
 def _line(change: Change) -> None:
-    typer.echo(f"{change.service:<14} {change.what:<11} {change.detail}".rstrip(), err=True)
+    typer.echo(f"{change.service:<18} {change.what:<11} {change.detail}".rstrip(), err=True)
 
 
 def _json_line(change: Change) -> None:

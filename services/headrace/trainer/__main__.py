@@ -28,6 +28,7 @@ from headrace.runtime.serving import Background, Parts, run_service, told
 from headrace.runtime.settings import CommonSettings, load
 from headrace.trainer.catalogue_text import pretrained_encoder
 from headrace.trainer.checkpoint import Checkpoints
+from headrace.trainer.consumer_name import consumer_name
 from headrace.trainer.delta_log import DeltaLog
 from headrace.trainer.distributed import Distributed, joined
 from headrace.trainer.follower import Follower
@@ -56,14 +57,17 @@ async def compose(
     torch.set_num_threads(1)
     # first of all: nothing is to be opened when it cannot be had
     encoder = pretrained_encoder(settings) if settings.role != "registry" else None
-    folder = common.data_dir / "trainer"
-    make_directory(folder)
+    folder = common.data_dir / consumer_name(settings.lineage)
+    # each lineage has a folder, and all of one data folder have one registry
+    shared = common.data_dir / "trainer"
+    for needed in {folder, shared}:
+        make_directory(needed)
     remove_unfinished(folder)
     async with AsyncExitStack() as stack:
         event_log = open_event_log(common)
         stack.push_async_callback(event_log.close)
         privacy = open_privacy(common)
-        registry = stack.enter_context(closing(open_registry(registry_url(settings.registry_url, folder))))
+        registry = stack.enter_context(closing(open_registry(registry_url(settings.registry_url, shared))))
         own_releases = stack.enter_context(closing(OwnReleases(folder / "own-releases.db")))
         store = ArtifactStore(settings.artifacts_url or str((common.data_dir / "artifacts").absolute()))
         releases = Releases(
@@ -103,11 +107,12 @@ async def compose(
 async def follow(settings: TrainerSettings, common: CommonSettings, peers: Distributed) -> None:
     """A rank above 0: learns along, and stops when rank 0 does, since that needs it until then."""
     encoder = pretrained_encoder(settings)
-    checkpoints = Checkpoints(common.data_dir / "trainer" / "checkpoints")
+    folder = common.data_dir / consumer_name(settings.lineage)
+    checkpoints = Checkpoints(folder / "checkpoints")
     # rank 0 writes the one that counts
     no_log = DeltaLog(Path(":memory:"), settings.lineage, settings.dimension)
     event_log = open_event_log(common)
-    own_releases = OwnReleases(common.data_dir / "trainer" / "own-releases.db")
+    own_releases = OwnReleases(folder / "own-releases.db")
     lineage = Lineage(settings, no_log, checkpoints, encoder, peers, open_privacy(common), own_releases)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, log.info, "stops_with_rank_0")

@@ -50,7 +50,7 @@ async def learner_role(
     background: Background,
 ) -> AsyncIterator[LearnerParts]:
     """The role's parts, at work while open; at the end it writes a checkpoint."""
-    folder = common.data_dir / "trainer"
+    folder = common.data_dir / consumer_name(settings.lineage)
     delta_log = DeltaLog(folder / "deltas.db", settings.lineage, settings.dimension, VECTOR_FORM)
     tls, index = tls_files(common), index_channels(settings, common)
     feature_store = [

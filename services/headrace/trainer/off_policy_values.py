@@ -101,4 +101,6 @@ def _scales(scores_BS: Floats, drawn_BS: NDArray[np.bool_], temperatures_B: Floa
 
 
 def _value(estimate: Estimate) -> Value:
-    return Value(estimate.value, estimate.lower, estimate.upper, estimate.effective_sample_size)
+    # several places of one person are one draw: what few people saw is little, however long their lists
+    effective = min(estimate.effective_sample_size, float(estimate.people))
+    return Value(estimate.value, estimate.lower, estimate.upper, effective)

@@ -23,6 +23,9 @@ def _soak(errors: int) -> CanaryEvidence:
     return CanaryEvidence("ro-000001", 0, (10_000,), 0.1, 0.001, (), before, after)
 
 
+# so that the gate is passed with what little there is: for trials
+QUIET = replace(POLICY, quiet_s=10.0)
+
 _CASES = {
     "parts being read": (evidence(Phase.VALIDATING), None),
     "faulty parts": (evidence(Phase.VALIDATING, fault="ranker.safetensors is not finite"), Phase.ROLLING_BACK),
@@ -181,3 +184,21 @@ def test_evidence_comes_back_as_it_was() -> None:
     given: RolloutEvidence = evidence(Phase.CANARY, 0.1, kind=LINEAGE, step=1, canary=canary(0.9173, 4_321))
     record = Record(given, POLICY, decide(given, POLICY))
     assert Record.read(record.written()) == record
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (evidence(Phase.SHADOWING, 9, shadow=shadow(3, seconds=9)), Phase.SHADOWING),
+        (evidence(Phase.SHADOWING, 11, shadow=shadow(3, seconds=11)), Phase.PROMOTING),
+        (evidence(Phase.SHADOWING, 11, newer="r-000003", shadow=shadow(0, seconds=11)), Phase.PROMOTING),
+        (evidence(Phase.SHADOWING, 11, shadow=shadow(5, not_finite=1, seconds=11)), Phase.ROLLING_BACK),
+        (evidence(Phase.SHADOWING, 11, kind=LINEAGE, shadow=shadow(3, seconds=11)), Phase.SHADOWING),
+    ],
+)
+def test_where_few_ask_a_trial_lets_increments_pass_without_harm_after_a_while(
+    given: RolloutEvidence, expected: Phase
+) -> None:
+    decision = decide(given, QUIET)
+    assert decision.to_phase == expected
+    assert replay(Record(given, QUIET, decision).written())

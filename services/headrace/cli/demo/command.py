@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @told
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="The last weeks only: under a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="The last weeks only: a little more than a minute.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep the suite up at the end, until Ctrl-C.")] = False,
     data: DataFolder = None,
     out: Annotated[
@@ -28,9 +28,11 @@ def demo(
 ) -> None:
     """Start everything, stream a shop through it, and watch it learn.
 
-    Streams the real shop online_retail when its files are at hand, else a simulated one, which it says. Every week's
-    baskets are asked for before they are streamed, and held against two floors. Then the last events come at
-    the pace of a shop, freshness is measured, and a click changes a list. Writes OUT/report.html.
+    Streams the real shop online_retail when its files are at hand, else a simulated one,
+    which it says. Every week's baskets are asked for before they are streamed, and held
+    against two floors. Then the last events come at the pace of a shop and freshness is
+    measured. A release gone bad on purpose tries to reach people, a good one is taken
+    back, and a click changes a list. Writes OUT/report.html.
 
     \b
     Examples:

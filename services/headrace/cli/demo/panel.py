@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.demo.record import Answer, Click, DemoRecord, WeekQuality
+from headrace.cli.demo.record import Answer, Click, DemoRecord, Stopped, Undone, WeekQuality
 
 _WEEKS_SHOWN = 8
 
@@ -63,7 +63,8 @@ def _stages(record: DemoRecord) -> Table:
 def _releases(record: DemoRecord) -> Table:
     rows = [
         ("serving", record.release or "none yet"),
-        ("releases", f"{record.releases}"),
+        ("through the gates", f"{record.promoted}"),
+        ("stopped", f"{record.rolled_back}"),
         ("delta sequence", f"{record.delta_sequence:,}"),
         ("vectors", f"{record.vectors:,}"),
     ]
@@ -100,6 +101,15 @@ def click_table(click: Click) -> Group:
         table.add_row(old.title, Text(new.title, style=style), ", ".join(new.reasons))
     between = Text("between them: " + "; ".join(click.events))
     return Group(table, between, _stage_times(click.after, click.event_to_answer_ms))
+
+
+def gates_text(stopped: Stopped, undone: Undone) -> Group:
+    """What became of the bad release, step by step, and of the good one that was taken back."""
+    title = Text(f"a release gone bad on purpose · {stopped.release} is {stopped.served} with its order upside down")
+    course = [Text(f"  {stopped.rollout} {step}") for step in stopped.course]
+    users = f"  {stopped.answers} answers meanwhile, {stopped.answers_by_it} of them by it; {stopped.seconds:.1f} s"
+    back = f"undo: from {undone.release} back to {undone.back_to} in {undone.took_ms:.0f} ms"
+    return Group(title, *course, Text(users, style="bold"), Text(back))
 
 
 def _stage_times(answer: Answer, event_to_answer_ms: float) -> Text:

@@ -64,6 +64,28 @@ class Click:
     event_to_answer_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A release gone bad on purpose: how its rollout went, and how many of the answers meanwhile it made."""
+
+    release: str
+    served: str
+    rollout: str
+    course: Sequence[str]
+    seconds: float
+    answers: int
+    answers_by_it: int
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """The way back: from which release to which, and how long until the ranker answered by that."""
+
+    release: str
+    back_to: str
+    took_ms: float
+
+
 @dataclass
 class DemoRecord:
     """What is known so far; the run writes it, the panel reads it while it grows."""
@@ -86,9 +108,14 @@ class DemoRecord:
     weeks: list[WeekQuality] = field(default_factory=list)
     release: str = ""
     releases: int = 0
+    # how many releases got through the gates to everybody, and how many were stopped by one
+    promoted: int = 0
+    rolled_back: int = 0
     delta_sequence: int = 0
     vectors: int = 0
     live: dict[str, Lag] = field(default_factory=dict)
+    stopped: Stopped | None = None
+    undone: Undone | None = None
     click: Click | None = None
 
     @property

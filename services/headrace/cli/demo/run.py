@@ -1,10 +1,11 @@
-"""The course of a demo: start five services, stream a shop's past, then its present, then click."""
+"""The course of a demo: start five services, stream a shop's past, then its present, try a bad release, then click."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from rich.live import Live
 
 from headrace.cli.asking import caught_up, learned, lists
 from headrace.cli.client import Client
-from headrace.cli.demo.panel import DemoPanel, click_table
+from headrace.cli.demo.gates import let_bad_release_try, undo
+from headrace.cli.demo.panel import DemoPanel, click_table, gates_text
 from headrace.cli.demo.record import Answer, Click, DemoRecord, Lag, Shown, WeekQuality
 from headrace.cli.demo.report import write_report
+from headrace.cli.demo.visitors import visitors
 from headrace.cli.probes import Probes, ordinals_by_product
 from headrace.cli.sending import Sender
 from headrace.cli.suite import Suite
@@ -33,12 +36,18 @@ from headrace.v1.feature_store_pb2 import GetFeatureStoreStatusRequest
 from headrace.v1.index_pb2 import GetIndexStatsRequest
 from headrace.v1.ingest_pb2 import WriteUserEventsRequest
 from headrace.v1.ranker_pb2 import GetRankerStatusRequest, RecommendRequest, RecommendResponse
-from headrace.v1.trainer_pb2 import GetTrainingStatusRequest
+from headrace.v1.trainer_pb2 import GetTrainingStatusRequest, ListRolloutsRequest, RolloutPhase
 
 # a small shop's rhythm instead of a large one's: the demo is over in minutes
 _ENVIRONMENT = {
     "HEADRACE_LOG_LEVEL": "INFO",
     "HEADRACE_TRAINER_PUBLISH_EVERY_S": "5",
+    "HEADRACE_RANKER_REPORT_EVERY_S": "0.5",
+    # while the past streams by nobody asks for lists, and a gate that waits for them would show nothing
+    "HEADRACE_ROLLOUT_QUIET_S": "4",
+    "HEADRACE_ROLLOUT_GATE_PAIRS": "20",
+    "HEADRACE_ROLLOUT_ONE_KIND_S": "2",
+    "HEADRACE_ROLLOUT_INCREMENT_SOAK_S": "1",
 }
 _CHUNK = 2_000
 _WATCH_EVERY_S = 0.5
@@ -79,12 +88,18 @@ async def run_demo(
     async with Suite(data_dir, environment=_ENVIRONMENT, restart=True) as suite, suite.client() as client:
         with Live(DemoPanel(record), console=console, refresh_per_second=4):
             async with _watching(client, record):
-                await _Stream(plan, dataset, client, record).run()
+                people = await _Stream(plan, dataset, client, record).run()
+                async with visitors(client, people) as visits:
+                    record.phase = "a release gone bad tries to reach people"
+                    record.stopped = await let_bad_release_try(client, data_dir.absolute(), visits)
+                    record.phase = "a good one is taken back"
+                    record.undone = await undo(client)
                 record.phase = "click, and the list changes"
                 record.click = await click(client, record.log_time)
             record.phase = "done"
         if not console.is_terminal:  # there the picture is drawn once, without an end of line
             console.print()
+        console.print(gates_text(record.stopped, record.undone))
         console.print(click_table(record.click))
         write_report(record, report)
         console.print(f"report: {report}")
@@ -110,7 +125,8 @@ class _Stream:
         self._week_ends = [0] * plan.weeks_behind
         self._chance = random.Random(7)
 
-    async def run(self) -> None:
+    async def run(self) -> list[str]:
+        """Streams all of it; the people (user ids) who came last."""
         record, start = self._record, self._start()
         record.phase = "streaming the past as fast as it goes"
         record.expected_events = sum(len(batch) for batch in self._dataset.events(start=start))
@@ -127,6 +143,7 @@ class _Stream:
             await sender.flush()
             self._count(sender)
             await self._go_live(sender, live[split:])
+        return sorted({event.user_id for event in live if event.user_id})
 
     def _warm_up_weeks(self, start: datetime) -> int:
         """A quarter of the shop's past, two weeks at least, at most as planned."""
@@ -294,12 +311,16 @@ async def _watch(client: Client, record: DemoRecord) -> None:
 
 
 async def _look(client: Client, record: DemoRecord) -> None:
-    folded, trained, stats, served = await asyncio.gather(
+    folded, trained, stats, served, rollouts = await asyncio.gather(
         client.feature_store.GetFeatureStoreStatus(GetFeatureStoreStatusRequest(), timeout=5),
         client.trainer.GetTrainingStatus(GetTrainingStatusRequest(), timeout=5),
         client.index.GetIndexStats(GetIndexStatsRequest(), timeout=5),
         client.ranker.GetRankerStatus(GetRankerStatusRequest(), timeout=5),
+        client.trainer.ListRollouts(ListRolloutsRequest(page_size=1_000, with_increments=True), timeout=5),
     )
+    phases = Counter(rollout.phase for rollout in rollouts.rollouts)
+    record.promoted = phases[RolloutPhase.ROLLOUT_PHASE_PROMOTED]
+    record.rolled_back = phases[RolloutPhase.ROLLOUT_PHASE_ROLLED_BACK]
     record.lags = {
         "log → features": Lag(folded.lag_p50_ms, folded.lag_p99_ms),
         "log → learned": Lag(trained.learn_lag_p50_ms, trained.learn_lag_p99_ms),

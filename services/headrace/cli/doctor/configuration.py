@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from headrace.cli.doctor.finding import Finding, failure, ok
-from headrace.cli.suite import settings_of
+from headrace.cli.members import settings_of
 from headrace.cli.suite_file import SERVICES
 from headrace.runtime.settings import PREFIX, CommonSettings, SettingsError, load
 

@@ -9,6 +9,7 @@ from headrace.cli.conversation import client_of
 from headrace.cli.doctor.clock import clock
 from headrace.cli.doctor.finding import Finding, Level, failure, ok, warning
 from headrace.cli.status import Status, stages, status_of
+from headrace.cli.suite_file import CANDIDATE
 from headrace.runtime.clock import MICROSECONDS
 
 _FAR_BEHIND = 10_000
@@ -34,6 +35,8 @@ def _answers(found: Status, addresses: Mapping[str, str]) -> list[Finding]:
 
 
 def _remedy(service: str) -> str:
+    if service in CANDIDATE:
+        return "start the suite with `headrace up --candidate`, or give its --address"
     return f"start it with `headrace up --only {service}`, or give its --address"
 
 

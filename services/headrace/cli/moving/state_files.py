@@ -19,8 +19,13 @@ from headrace.runtime.stored_json import parsed
 
 # in this order: a delta log is to hold what the checkpoint before it needs. The index is left out: the trainer
 # fills it again from the delta log
-_FOLDERS = ("trainer/checkpoints", "artifacts", "feature-store", "feature-store-*-of-*")
-_DATABASES = ("trainer/deltas.db", "trainer/own-releases.db")
+_FOLDERS = ("trainer/checkpoints", "trainer-*/checkpoints", "artifacts", "feature-store", "feature-store-*-of-*")
+_DATABASES = (
+    "trainer/deltas.db",
+    "trainer/own-releases.db",
+    "trainer-*/deltas.db",
+    "trainer-*/own-releases.db",
+)
 # without it, whoever was forgotten cannot be told from others
 _PRIVACY_KEY = "privacy.key"
 _MANIFEST = "backup.json"
@@ -52,9 +57,8 @@ def copy_files(data_dir: Path, target: Path) -> None:
     for folder in chain.from_iterable(data_dir.glob(pattern) for pattern in _FOLDERS):
         if folder.is_dir():
             _copy_folder(folder, target / folder.relative_to(data_dir))
-    for database in _DATABASES:
-        if (data_dir / database).is_file():
-            _copy_database(data_dir / database, target / database)
+    for database in chain.from_iterable(data_dir.glob(pattern) for pattern in _DATABASES):
+        _copy_database(database, target / database.relative_to(data_dir))
     if (data_dir / _PRIVACY_KEY).is_file():
         shutil.copy2(data_dir / _PRIVACY_KEY, target / _PRIVACY_KEY)
 

@@ -58,7 +58,7 @@ def watched(ask: Callable[[], Rollout]) -> Rollout:
     """Shows a rollout anew every second until it has ended; how it ended."""
     found = ask()
     with Live(screen(found), auto_refresh=False, console=Console()) as live:
-        while found.phase not in _ENDED:
+        while not is_over(found):
             time.sleep(_LOOK_S)
             found = ask()
             live.update(screen(found), refresh=True)
@@ -68,6 +68,11 @@ def watched(ask: Callable[[], Rollout]) -> Rollout:
 def exit_status(found: Rollout) -> int:
     """For scripts: 1 when it was rolled back, 3 when nobody can tell, else 0."""
     return _EXIT.get(found.phase, 0)
+
+
+def is_over(found: Rollout) -> bool:
+    """Whether nothing more becomes of it."""
+    return found.phase in _ENDED
 
 
 def screen(found: Rollout) -> RenderableType:

@@ -22,7 +22,6 @@ from headrace.trainer.analysis.evidence import (
     PairedMean,
     ShadowEvidence,
     ShadowVerdict,
-    Value,
 )
 from headrace.trainer.analysis.non_inferiority import BETTER, NOT_WORSE, OPEN, WORSE
 from headrace.trainer.analysis.policy import ShadowPolicy
@@ -136,7 +135,7 @@ def _compared(logged: LoggedEvidence, alpha: float, policy: ShadowPolicy) -> Ite
         yield _loss(name, loss, alpha, policy)
     for name, kept in (("towers_kept", logged.towers), ("queries_kept", logged.queries)):
         yield _kept(name, kept, alpha, policy)
-    yield _value("off_policy_value", logged.doubly_robust, logged.baseline_doubly_robust, logged.people, policy)
+    yield _value("off_policy_value", logged, policy)
 
 
 def _loss(name: str, loss: PairedMean, alpha: float, policy: ShadowPolicy) -> Difference:
@@ -164,14 +163,19 @@ def _kept(name: str, kept: Kept, alpha: float, policy: ShadowPolicy) -> Differen
     return Difference(name, kept.baseline_hits, kept.candidate_hits, middle, lower, upper, states, states, says)
 
 
-def _value(name: str, candidate: Value, baseline: Value, people: int, policy: ShadowPolicy) -> Difference:
+def _value(name: str, logged: LoggedEvidence, policy: ShadowPolicy) -> Difference:
     """Absolute, per list: harm only when the intervals part, which is far beyond what either says alone, and only
     where enough of what was logged weighs in it.
+
+    The doubly robust value is what is told; SNIPS must part too. Where hardly anybody clicks the one goes by what the
+    model of clicks foretells, and large weights in its correction take one release for worse; the other knows no model.
     """
+    candidate, baseline, people = logged.doubly_robust, logged.baseline_doubly_robust, logged.people
     lower, upper = candidate.lower - baseline.upper, candidate.upper - baseline.lower
+    is_worse = upper < 0.0 and logged.snips.upper < logged.baseline_snips.lower
     middle = candidate.value - baseline.value
     is_known = min(candidate.effective_sample_size, baseline.effective_sample_size) >= policy.least_people
-    says = _by(upper < 0.0, lower > 0.0, False) if is_known else OPEN
+    says = _by(is_worse, lower > 0.0, False) if is_known else OPEN
     return Difference(name, baseline.value, candidate.value, middle, lower, upper, people, people, says)
 
 

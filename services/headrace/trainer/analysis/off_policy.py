@@ -9,7 +9,8 @@ Intervals treat the person as the unit (several lists of one person are one draw
 over people, each deviation as it is without the row itself (the jackknife: Efron and Stein, Annals of Statistics 9,
 1981), for one large weight draws the mean towards itself. Weights are cut at `clip` (Ionides, Journal of Computational
 and Graphical Statistics 17, 2008): a bias towards the logging policy for less variance. A small effective sample size,
-(Σ w)² / Σ w² (Kong 1992), says that an interval rests on few lists; it is the t distribution's degrees of freedom.
+(Σ w)² / Σ w² (Kong 1992), says that an interval rests on few lists; that, or the number of people where it is less, is
+the t distribution's degrees of freedom.
 
 Slates. A log holds the probability of each place's product given those above it (log.proto). A list's quotient is the
 product of its places', which leaves an effective sample of a handful from lists of eight. What whole lists of another
@@ -184,5 +185,5 @@ def _interval(
     by_person = np.bincount(which_B, deviations_B)
     people = len(by_person)
     error = float(np.sqrt((by_person**2).sum() * people / max(people - 1, 1)))
-    width = float(student.ppf(0.5 + level / 2.0, max(effective - 1.0, 1.0))) * error
+    width = float(student.ppf(0.5 + level / 2.0, max(min(effective, people) - 1.0, 1.0))) * error
     return Estimate(value, value - width, value + width, effective, people)

@@ -80,6 +80,9 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     if _is_unserved(evidence, policy) and not _has_logged(evidence.shadow, policy.shadow):
         reason = "no ranker answers anybody and too little is logged to score with: gate 0 is all there is"
         return _past_gate_one(evidence, policy, reason, _gate(evidence, 1, True, reason))
+    if _is_quiet(evidence, policy):
+        reason = f"no harm in the little that there is after {policy.quiet_s:g} s: {verdict.reason}"
+        return _past_gate_one(evidence, policy, reason, _gate(evidence, 1, True, reason, verdict.numbers))
     if verdict.decision == "inconclusive":
         return move(evidence, Phase.INCONCLUSIVE, verdict.reason, found)
     if _may_be_superseded(evidence, policy):
@@ -124,6 +127,11 @@ def _is_unserved(evidence: RolloutEvidence, policy: RolloutPolicy) -> bool:
     seen = evidence.rankers
     waited_s = min(evidence.elapsed_s, seen.listened_s)
     return evidence.kind != LINEAGE and seen.stable == 0 and waited_s >= policy.unserved_s
+
+
+def _is_quiet(evidence: RolloutEvidence, policy: RolloutPolicy) -> bool:
+    """Too few ask for lists, and whoever runs a trial would rather be fresh than wait for them."""
+    return evidence.kind != LINEAGE and 0 < policy.quiet_s <= evidence.elapsed_s
 
 
 def _may_be_superseded(evidence: RolloutEvidence, policy: RolloutPolicy) -> bool:

@@ -29,6 +29,7 @@ class RolloutPolicy:
     promote_wait_s: float
     increment_soak_s: float
     lineage_soak_s: float
+    quiet_s: float = 0.0
     rules: int = RULES
 
 

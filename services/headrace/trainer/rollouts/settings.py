@@ -29,6 +29,12 @@ class RolloutSettings(Given):
     one_kind_s: float = Field(
         5.0, ge=0, description="seconds after which live requests alone, or logged lists alone, pass an increment"
     )
+    quiet_s: float = Field(
+        0.0,
+        ge=0,
+        description="seconds after which an increment passes gate 1 that too few requests came about, for trials; "
+        "0: never",
+    )
     unserved_s: float = Field(
         5.0, gt=0, description="seconds without any ranker after which an increment passes on gate 0 alone"
     )
@@ -98,6 +104,7 @@ class RolloutSettings(Given):
             self.promote_wait_s,
             self.increment_soak_s,
             self.lineage_soak_s,
+            self.quiet_s,
         )
 
 

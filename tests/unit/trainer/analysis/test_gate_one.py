@@ -44,7 +44,6 @@ def test_another_lineage_may_order_otherwise_and_an_increment_may_not(shadow: Sh
         ("click_loss", PairedMean(0.45, 0.41, 0.04, 0.002, 1_000), "click_loss"),
         ("order_loss", PairedMean(0.45, 0.41, 0.04, 0.002, 1_000), "order_loss"),
         ("towers", Kept(1_000, 300, 180, 150, 30), "towers_kept"),
-        ("doubly_robust", Value(0.5, 0.4, 0.6, 500.0), "off_policy_value"),
         ("not_finite", 1, "not finite"),
     ],
 )
@@ -82,6 +81,16 @@ def test_an_order_that_is_less_alike_needs_what_was_logged(shadow: ShadowEvidenc
     assert shadow.logged is not None
     worse = replace(shadow.logged, order_loss=PairedMean(0.45, 0.41, 0.04, 0.002, 1_000))
     assert shadow_verdict(replace(unlike, logged=worse), POLICY).decision == "stop"
+
+
+def test_a_lower_value_stops_where_both_estimators_say_so(shadow: ShadowEvidence) -> None:
+    low = Value(0.5, 0.4, 0.6, 500.0)
+    assert shadow.logged is not None
+    by_model = replace(shadow, logged=replace(shadow.logged, doubly_robust=low))
+    by_both = replace(shadow, logged=replace(shadow.logged, doubly_robust=low, snips=low))
+    assert shadow_verdict(by_model, POLICY).decision == "pass"
+    verdict = shadow_verdict(by_both, POLICY)
+    assert (verdict.decision, "off_policy_value" in verdict.reason) == ("stop", True)
 
 
 def test_a_loss_that_is_higher_by_chance_does_not_stop(shadow: ShadowEvidence) -> None:
