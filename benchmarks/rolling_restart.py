@@ -187,6 +187,9 @@ async def measured(is_quick: bool, seed: int) -> Result:
             # of --quick, where there is neither a feature store nor a registry to wait for
             **({"HEADRACE_RANKER_READY_WAIT_S": "0"} if is_quick else {}),
         }
+        if is_quick:
+            # there are no peers to wait for
+            environment["HEADRACE_RANKER_READY_WAIT_S"] = "0"
         found = await replaced(folder, counts, environment, seed, calls)
         in_log = await logged(CommonSettings(event_log_url=log_url, data_dir=folder / "ingest-0"))
     return Result(

@@ -7,9 +7,10 @@ import copy
 import pytest
 
 from deploy.check.combinations import combinations, components, overlays
-from deploy.check.manifests import Manifest, does_match, label_of
+from deploy.check.manifests import Manifest, does_match, label_of, workloads
 from deploy.check.resources import quantity
 from deploy.check.schemas import schema_faults, versions
+from headrace.ranker.settings import RankerSettings
 
 
 def test_an_unknown_field_is_a_fault_in_every_version(dev: list[Manifest]) -> None:
@@ -31,6 +32,16 @@ def test_every_component_meets_every_other_and_every_overlay() -> None:
         assert any(one.overlay == overlay and set(one.components) == set(components()) for one in chosen)
         for component in components():
             assert any(one.overlay == overlay and one.components == (component,) for one in chosen)
+
+
+def test_a_ranker_gets_longer_to_start_than_it_waits_for_its_peers(everything: list[Manifest]) -> None:
+    rankers = [owner for owner in workloads(everything) if owner.service == "ranker"]
+    assert {owner.name for owner in rankers} == {"ranker", "ranker-canary"}
+    for ranker in rankers:
+        probe = ranker.main["startupProbe"]
+        given = {entry["name"]: entry.get("value") for entry in ranker.main["env"]}
+        waits_s = float(given.get("HEADRACE_RANKER_READY_WAIT_S") or RankerSettings().ready_wait_s)
+        assert 2 * waits_s < probe["periodSeconds"] * probe["failureThreshold"]
 
 
 @pytest.mark.parametrize(

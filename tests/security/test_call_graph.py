@@ -18,47 +18,37 @@ SERVICES = {
     "ranker": ranker_pb2.DESCRIPTOR.services_by_name["RankerService"],
 }
 METHODS = {method.name for service in SERVICES.values() for method in service.methods}
+PATHS = {f"/{service.full_name}/" for service in SERVICES.values()}
 
 
 @cache
-def trees_of(caller: str) -> tuple[ast.Module, ...]:
-    folder = Path(headrace.__file__).parent / caller.replace("-", "_")
-    return tuple(ast.parse(path.read_text("utf-8")) for path in folder.rglob("*.py"))
+def words_of(caller: str) -> tuple[set[str], set[str]]:
+    """Names in the code of a service, and its strings in files that spell out a path, as at the canary hop."""
+    names, strings = set[str](), set[str]()
+    for path in (Path(headrace.__file__).parent / caller.replace("-", "_")).rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        names |= {node.id for node in nodes if isinstance(node, ast.Name)}
+        spelled = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        if spelled & PATHS:
+            strings |= spelled
+    return names, strings
 
 
 def stubs_made(caller: str) -> set[str]:
-    """The services whose stubs are made in a service's code; or whose paths are spelled out, as at the canary hop."""
-    names = {name for tree in trees_of(caller) for node in ast.walk(tree) for name in names_of(node)}
+    """The services whose stubs are made in a service's code, or whose paths are spelled out."""
+    names, strings = words_of(caller)
     return {
         name
         for name, service in SERVICES.items()
-        if f"{service.name}Stub" in names or f"/{service.full_name}/" in names
+        if f"{service.name}Stub" in names or f"/{service.full_name}/" in strings
     }
-
-
-def names_of(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Attribute):
-        return [node.attr]
-    if isinstance(node, ast.Name):
-        return [node.id]
-    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
 
 
 def methods_called(caller: str) -> set[str]:
     """Methods of any service that are taken from something, whatever it is called, or named beside a path."""
-    return {
-        name
-        for tree in trees_of(caller)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) or (isinstance(node, ast.Constant) and spells_paths(tree))
-        for name in names_of(node)
-        if name in METHODS
-    }
-
-
-def spells_paths(tree: ast.Module) -> bool:
-    spelled = {name for node in ast.walk(tree) if isinstance(node, ast.Constant) for name in names_of(node)}
-    return any(f"/{service.full_name}/" in spelled for service in SERVICES.values())
+    names, strings = words_of(caller)
+    return (names | strings) & METHODS
 
 
 @pytest.mark.parametrize("caller", sorted(SERVICES))

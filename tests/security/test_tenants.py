@@ -24,7 +24,7 @@ from headrace.runtime.channels import open_channel
 from headrace.runtime.entrance import Entrance, Security, security_of
 from headrace.runtime.errors import OverloadedError, PermissionDeniedError, UnauthenticatedError
 from headrace.runtime.saying_channel import SayingChannel
-from headrace.runtime.scopes import ARM_FORCE, SCOPE_OF
+from headrace.runtime.scopes import ARM_FORCE, ROLLOUT_WRITE, SCOPE_OF
 from headrace.runtime.settings import CommonSettings, ServingSettings, SettingsError
 from headrace.runtime.tenants import entry_of, new_api_key, read_tenants
 from headrace.v1 import ingest_pb2, ingest_pb2_grpc, ranker_pb2, trainer_pb2
@@ -332,6 +332,18 @@ def test_every_method_has_a_scope_or_is_for_services_alone() -> None:
         for method in module.DESCRIPTOR.services_by_name[service].methods
     }
     assert set(SCOPE_OF) == with_tenants - for_services
+
+
+@pytest.mark.parametrize("method", sorted(method for method, scope in SCOPE_OF.items() if scope == ROLLOUT_WRITE))
+def test_rollouts_are_changed_by_keys_that_may_and_by_nobody_else(auth_file: Path, method: str) -> None:
+    key = new_api_key()
+    auth_file.write_text(SHOP + f'[tenants.ops]\nscopes = ["rollout:write"]\n{entry_of("ops", "one", key)}')
+    registry = Entrance("trainer", access=Access(auth_file))
+    registry.at_headers(method, (("x-api-key", key),))
+    with pytest.raises(PermissionDeniedError, match="'rollout:write'"):
+        registry.at_headers(method, (("x-api-key", KEY),))
+    with pytest.raises(UnauthenticatedError, match=method):
+        registry.at_headers(method, ())
 
 
 def test_a_bucket_that_is_empty_says_for_how_long(auth_file: Path) -> None:
