@@ -50,7 +50,7 @@ async def let_bad_release_try(client: Client, data_dir: Path, visits: Visits) ->
 
 async def undo(client: Client) -> Undone:
     """What served before the present release serves again; how long until the ranker answers by it."""
-    present = ""
+    present, begun = "", 0.0
 
     async def order() -> str:
         nonlocal present, begun
@@ -58,7 +58,6 @@ async def undo(client: Client) -> Undone:
         request = UndoRolloutRequest(actor=_ACTOR, reason="to show the way back")
         return (await client.trainer.UndoRollout(request, timeout=_TIMEOUT_S)).stable.release
 
-    begun = 0.0
     back = await _taken(order)
     await _until(lambda: _serves(client, back), f"{back} to serve")
     took_ms = (time.monotonic() - begun) * 1e3
