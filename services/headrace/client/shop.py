@@ -1,7 +1,7 @@
 """A storefront's side of Headrace: ask for products, tell what people did.
 
-Calls are balanced over all replicas that are ready, sent again when a replica goes away, wait for one when none is there, and
-end at their deadline. Everything that is written is idempotent, so nothing counts twice.
+Calls are balanced over all replicas (of rankers: those that are ready), sent again when one goes away, wait when none
+is there, and end at their deadline. Everything that is written is idempotent, so nothing counts twice.
 """
 
 from __future__ import annotations
