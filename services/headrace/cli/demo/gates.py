@@ -50,15 +50,13 @@ async def let_bad_release_try(client: Client, data_dir: Path, visits: Visits) ->
 
 async def undo(client: Client) -> Undone:
     """What served before the present release serves again; how long until the ranker answers by it."""
-    present, begun = "", 0.0
 
-    async def order() -> str:
-        nonlocal present, begun
+    async def order() -> tuple[str, float, str]:
         present, begun = await _served(client), time.monotonic()
         request = UndoRolloutRequest(actor=_ACTOR, reason="to show the way back")
-        return (await client.trainer.UndoRollout(request, timeout=_TIMEOUT_S)).stable.release
+        return present, begun, (await client.trainer.UndoRollout(request, timeout=_TIMEOUT_S)).stable.release
 
-    back = await _taken(order)
+    present, begun, back = await _taken(order)
     await _until(lambda: _serves(client, back), f"{back} to serve")
     took_ms = (time.monotonic() - begun) * 1e3
     # increments are held until somebody says that what is learned next may come again
