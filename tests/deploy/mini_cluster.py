@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -245,10 +246,15 @@ async def _passes(health: Any, probe: Mapping[str, Any]) -> bool:
 
 
 def free_ports(count: int) -> Sequence[Ports]:
-    """Ports of this machine that nobody listens on, for so many pods."""
+    """Ports of this machine that nobody listens on, for so many pods; below those that connections are given."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(2 * count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        numbers = [one.getsockname()[1] for one in sockets]
+        numbers = [_bound(stack) for _ in range(2 * count)]
     return [Ports(numbers[2 * place], numbers[2 * place + 1]) for place in range(count)]
+
+
+def _bound(stack: ExitStack) -> int:
+    while True:
+        one, port = stack.enter_context(socket.socket()), random.SystemRandom().randrange(10_000, 32_000)
+        with suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            return port
