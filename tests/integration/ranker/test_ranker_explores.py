@@ -61,7 +61,7 @@ async def test_drawn_orders_are_logged_with_their_policy_and_propensities(curiou
         assert len(np.unique(rows, axis=0)) == len(ordinals)
         # each row's own, in the order in which it was shown
         clicks = np.frombuffer(impression.click_probabilities, "<f4")
-        assert clicks == pytest.approx(model.task_probabilities(rows)[:, 0], rel=1e-4)
+        assert clicks == pytest.approx(model.task_probabilities(rows.copy())[:, 0], rel=1e-4)
 
 
 async def test_a_drawn_order_keeps_to_filter_stock_and_page(curious):
