@@ -271,10 +271,10 @@ async def test_an_unsigned_release_is_refused_and_named_by_ranker_and_registry(
             metadata = (("x-api-key", suite.keys["reader"]),)
 
             async def is_rolled_back() -> bool:
-                found = await stub.ListRollouts(
-                    trainer_pb2.ListRolloutsRequest(with_increments=True), metadata=metadata, timeout=10
+                found = await stub.GetRolloutHistory(
+                    trainer_pb2.GetRolloutHistoryRequest(), metadata=metadata, timeout=10
                 )
-                return any(one.release == forged.name and "is not signed" in one.reason for one in found.rollouts)
+                return any(f"{forged.name} is not signed" in one.reason for one in found.transitions)
 
             await eventually(is_rolled_back)
         # nor does it serve where the plan itself is changed behind the registry's back
