@@ -38,6 +38,7 @@ def evidence(phase: Phase, elapsed_s: float = 0.0, **changed: object) -> Rollout
         step=0,
         steps_bp=(100, 1_000),
         rankers=seen,
+        reason="it came there",
     )
     return replace(found, **changed)  # type: ignore[arg-type]
 

@@ -127,6 +127,12 @@ def test_where_a_rollout_goes(case: str) -> None:
     assert replay(Record(given, POLICY, decision).written())
 
 
+def test_a_rollout_that_is_rolled_back_says_why_for_ever_after() -> None:
+    decision = decide(evidence(Phase.ROLLING_BACK, 1, reason="gate 1 failed: order"), POLICY)
+
+    assert (decision.to_phase, decision.reason) == (Phase.ROLLED_BACK, "gate 1 failed: order")
+
+
 _COMMANDS = {
     ("promote", Phase.SHADOWING): Phase.PROMOTING,
     ("promote", Phase.CANARY): Phase.PROMOTING,

@@ -206,7 +206,8 @@ def _rolling_back(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     seen = evidence.rankers
     if seen.with_release and evidence.elapsed_s < policy.promote_wait_s:
         return stay(evidence, f"{seen.with_release} rankers still answer with it")
-    return move(evidence, Phase.ROLLED_BACK, f"{seen.with_release} rankers answer with it")
+    # what people want to know of it for ever after is why, not that nobody has it any more
+    return move(evidence, Phase.ROLLED_BACK, evidence.reason)
 
 
 def _fired(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision | None:

@@ -81,6 +81,8 @@ class RolloutEvidence:
     step: int
     steps_bp: tuple[int, ...]
     rankers: RankersSeen
+    # why it is in this phase
+    reason: str = ""
     # a release of the lineage that came after it
     newer: str = ""
     # None: its parts are not looked at yet; empty: they are sound

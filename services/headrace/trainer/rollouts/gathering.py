@@ -186,6 +186,7 @@ def bare_evidence(rollout: Rollout, now_us: int) -> RolloutEvidence:
         step=rollout.step,
         steps_bp=rollout.steps_bp,
         rankers=RankersSeen(),
+        reason=rollout.reason,
     )
 
 
