@@ -103,7 +103,8 @@ def _after(step: Transition, plan: Plan) -> Plan:
     empty = replace(unshadowed, canary="", rollout="", share_bp=0) if is_lineage else unshadowed
     match step.to_phase:
         case Phase.SHADOWING:
-            return replace(plan, shadow=release)
+            # the canary track takes in what is to come to it, with nobody in its arm
+            return replace(plan, shadow=release, canary=release if is_lineage else plan.canary)
         case Phase.PROMOTED if step.from_phase is None:
             # an undo to what no rollout had brought
             return replace(plan, stable=release)
