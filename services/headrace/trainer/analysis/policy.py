@@ -113,7 +113,8 @@ class ShadowPolicy:
     calibration_factor: float = 2.0
     calibration_lists: int = 500
     latency_factor: float = 3.0
-    latency_slack_ms: float = 5.0
+    # means of a busy machine, whose scheduler takes a score of half a millisecond away for many
+    latency_slack_ms: float = 20.0
     # of requests; of few, at least so many
     failures: float = 0.01
     least_failures: int = 5
