@@ -31,6 +31,7 @@ from headrace.ranker.impressions import ImpressionLog
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.lexical import LexicalIndex
 from headrace.ranker.loading import ReleaseLoader
+from headrace.ranker.paired import Sums
 from headrace.ranker.peers import TrainerPeer
 from headrace.ranker.plan import HeldPlan
 from headrace.ranker.rank import CandidateRanker
@@ -42,7 +43,7 @@ from headrace.ranker.reporting import Instance, Reporter, ServingReport
 from headrace.ranker.search import ProductSearch
 from headrace.ranker.server import ANSWERS, RankerServicer, Status, recorded
 from headrace.ranker.settings import RankerSettings
-from headrace.ranker.shadow import Shadow
+from headrace.ranker.shadow import Report, Shadow
 from headrace.ranker.sources import Sources
 from headrace.ranker.trust import Forwarders, may_force
 from headrace.ranker.turns import Turns
@@ -151,10 +152,18 @@ def _reported(
             release=releases.current.release if releases.current else "",
             refused=releases.failed,
             arms=arms.counts.reports(),
-            shadow=shadow.report,
+            shadow=_beside(releases, shadow),
         )
 
     return report
+
+
+def _beside(releases: Releases, shadow: Shadow) -> Report | None:
+    """What came of the shadow release; nothing yet, but that it is held, of one that nobody asked for since."""
+    held, served, report = releases.shadow, releases.current, shadow.report
+    if held is None or served is None or (report is not None and report.release == held.release):
+        return report
+    return Report(held.release, served.release, Sums())
 
 
 async def _arms(

@@ -46,7 +46,7 @@ class Shadow:
         self._is_shadow_first = False
         self._turns = turns
         self._gap_s = 1 / per_s if per_s else float("inf")
-        self._next_s = 0.0
+        self._next_s = 0.0 if per_s else float("inf")
         self._waiting: asyncio.Queue[tuple[Served, Slate]] = asyncio.Queue(1)
 
     def offer(self, served: Served | None, slate: Slate) -> None:

@@ -135,6 +135,22 @@ async def test_no_more_than_the_set_number_a_second_are_scored(tmp_path, make, i
         assert report.shadow.pairs <= 1 + 5 * (time.monotonic() - begun)
 
 
+async def test_a_shadow_is_reported_as_held_also_when_no_request_is_taken(tmp_path, make, increments):
+    async with make.world(tmp_path, shadow_per_s=0) as world:
+        world.make = make
+        stable = await _stocked(world, increments)
+        shadow = world.registry.release("next", increments.parts(nudge), delta_sequence=60)
+        await world.registry.serve(stable, shadow=shadow)
+
+        async def is_reported() -> bool:
+            await world.recommend()
+            return any(report.shadow.release == "next" for report in _reports(world))
+
+        await make.eventually(is_reported)
+        (report,) = _reports(world)
+        assert (report.shadow.baseline, report.shadow.pairs) == ("stable", 0)
+
+
 async def test_sums_begin_anew_with_another_pair(world, increments):
     stable = await _stocked(world, increments)
     await _shadowed(world, stable, "first", increments.parts(nudge), pairs=30)

@@ -7,11 +7,16 @@ from dataclasses import replace
 from headrace.runtime.settings import load
 from headrace.trainer.analysis.evidence import (
     ArmCounts,
+    Calibration,
     CanaryEvidence,
+    Kept,
     LiveShadow,
+    LoggedEvidence,
     MetricEvidence,
     Moments,
+    PairedMean,
     ShadowEvidence,
+    Value,
 )
 from headrace.trainer.analysis.policy import METRICS
 from headrace.trainer.rollouts.evidence import INCREMENT, RankersSeen, RolloutEvidence, RolloutPolicy
@@ -55,6 +60,14 @@ def shadow(pairs: int, overlap: float = 0.9, seconds: float = 0.0, **changed: fl
         sum_baseline_ms=1.0 * pairs,
     )
     return ShadowEvidence("r-000002", True, seconds, 0.001, replace(live, **changed), None)  # type: ignore[arg-type]
+
+
+def logged_shadow(seconds: float) -> ShadowEvidence:
+    """No live request, and logged lists of enough people on which both releases do alike."""
+    loss, sound, kept = PairedMean(0.4, 0.4, 0.0, 0.002, 500), Calibration(0.1, 0.1, 0.01), Kept(500, 90, 90, 0, 0)
+    values = (Value(1.0, 0.9, 1.1, 500.0),) * 4
+    logged = LoggedEvidence(900, 500, loss, loss, sound, sound, 0.9, *values, kept, kept, 0)
+    return replace(shadow(0, seconds=seconds), logged=logged)
 
 
 def canary(clicks: float, people: int, errors: int = 0, hours: float = 48.0, step: int = 1) -> CanaryEvidence:

@@ -11,10 +11,11 @@ from headrace.trainer.analysis.evidence import ArmCounts, CanaryEvidence
 from headrace.trainer.rollouts.decisions import decide, replay
 from headrace.trainer.rollouts.evidence import LINEAGE, Command, RankersSeen, Record, Refusal, RolloutEvidence
 from headrace.trainer.rollouts.phases import Phase
-from tests.unit.trainer.rollout_cases import POLICY, canary, evidence, shadow
+from tests.unit.trainer.rollout_cases import POLICY, canary, evidence, logged_shadow, shadow
 
 _REFUSED = RankersSeen(2, 2, 0, (Refusal("ranker-1", "scores are not finite"),), 1_000.0)
 _LOADED, _LOADING = RankersSeen(2, 2, 2), RankersSeen(2, 2, 1)
+_WAITING = RankersSeen(stable=2, on_track=2, listened_s=1_000.0)
 _NOBODY = RankersSeen(listened_s=1_000.0)
 
 
@@ -67,6 +68,24 @@ _CASES = {
     ),
     "shuffled": (evidence(Phase.SHADOWING, 1, shadow=shadow(500, overlap=0.05, seconds=1)), Phase.ROLLING_BACK),
     "not finite": (evidence(Phase.SHADOWING, 1, shadow=shadow(5, not_finite=1)), Phase.ROLLING_BACK),
+    "enough is logged, and no ranker could load it yet": (
+        evidence(Phase.SHADOWING, 6, rankers=_WAITING, shadow=logged_shadow(6)),
+        None,
+    ),
+    "no ranker could ever load it": (
+        evidence(Phase.SHADOWING, 31, rankers=_WAITING, shadow=logged_shadow(31)),
+        Phase.ROLLING_BACK,
+    ),
+    "enough is logged, and a ranker holds it": (
+        evidence(Phase.SHADOWING, 6, rankers=replace(_WAITING, with_shadow=1), shadow=logged_shadow(6)),
+        Phase.PROMOTING,
+    ),
+    "no ranker took it": (evidence(Phase.PROMOTING, 31, rankers=_WAITING), Phase.ROLLING_BACK),
+    "some rankers took it": (
+        evidence(Phase.PROMOTING, 31, rankers=replace(_WAITING, with_release=1)),
+        Phase.SOAKING,
+    ),
+    "no ranker took the first of all": (evidence(Phase.PROMOTING, 31, baseline="", rankers=_WAITING), Phase.SOAKING),
     "never enough": (evidence(Phase.SHADOWING, 301, shadow=shadow(3, seconds=301)), Phase.INCONCLUSIVE),
     "never known": (evidence(Phase.SHADOWING, 301), Phase.INCONCLUSIVE),
     "nobody is served": (evidence(Phase.SHADOWING, 6, rankers=_NOBODY, shadow=shadow(0, seconds=6)), Phase.PROMOTING),

@@ -9,7 +9,15 @@ from headrace.trainer.analysis.gate_one import is_enough_alone, shadow_verdict
 from headrace.trainer.analysis.policy import ShadowPolicy
 from headrace.trainer.analysis.verdict import canary_verdict, guardrail_verdict
 from headrace.trainer.rollouts.commands import commanded
-from headrace.trainer.rollouts.evidence import LINEAGE, Decision, GateFinding, Record, RolloutEvidence, RolloutPolicy
+from headrace.trainer.rollouts.evidence import (
+    LINEAGE,
+    Decision,
+    GateFinding,
+    RankersSeen,
+    Record,
+    RolloutEvidence,
+    RolloutPolicy,
+)
 from headrace.trainer.rollouts.findings import move, stay
 from headrace.trainer.rollouts.phases import PROMOTION, Phase
 
@@ -75,6 +83,8 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     found = _gate(evidence, 1, verdict.decision == "pass", verdict.reason, verdict.numbers)
     if verdict.decision == "stop":
         return _back(evidence, found)
+    if verdict.decision == "pass" and evidence.rankers.stable and not _is_held(evidence.rankers, evidence.shadow):
+        return _unheld(evidence, policy)
     if verdict.decision == "pass":
         return _past_gate_one(evidence, policy, verdict.reason, found)
     if _is_unserved(evidence, policy) and not _has_logged(evidence.shadow, policy.shadow):
@@ -88,6 +98,19 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     if _may_be_superseded(evidence, policy):
         return move(evidence, Phase.SUPERSEDED, f"{evidence.newer} came before anything was known of it")
     return stay(evidence, verdict.reason)
+
+
+def _is_held(seen: RankersSeen, shadow: ShadowEvidence) -> bool:
+    """Whether a ranker could load it, as opposed to waiting for vectors that nobody may ever send."""
+    return bool(seen.with_shadow or shadow.live.pairs)
+
+
+def _unheld(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
+    """What no ranker can hold may not serve, however well its weights do on what is logged."""
+    if evidence.elapsed_s < policy.promote_wait_s:
+        return stay(evidence, "no ranker holds it yet")
+    reason = f"none of {evidence.rankers.stable} rankers could hold it in {policy.promote_wait_s:g} s"
+    return _back(evidence, _gate(evidence, 0, False, reason))
 
 
 def _limits(evidence: RolloutEvidence, shadow: ShadowEvidence, policy: RolloutPolicy) -> ShadowPolicy:
@@ -169,7 +192,11 @@ def _promoting(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     seen = evidence.rankers
     if seen.refusals and (evidence.baseline or not seen.with_release):
         return _refused(evidence)
-    if seen.with_release == seen.on_track or evidence.elapsed_s >= policy.promote_wait_s:
+    is_late = evidence.elapsed_s >= policy.promote_wait_s
+    if is_late and evidence.baseline and seen.on_track and not seen.with_release:
+        reason = f"none of {seen.on_track} rankers took it in {policy.promote_wait_s:g} s"
+        return _back(evidence, _gate(evidence, 0, False, reason))
+    if seen.with_release == seen.on_track or is_late:
         return move(evidence, Phase.SOAKING, f"{seen.with_release} of {seen.on_track} rankers answer with it")
     return stay(evidence, f"{seen.with_release} of {seen.on_track} rankers answer with it")
 

@@ -45,6 +45,7 @@ class Refusal:
 class RankersSeen:
     """What the rankers last said: those of the track that matters, and how many of them answer with the release.
 
+    `with_shadow`: stable ones that hold it beside what serves.
     `listened_s`: for how long reports have been listened to; silence tells nothing before.
     """
 
@@ -53,6 +54,7 @@ class RankersSeen:
     with_release: int = 0
     refusals: tuple[Refusal, ...] = ()
     listened_s: float = 0.0
+    with_shadow: int = 0
 
 
 @dataclass(frozen=True, slots=True)

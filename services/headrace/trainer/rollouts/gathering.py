@@ -215,6 +215,9 @@ def _seen(rollout: Rollout, live: Sequence[RankerReport], listened_s: float) -> 
         stable=sum(report.track == STABLE for report in live),
         on_track=len(on_track),
         with_release=sum(report.release == name for report in on_track),
+        with_shadow=sum(
+            report.track == STABLE and report.shadow is not None and report.shadow.release == name for report in live
+        ),
         refusals=tuple(sorted(refusals, key=lambda refusal: refusal.ranker)),
         listened_s=listened_s,
     )

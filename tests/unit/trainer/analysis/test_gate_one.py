@@ -32,6 +32,14 @@ def test_shuffled_scores_are_stopped_by_either_kind_of_evidence(shadow: ShadowEv
     assert [shadow_verdict(one, POLICY).decision for one in (live, of_log)] == ["stop", "stop"]
 
 
+@pytest.mark.parametrize(("correlation", "decision"), [(0.9, "pass"), (0.1, "stop"), (-0.9, "stop")])
+def test_user_towers_of_another_space_or_sign_are_stopped_by_live_requests_alone(
+    shadow: ShadowEvidence, correlation: float, decision: str
+) -> None:
+    live = replace(shadow.live, sum_tower_correlation=correlation * shadow.live.pairs)
+    assert shadow_verdict(replace(shadow, live=live, logged=None, seconds=1e9), POLICY).decision == decision
+
+
 def test_another_lineage_may_order_otherwise_and_an_increment_may_not(shadow: ShadowEvidence) -> None:
     other = replace(shadow.live, sum_overlap_at_20=150.0, sum_rank_correlation=150.0)
     assert shadow_verdict(replace(shadow, live=other, is_increment=False), POLICY).decision == "pass"
