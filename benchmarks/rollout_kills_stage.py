@@ -196,8 +196,8 @@ def _product(ordinal: int, title: str) -> Record:
 
 
 async def _fill(index: str, space: str) -> None:
-    """Puts a vector of every product into a space."""
-    rng = np.random.default_rng(zlib.crc32(space.encode()))
+    """Puts a vector of every product into a space: the same in each, or no release of one could follow the other's."""
+    rng = np.random.default_rng(len(TITLES))
     vectors = rng.normal(size=(len(TITLES), DIMENSION)).astype("<f4")
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     names, values = np.arange(len(TITLES), dtype="<u4").tobytes(), vectors.tobytes()
