@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -122,7 +123,7 @@ def _order(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterat
 
 def _calibration(logged: LoggedEvidence, policy: ShadowPolicy) -> Iterator[str]:
     usual, found = logged.baseline_calibration.predicted, logged.calibration.predicted
-    if logged.calibration.observed <= 0.0 or usual <= 0.0:
+    if not _have_clicked(logged, policy) or logged.calibration.observed <= 0.0 or usual <= 0.0:
         return
     # how far either is off, in the same direction or not, against what was observed
     off, usually_off = (abs(math.log(max(p, 1e-12) / logged.calibration.observed)) for p in (found, usual))
@@ -131,11 +132,19 @@ def _calibration(logged: LoggedEvidence, policy: ShadowPolicy) -> Iterator[str]:
 
 
 def _compared(logged: LoggedEvidence, alpha: float, policy: ShadowPolicy) -> Iterator[Difference]:
-    for name, loss in (("click_loss", logged.click_loss), ("order_loss", logged.order_loss)):
+    click_loss = logged.click_loss if _have_clicked(logged, policy) else replace(logged.click_loss, people=0)
+    for name, loss in (("click_loss", click_loss), ("order_loss", logged.order_loss)):
         yield _loss(name, loss, alpha, policy)
     for name, kept in (("towers_kept", logged.towers), ("queries_kept", logged.queries)):
         yield _kept(name, kept, alpha, policy)
     yield _value("off_policy_value", logged, policy)
+
+
+def _have_clicked(logged: LoggedEvidence, policy: ShadowPolicy) -> bool:
+    """Whether enough people did something with a list: where nobody does (a storefront that sends no tokens back, say)
+    the release that thinks clicks likelier always loses, and is no worse for it.
+    """
+    return logged.order_loss.people >= policy.least_people
 
 
 def _loss(name: str, loss: PairedMean, alpha: float, policy: ShadowPolicy) -> Difference:

@@ -23,6 +23,15 @@ def test_a_sound_release_passes(shadow: ShadowEvidence) -> None:
     assert dict(verdict.numbers)["overlap_at_20"] == 0.9
 
 
+def test_where_nobody_clicks_a_release_that_thinks_clicks_likelier_is_no_worse(shadow: ShadowEvidence) -> None:
+    logged = shadow.logged
+    assert logged is not None
+    likelier = replace(logged, click_loss=PairedMean(0.02, 0.015, 0.005, 0.0001, 1_000))
+    nobody = replace(likelier, order_loss=PairedMean(0.0, 0.0, 0.0, 0.0, 0))
+    decisions = [shadow_verdict(replace(shadow, logged=each), POLICY).decision for each in (likelier, nobody)]
+    assert decisions == ["stop", "pass"]
+
+
 @pytest.mark.parametrize("is_increment", [True, False])
 def test_shuffled_scores_are_stopped_by_either_kind_of_evidence(shadow: ShadowEvidence, is_increment: bool) -> None:
     logged = shadow.logged
