@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -218,16 +218,23 @@ class _Stream:
             earlier, product_id = self._chance.sample(known, 2)
             now = Timestamp()
             now.FromDatetime(datetime.fromisoformat(self._record.log_time))
-            took = {
-                "click → changed list": await probes.click_to_answer_ms(number, product_id, now),
-                "new product → search": await probes.product_to_search_ms(number, "a fresh teapot"),
-                "event → learned vector served": await probes.event_to_served_vector_ms(
-                    number, earlier, product_id, ordinals[product_id], now
-                ),
+            learned = probes.event_to_served_vector_ms(number, earlier, product_id, ordinals[product_id], now)
+            begun: dict[str, Awaitable[float]] = {
+                "click → changed list": probes.click_to_answer_ms(number, product_id, now),
+                "new product → search": probes.product_to_search_ms(number, "a fresh teapot"),
+                "event → learned vector served": learned,
             }
-            for name, ms in took.items():
-                values.setdefault(name, []).append(ms)
+            for name, probe in begun.items():
+                values.setdefault(name, []).append(await _took_ms(probe, probes.patience_s))
                 self._record.live[name] = _lag(values[name])
+
+
+async def _took_ms(probe: Awaitable[float], patience_s: float) -> float:
+    """What a probe took; one that saw nothing (its vector hardly moved, the machine is busy) took all its patience."""
+    try:
+        return await probe
+    except TimeoutError:
+        return patience_s * 1e3
 
 
 async def click(client: Client, log_time: str) -> Click:
