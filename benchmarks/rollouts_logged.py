@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.rollouts_off_policy import TRUTH, Exploration, Found, Lists, click_model, lists_of, truth
-from benchmarks.rollouts_shop import SHOWN, Shop, click_chance
+from benchmarks.rollouts_off_policy import Exploration, Found, Lists, click_model, in_a_world
+from benchmarks.rollouts_shop import SHOWN, click_chance
 from benchmarks.shown_lists import logged_lists, shown_list
 from headrace.model.candidates import CANDIDATE_FEATURES
 from headrace.ranker.exploration import Exploration as RankersExploration
 from headrace.ranker.impressions import Shown
+from headrace.trainer.analysis.evidence import Value
 from headrace.trainer.off_policy_values import LoggedValues
 from headrace.trainer.paired_scores import Scored
 
@@ -27,18 +28,15 @@ _SECOND_US = 1_000_000
 
 def logged_run(seed: int, errors: Sequence[float], active: int, days: int, exploration: Exploration) -> list[Found]:
     """By candidate and method, the truth and what gate 1 would say of it in a world of its own."""
-    rng = np.random.default_rng(seed)
-    shop = Shop(rng, active)
-    many, few = shop.visits(rng, 0, TRUTH * days), shop.visits(rng, 0, days)
-    found: list[Found] = []
-    for error in errors:
-        true_value = truth(lists_of(rng, many, error))
-        lists = logged_lists(_shown(rng, lists_of(rng, few, error), exploration, seed))
-        candidate, model = lists.features_RF[:, _CANDIDATE], click_model(lists.features_RF[:, _LOGGED].astype(float))
-        expected = Scored.of(lists.features_RF[:, _LOGGED], model.astype(np.float32))
-        snips, robust = LoggedValues(lists).of(Scored.of(candidate, candidate), expected)
-        found.append({"gate 1, snips": (true_value, snips), "gate 1, doubly robust": (true_value, robust)})
-    return found
+    return in_a_world(seed, errors, active, days, lambda rng, lists: _valued(rng, lists, exploration, seed))
+
+
+def _valued(rng: np.random.Generator, shown: Lists, exploration: Exploration, seed: int) -> dict[str, Value]:
+    lists = logged_lists(_shown(rng, shown, exploration, seed))
+    candidate, model = lists.features_RF[:, _CANDIDATE], click_model(lists.features_RF[:, _LOGGED].astype(float))
+    expected = Scored.of(lists.features_RF[:, _LOGGED], model.astype(np.float32))
+    snips, robust = LoggedValues(lists).of(Scored.of(candidate, candidate), expected)
+    return {"gate 1, snips": snips, "gate 1, doubly robust": robust}
 
 
 def _shown(

@@ -6,7 +6,7 @@ by scores of its own. Its truth is what people click when it does, at far more v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,13 +110,24 @@ Found = dict[str, tuple[float, Estimate | Value]]
 
 def one_run(seed: int, errors: Sequence[float], active: int, days: int, exploration: Exploration) -> list[Found]:
     """By candidate and method, the truth and the estimate in a world of its own."""
+    return in_a_world(seed, errors, active, days, lambda rng, lists: estimates(rng, lists, exploration))
+
+
+def in_a_world(
+    seed: int,
+    errors: Sequence[float],
+    active: int,
+    days: int,
+    said_of: Callable[[np.random.Generator, Lists], Mapping[str, Estimate | Value]],
+) -> list[Found]:
+    """By candidate and method, the truth and what `said_of` makes of the lists that were logged."""
     rng = np.random.default_rng(seed)
     shop = Shop(rng, active)
     many, few = shop.visits(rng, 0, TRUTH * days), shop.visits(rng, 0, days)
     found: list[Found] = []
     for error in errors:
         true_value = truth(lists_of(rng, many, error))
-        said = estimates(rng, lists_of(rng, few, error), exploration)
+        said = said_of(rng, lists_of(rng, few, error))
         found.append({method: (true_value, one) for method, one in said.items()})
     return found
 

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -23,6 +22,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from benchmarks.power_loss.recording import KILL, Recording
 from headrace.cli.process import ServiceProcess
+from headrace.cli.suite import free_ports
 from headrace.feature_store.__main__ import compose as compose_feature_store
 from headrace.feature_store.settings import FeatureStoreSettings
 from headrace.ingest.__main__ import compose as compose_ingest
@@ -84,9 +84,7 @@ class Services:
     """The two processes on one folder, both recorded."""
 
     def __init__(self, recording: Recording, logs: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        [port] = free_ports(1)
         self.address = f"127.0.0.1:{port}"
         shared = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)} | recording.environment()
         shared["HEADRACE_DATA_DIR"] = str(recording.folder)

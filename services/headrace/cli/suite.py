@@ -180,7 +180,7 @@ class Suite:
 
     def _choose_addresses(self) -> None:
         if self._port_base is None:
-            ports = _free_ports(self._host, len(self._services))
+            ports = free_ports(len(self._services), self._host)
         else:
             ports = [self._port_base + MEMBERS.index(service) for service in self._services]
         self.addresses = {service: f"{self._host}:{port}" for service, port in zip(self._services, ports, strict=True)}
@@ -267,7 +267,8 @@ def locked(data_dir: Path) -> IO[bytes]:
     return lock
 
 
-def _free_ports(host: str, count: int) -> list[int]:
+def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
+    """Ports of this machine that nobody listens on, all different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:

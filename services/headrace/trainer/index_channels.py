@@ -23,3 +23,8 @@ def index_channels(settings: TrainerSettings, common: CommonSettings) -> IndexCh
         [(address, open_channel(address, tls=tls)) for address in shard]
         for shard in addresses_of(settings.index_address)
     ]
+
+
+async def close_channels(index: IndexChannels) -> None:
+    for _, channel in (each for shard in index for each in shard):
+        await channel.close()

@@ -20,7 +20,7 @@ from headrace.runtime.tls import tls_files
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.consumer_name import consumer_name
 from headrace.trainer.delta_log import DeltaLog
-from headrace.trainer.index_channels import index_channels
+from headrace.trainer.index_channels import close_channels, index_channels
 from headrace.trainer.index_replica import Fit
 from headrace.trainer.lineage import Lineage
 from headrace.trainer.loop import LearningLoop
@@ -77,6 +77,7 @@ async def learner_role(
         await background.stop()
         await learning.close()
         lineage.leave()
-        for channel in (*chain.from_iterable(feature_store), *(channel for shard in index for _, channel in shard)):
+        for channel in chain.from_iterable(feature_store):
             await channel.close()
+        await close_channels(index)
         delta_log.close()

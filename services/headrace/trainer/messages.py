@@ -9,8 +9,6 @@ from headrace.v1 import trainer_pb2
 
 
 def release_message(release: Release) -> trainer_pb2.Release:
-    created = Timestamp()
-    created.FromMicroseconds(release.create_time_us)
     parts = [trainer_pb2.ReleasePart(name=p.name, sha256=p.sha256, size_bytes=p.size_bytes) for p in release.parts]
     return trainer_pb2.Release(
         release=release.name,
@@ -22,7 +20,7 @@ def release_message(release: Release) -> trainer_pb2.Release:
         feature_schema=release.feature_schema,
         parts=parts,
         metrics=release.metrics,
-        create_time=created,
+        create_time=timestamp(release.create_time_us),
         checksum=release.checksum,
         dimension=release.dimension,
         signature=release.signature,
@@ -44,3 +42,10 @@ def plan_message(plan: ServingPlan, valid_for_ms: int) -> trainer_pb2.WatchServi
         shadow=shadow,
         valid_for_ms=valid_for_ms,
     )
+
+
+def timestamp(time_us: int) -> Timestamp:
+    """The message of Unix microseconds."""
+    stamp = Timestamp()
+    stamp.FromMicroseconds(time_us)
+    return stamp

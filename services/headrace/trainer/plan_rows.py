@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from headrace.model.arms import STABLE
 from headrace.runtime.database import hold
 from headrace.trainer.rollouts.phases import TERMINAL
 from headrace.trainer.tables import CounterRow, PlanRow, RolloutRow
@@ -81,7 +82,7 @@ def predecessor_of(session: Session, stable: int) -> int:
     """What served when `stable` was rolled out; 0: nothing did, or nobody knows any more."""
     query = (
         select(RolloutRow.baseline_number)
-        .where(RolloutRow.release_number == stable, RolloutRow.track == "stable")
+        .where(RolloutRow.release_number == stable, RolloutRow.track == STABLE)
         .order_by(RolloutRow.number.desc())
         .limit(1)
     )

@@ -7,15 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from headrace.runtime.door import Context
-from headrace.runtime.errors import Faults
 from headrace.trainer.messages import plan_message, release_message
+from headrace.trainer.paging import page_of
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.registry import Registry, number_of
 from headrace.trainer.releases import Releases
 from headrace.v1 import trainer_pb2
 
 _CHUNK_BYTES = 1 << 20
-_PAGE, _MAX_PAGE = 50, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,8 @@ class RegistryCalls:
     async def ListReleases(
         self, request: trainer_pb2.ListReleasesRequest, context: Context
     ) -> trainer_pb2.ListReleasesResponse:
-        size, before = _page(request)
+        size, token = page_of(request.page_size, request.page_token, _is_release)
+        before = number_of(token) if token else 0
         releases = await asyncio.to_thread(self._parts().registry.releases, size + 1, before)
         return trainer_pb2.ListReleasesResponse(
             releases=[release_message(release) for release in releases[:size]],
@@ -69,12 +69,5 @@ class RegistryCalls:
             yield trainer_pb2.FetchArtifactResponse(data=chunk, sha256=sha256 if is_last else "")
 
 
-def _page(request: trainer_pb2.ListReleasesRequest) -> tuple[int, int]:
-    faults = Faults()
-    size = request.page_size or _PAGE
-    faults.check(1 <= size <= _MAX_PAGE, "page_size", f"must be 1..{_MAX_PAGE} or 0, got {request.page_size}")
-    token = request.page_token
-    is_token = not token or (token.startswith("r-") and token[2:].isascii() and token[2:].isdecimal())
-    faults.check(is_token, "page_token", f"must come from an answer, got {token!r}")
-    faults.raise_if_any()
-    return size, number_of(token) if token else 0
+def _is_release(token: str) -> bool:
+    return token.startswith("r-") and token[2:].isascii() and token[2:].isdecimal()

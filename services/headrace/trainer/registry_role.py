@@ -18,7 +18,7 @@ from headrace.runtime.serving import Background
 from headrace.runtime.settings import CommonSettings
 from headrace.trainer.analysis.policy import BudgetPolicy
 from headrace.trainer.gate_evidence import GateEvidence
-from headrace.trainer.index_channels import index_channels
+from headrace.trainer.index_channels import close_channels, index_channels
 from headrace.trainer.index_vectors import IndexVectors
 from headrace.trainer.plan_board import PlanBoard
 from headrace.trainer.registry import Registry
@@ -116,8 +116,7 @@ async def registry_role(
             )
         finally:
             await background.stop()
-            for channel in (channel for shard in index for _, channel in shard):
-                await channel.close()
+            await close_channels(index)
 
 
 def _mirror(rules: RolloutSettings, desk: Desk) -> Mirror:

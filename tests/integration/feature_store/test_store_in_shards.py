@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
+from headrace.cli.suite import free_ports
 from headrace.datasets.simulated_shop import ShopSettings
 from headrace.feature_store.erasing import consumer_name
 from headrace.ranker.__main__ import compose as compose_ranker
@@ -73,16 +73,6 @@ class Fleet:
     async def kill_all(self) -> None:
         for shard in list(self._processes):
             await self.kill(shard)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from headrace.cli.suite import free_ports
 from headrace.ranker.index_shards import open_index
 from headrace.ranker.peers import Neighbours
 from headrace.ranker.vector_index import VectorIndex
@@ -334,14 +334,3 @@ async def test_a_shard_whose_replicas_all_lost_folded_rows_gets_a_new_space(flee
 
 async def _has_moved(feed: Feed, before: str) -> bool:
     return feed.log.space != before
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

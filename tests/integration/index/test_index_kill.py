@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from headrace.cli.suite import free_ports
 from headrace.runtime.channels import is_lost, open_channel
 from headrace.v1 import common_pb2, index_pb2, index_pb2_grpc
 
@@ -41,14 +41,8 @@ def process(data_dir: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         started.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
 async def test_everything_acknowledged_survives_kills(tmp_path: Path, sender_of) -> None:  # type: ignore[no-untyped-def]
-    moments, port = random.Random(11), free_port()
+    moments, port = random.Random(11), free_ports(1)[0]
     sender = sender_of("s-1", DIMENSION)
     digests = {0: sender.digest()}
     for _ in range(BATCHES):

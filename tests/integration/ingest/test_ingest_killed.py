@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +16,7 @@ import grpc
 import pytest
 
 from benchmarks.postgres_server import PostgresServer
+from headrace.cli.suite import free_ports
 from headrace.runtime.channels import is_lost, open_channel
 from headrace.runtime.eventlog import LoggedRecord
 from headrace.runtime.eventlog.opening import open_event_log
@@ -34,9 +34,7 @@ class Process:
     """`python -m headrace.ingest` on one port and one backend, started as often as needed."""
 
     def __init__(self, backend: Any) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
+        [self._port] = free_ports(1)
         self.address = f"127.0.0.1:{self._port}"
         mine = {
             "HEADRACE_DATA_DIR": str(backend.common.data_dir),

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -19,6 +18,7 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from headrace.cli.suite import free_ports
 from headrace.runtime.channels import open_channel
 from headrace.runtime.serving import running
 from headrace.trainer.__main__ import compose
@@ -165,14 +165,8 @@ class _Listener(BaseHTTPRequestHandler):
         return
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 async def test_others_are_told_by_webhook_and_by_verdict(suite) -> None:
-    free_port, heard = _free_port(), []
+    [free_port], heard = free_ports(1), []
     listener = HTTPServer(("127.0.0.1", 0), type("Listener", (_Listener,), {"heard": heard, "refused": []}))
     thread = Thread(target=listener.serve_forever)
     thread.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import psutil
 import pytest
 from safetensors.numpy import load as load_arrays
 
+from headrace.cli.suite import free_ports
 from headrace.runtime.channels import open_channel
 from headrace.trainer.checkpoint import Checkpoints
 from headrace.trainer.delta_log import DeltaLog
@@ -44,12 +44,6 @@ _SETTINGS = {
 _LOSS_TOLERANCE, _VECTOR_TOLERANCE = 1e-5, 1e-5
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     return kept | {"OMP_NUM_THREADS": "1"} | more
@@ -58,7 +52,7 @@ def _environment(**more: str) -> dict[str, str]:
 def _learned_by(processes: int, folder: Path, settings: dict[str, object]) -> list[dict[str, np.ndarray]]:
     """What each process holds after learning the folder's log."""
     results = [folder / f"{processes}-{rank}.npz" for rank in range(processes)]
-    group = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    group = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
     running = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(folder), str(result), str(_SLICE), json.dumps(settings)],
@@ -109,7 +103,7 @@ class Torchrun:
 
     def __init__(self, suite, folder: Path) -> None:
         self._suite = suite
-        self.port, self._log = _free_port(), folder / "torchrun.log"
+        self.port, self._log = free_ports(1)[0], folder / "torchrun.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *_TORCHRUN, "--max-restarts=3", "-m", "headrace.trainer"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from headrace.model.arms import STABLE
 from headrace.runtime.settings import load
 from headrace.trainer.analysis.evidence import (
     ArmCounts,
@@ -21,7 +22,6 @@ from headrace.trainer.analysis.evidence import (
 from headrace.trainer.analysis.policy import METRICS
 from headrace.trainer.rollouts.evidence import INCREMENT, RankersSeen, RolloutEvidence, RolloutPolicy
 from headrace.trainer.rollouts.phases import Phase
-from headrace.trainer.rollouts.rollout import STABLE
 from headrace.trainer.rollouts.settings import RolloutSettings
 
 POLICY: RolloutPolicy = load(RolloutSettings, {}).policy()

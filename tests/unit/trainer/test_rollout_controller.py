@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from headrace.model.arms import CANARY, STABLE
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError, NotFoundError
 from headrace.runtime.settings import load
@@ -24,7 +25,7 @@ from headrace.trainer.rollouts.gathering import Gathering
 from headrace.trainer.rollouts.lease import Lease
 from headrace.trainer.rollouts.phases import Phase
 from headrace.trainer.rollouts.reports import ArmSums, RankerReport, RankerReports, ShadowSums
-from headrace.trainer.rollouts.rollout import CANARY, STABLE, Rollout
+from headrace.trainer.rollouts.rollout import Rollout
 from headrace.trainer.rollouts.settings import RolloutSettings
 from headrace.trainer.rollouts.storage import ConflictError, Rollouts
 from tests.unit.trainer.rollout_cases import canary

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from headrace.model.arms import STABLE
 from headrace.model.attribution import Tokens
 from headrace.runtime.eventlog import Record
 from headrace.runtime.eventlog.sqlite import SqliteEventLog
@@ -17,7 +18,7 @@ from headrace.trainer.analysis.policy import CanaryPolicy
 from headrace.trainer.rollouts.evidence import LINEAGE
 from headrace.trainer.rollouts.outcomes import LoggedOutcomes
 from headrace.trainer.rollouts.phases import Phase
-from headrace.trainer.rollouts.rollout import STABLE, Rollout
+from headrace.trainer.rollouts.rollout import Rollout
 from headrace.v1 import common_pb2, log_pb2
 
 RO, MINUTE_US = "ro-000001", 60_000_000

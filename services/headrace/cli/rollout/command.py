@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from headrace.cli.client import Client
-    from headrace.v1.trainer_pb2 import GetRolloutResponse, Rollout
-    from headrace.v1.trainer_pb2_grpc import TrainerServiceAsyncStub
+    from headrace.v1.trainer_pb2 import Rollout
 
 rollout = typer.Typer(
     no_args_is_help=True,
@@ -47,17 +45,17 @@ def status(
       headrace rollout status ro-000007 --watch
       headrace rollout status --json
     """
-    from headrace.cli.conversation import CALL_TIMEOUT_S, ask
     from headrace.cli.rollout.screen import exit_status, show, watched
     from headrace.v1.trainer_pb2 import GetRolloutRequest
 
-    async def conversation(client: Client) -> GetRolloutResponse:
-        return await client.trainer.GetRollout(GetRolloutRequest(rollout=name), timeout=CALL_TIMEOUT_S)
+    def asked() -> Rollout:
+        found: Rollout = _ask(data_dir, address, "GetRollout", GetRolloutRequest(rollout=name)).found
+        return found
 
     if watch and not as_json:
-        found = watched(lambda: ask(data_dir, address, conversation).found)
+        found = watched(asked)
     else:
-        found = ask(data_dir, address, conversation).found
+        found = asked()
         show(found, as_json)
     if code := exit_status(found):
         raise typer.Exit(code)
@@ -279,13 +277,9 @@ def _ask(data_dir: Any, address: list[str], method: str, request: Message) -> An
     from headrace.cli.conversation import CALL_TIMEOUT_S, ask
 
     async def conversation(client: Client) -> Any:
-        return await _method(client.trainer, method)(request, timeout=CALL_TIMEOUT_S)
+        return await getattr(client.trainer, method)(request, timeout=CALL_TIMEOUT_S)
 
     return ask(data_dir, address, conversation)
-
-
-def _method(trainer: TrainerServiceAsyncStub, name: str) -> Callable[..., Awaitable[Any]]:
-    return getattr(trainer, name)  # type: ignore[no-any-return]
 
 
 def _actor() -> str:

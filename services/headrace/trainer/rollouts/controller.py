@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from sqlalchemy.exc import OperationalError
 
+from headrace.model.arms import CANARY
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import HeadraceError, UnavailableError
 from headrace.trainer.registry import Registry, Release, ServingPlan, name_of
@@ -22,7 +23,7 @@ from headrace.trainer.rollouts.increments import next_increment
 from headrace.trainer.rollouts.lease import Lease
 from headrace.trainer.rollouts.phases import RUNNING, Phase, may_follow
 from headrace.trainer.rollouts.reports import RankerReport, RankerReports
-from headrace.trainer.rollouts.rollout import CANARY, Rollout
+from headrace.trainer.rollouts.rollout import Rollout
 from headrace.trainer.rollouts.sources import Deployments
 from headrace.trainer.rollouts.storage import CONTROLLER, ConflictError, Rollouts
 from headrace.trainer.rollouts.telling import note_step

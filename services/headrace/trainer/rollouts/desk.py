@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from headrace.model.arms import STABLE
 from headrace.runtime.clock import now_us
 from headrace.runtime.errors import FailedPreconditionError, NotFoundError
 from headrace.trainer.plan_rows import NO_CHANGE, PlanChange
@@ -17,7 +18,7 @@ from headrace.trainer.rollouts.evidence import INCREMENT, LINEAGE, Command, Reco
 from headrace.trainer.rollouts.gathering import bare_evidence, marks
 from headrace.trainer.rollouts.phases import PROMOTION, TERMINAL, Phase
 from headrace.trainer.rollouts.reports import RankerReports
-from headrace.trainer.rollouts.rollout import STABLE, Rollout, Transition, rollout_name, rollout_number
+from headrace.trainer.rollouts.rollout import Rollout, Transition, rollout_name, rollout_number
 from headrace.trainer.rollouts.storage import ConflictError, Rollouts
 from headrace.trainer.rollouts.telling import note_step
 

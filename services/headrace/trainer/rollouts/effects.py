@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from headrace.model.arms import CANARY
 from headrace.trainer.plan_rows import PlanChange
 from headrace.trainer.rollouts.evidence import LINEAGE, Decision
 from headrace.trainer.rollouts.phases import Phase
-from headrace.trainer.rollouts.rollout import CANARY, Rollout
+from headrace.trainer.rollouts.rollout import Rollout
 from headrace.trainer.tables import PlanRow
 
 

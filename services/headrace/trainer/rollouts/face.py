@@ -10,6 +10,7 @@ from headrace.runtime.clock import now_us
 from headrace.runtime.door import Context
 from headrace.runtime.errors import FailedPreconditionError, Faults
 from headrace.trainer.messages import release_message
+from headrace.trainer.paging import page_of
 from headrace.trainer.rollouts.desk import Desk, Wish
 from headrace.trainer.rollouts.messages import ranker_report, rollout_message, transition_message
 from headrace.trainer.rollouts.reports import RankerReports
@@ -17,7 +18,6 @@ from headrace.trainer.rollouts.rollout import Rollout, rollout_name, rollout_num
 from headrace.trainer.rollouts.sources import Deployments
 from headrace.v1 import trainer_pb2
 
-_PAGE, _MAX_PAGE = 50, 1_000
 _MAX_ACTOR, _MAX_REASON = 200, 2_000
 _MAX_STEPS = 50
 
@@ -57,7 +57,7 @@ class RolloutCalls:
     async def ListRollouts(
         self, request: trainer_pb2.ListRolloutsRequest, context: Context
     ) -> trainer_pb2.ListRolloutsResponse:
-        size, token = _page(request.page_size, request.page_token, _is_rollout)
+        size, token = page_of(request.page_size, request.page_token, _is_rollout)
         before = rollout_number(token) if token else 0
         desk = self._rollouts().desk
         found = await asyncio.to_thread(desk.newest, size + 1, before, request.with_increments)
@@ -69,7 +69,7 @@ class RolloutCalls:
     async def GetRolloutHistory(
         self, request: trainer_pb2.GetRolloutHistoryRequest, context: Context
     ) -> trainer_pb2.GetRolloutHistoryResponse:
-        size, token = _page(request.page_size, request.page_token, _is_number)
+        size, token = page_of(request.page_size, request.page_token, _is_number)
         desk = self._rollouts().desk
         found = await asyncio.to_thread(desk.history, size + 1, int(token or 0), request.rollout)
         return trainer_pb2.GetRolloutHistoryResponse(
@@ -160,15 +160,6 @@ def _check_asker(faults: Faults, actor: str, reason: str) -> None:
     for field, text, limit in (("actor", actor, _MAX_ACTOR), ("reason", reason, _MAX_REASON)):
         faults.check(len(text) <= limit, field, f"must have at most {limit} characters, got {len(text)}")
         faults.check(text.isprintable(), field, "must be of printable characters")
-
-
-def _page(given: int, token: str, is_token: Callable[[str], bool]) -> tuple[int, str]:
-    faults = Faults()
-    size = given or _PAGE
-    faults.check(1 <= size <= _MAX_PAGE, "page_size", f"must be 1..{_MAX_PAGE} or 0, got {given}")
-    faults.check(not token or is_token(token), "page_token", f"must come from an answer, got {token!r}")
-    faults.raise_if_any()
-    return size, token
 
 
 def _is_number(token: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
+from headrace.model.arms import CANARY, STABLE
 from headrace.model.serving_model import ModelError
 from headrace.runtime.errors import HeadraceError
 from headrace.trainer.analysis.evidence import ArmCounts, CanaryEvidence, LoggedEvidence, ShadowEvidence
@@ -17,7 +18,7 @@ from headrace.trainer.registry import Registry, Release, name_of
 from headrace.trainer.rollouts.evidence import INCREMENT, LINEAGE, RankersSeen, Refusal, RolloutEvidence
 from headrace.trainer.rollouts.phases import PROMOTION, Phase
 from headrace.trainer.rollouts.reports import RankerReport, arm_sums, mark, shadow_sums, since, until
-from headrace.trainer.rollouts.rollout import CANARY, STABLE, Rollout
+from headrace.trainer.rollouts.rollout import Rollout
 from headrace.trainer.rollouts.sources import Artifacts, LoggedSource, Outcomes
 
 log = logging.getLogger(__name__)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headrace.model.arms import CANARY, STABLE
 from headrace.trainer.registry import Registry, Release, ServingPlan
 from headrace.trainer.rollouts.beginning import Beginning, Next
 from headrace.trainer.rollouts.evidence import INCREMENT, LINEAGE
 from headrace.trainer.rollouts.phases import Phase
-from headrace.trainer.rollouts.rollout import CANARY, STABLE, Rollout
+from headrace.trainer.rollouts.rollout import Rollout
 from headrace.trainer.rollouts.storage import Rollouts
 
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from headrace.model.arms import CANARY, STABLE
 from headrace.runtime.errors import Faults
 from headrace.trainer.analysis.evidence import LATENCY_BOUNDS_MS, ArmCounts, Difference, LiveShadow
+from headrace.trainer.messages import timestamp
 from headrace.trainer.registry import name_of
 from headrace.trainer.rollouts.evidence import LINEAGE, GateFinding
 from headrace.trainer.rollouts.phases import Phase
 from headrace.trainer.rollouts.reports import ArmSums, RankerReport, ShadowSums
-from headrace.trainer.rollouts.rollout import CANARY, STABLE, Rollout, Transition, rollout_name
+from headrace.trainer.rollouts.rollout import Rollout, Transition, rollout_name
 from headrace.v1 import trainer_pb2
 
 _MAX_NAME = 200
@@ -36,8 +36,8 @@ def rollout_message(rollout: Rollout) -> trainer_pb2.Rollout:
         reason=rollout.reason,
         gates=[_gate(gate) for gate in rollout.gates],
         comparisons=[_comparison(each) for each in rollout.comparisons],
-        create_time=_time(rollout.create_time_us),
-        phase_time=_time(rollout.phase_time_us),
+        create_time=timestamp(rollout.create_time_us),
+        phase_time=timestamp(rollout.phase_time_us),
         version=rollout.version,
         resumes_in=phase_message(rollout.resumes_in),
     )
@@ -52,7 +52,7 @@ def transition_message(transition: Transition) -> trainer_pb2.RolloutTransition:
         actor=transition.actor,
         reason=transition.reason,
         evidence=transition.evidence,
-        time=_time(transition.time_us),
+        time=timestamp(transition.time_us),
     )
 
 
@@ -128,7 +128,7 @@ def _shadow(shadow: trainer_pb2.ShadowReport) -> ShadowSums:
 
 def _gate(gate: GateFinding) -> trainer_pb2.GateVerdict:
     return trainer_pb2.GateVerdict(
-        gate=gate.gate, passed=gate.passed, reason=gate.reason, numbers=dict(gate.numbers), time=_time(gate.time_us)
+        gate=gate.gate, passed=gate.passed, reason=gate.reason, numbers=dict(gate.numbers), time=timestamp(gate.time_us)
     )
 
 
@@ -144,9 +144,3 @@ def _comparison(each: Difference) -> trainer_pb2.Comparison:
         canary_count=each.canary_count,
         verdict=each.verdict,
     )
-
-
-def _time(time_us: int) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromMicroseconds(time_us)
-    return stamp

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.model.arms import STABLE
 from headrace.runtime.errors import NotFoundError
 from headrace.trainer.analysis.evidence import Difference
 from headrace.trainer.rollouts.evidence import GateFinding
 from headrace.trainer.rollouts.phases import PROMOTION, Phase
-
-STABLE, CANARY = "stable", "canary"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, ScalarResult, Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from headrace.model.arms import CANARY
 from headrace.runtime.errors import HeadraceError, NotFoundError
 from headrace.trainer.analysis.error_budget import CANARY as CANARY_PURSE
 from headrace.trainer.analysis.error_budget import INCREMENT as INCREMENT_PURSE
@@ -20,7 +21,7 @@ from headrace.trainer.rollouts.beginning import Beginning
 from headrace.trainer.rollouts.effects import effect
 from headrace.trainer.rollouts.evidence import INCREMENT, LINEAGE, Decision, Record
 from headrace.trainer.rollouts.phases import TERMINAL, Phase
-from headrace.trainer.rollouts.rollout import CANARY, Rollout, Transition, rollout_name
+from headrace.trainer.rollouts.rollout import Rollout, Transition, rollout_name
 from headrace.trainer.rollouts.rows import gates_after, rollout_of, transition_of, transition_row
 from headrace.trainer.tables import PlanRow, ReleaseRow, RolloutRow, TransitionRow
 
