@@ -108,6 +108,8 @@ def test_any_bytes_as_a_file_of_columns(data: bytes) -> None:
 
 @fuzz
 @given(damaged(COLUMNS[51:]))
+# a header that Python's tokenizer does not get through, of an array whose own checksum is read only after it
+@example(COLUMNS[51:].replace(b"'shape': (54, 58)", b"'shape': (\0\0\0\0\0()"))
 def test_any_bytes_with_their_checksum_as_a_file_of_columns(body: bytes) -> None:
     read(COLUMNS[:19] + hashlib.sha256(body).digest() + body, read_columns)
 

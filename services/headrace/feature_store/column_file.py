@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -30,6 +31,8 @@ _NOT_OURS = (
     AttributeError,
     zlib.error,
     struct.error,
+    SyntaxError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
 )
 
