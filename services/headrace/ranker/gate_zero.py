@@ -136,7 +136,7 @@ class GateZero:
     def _speed(self, model: ServingModel, served: ServingModel, features_CF: NDArray[np.float32]) -> Iterator[None]:
         own_ms = served_ms = float("inf")
         for _ in range(_WARM_ROUNDS):
-            # the best of several, one beside the other, in the thread's own time: what else the machine does hits either
+            # the best of several, one beside the other and by the thread's own time: the machine does other things too
             yield
             own_ms, served_ms = (
                 min(own_ms, _batch_ms(model, features_CF)),

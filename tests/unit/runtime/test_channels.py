@@ -132,7 +132,8 @@ async def test_no_call_is_lost_while_a_server_is_replaced_again_and_again() -> N
             await stub.GetIngestStatus(pb.GetIngestStatusRequest(), timeout=30, wait_for_ready=True)
 
     async with running(parts_of(servicer), ServingSettings(drain_s=0)) as first:
-        settings = ServingSettings(port=first.port, drain_s=30)
+        # a call that comes in the moment of a stop falls at the end of the drain, and is tried again by then
+        settings = ServingSettings(port=first.port, drain_s=5)
     async with open_channel(first.address) as channel, asyncio.TaskGroup() as group:
         for _ in range(CALLERS):
             group.create_task(ask(ingest_pb2_grpc.IngestServiceStub(channel)))

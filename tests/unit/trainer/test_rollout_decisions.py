@@ -66,7 +66,11 @@ _CASES = {
         evidence(Phase.SHADOWING, 6, kind=LINEAGE, shadow=shadow(500, seconds=6)),
         None,
     ),
-    "shuffled": (evidence(Phase.SHADOWING, 1, shadow=shadow(500, overlap=0.05, seconds=1)), Phase.ROLLING_BACK),
+    "shuffled, logged lists may vouch for it": (
+        evidence(Phase.SHADOWING, 1, shadow=shadow(500, overlap=0.05, seconds=1)),
+        None,
+    ),
+    "shuffled": (evidence(Phase.SHADOWING, 6, shadow=shadow(500, overlap=0.05, seconds=6)), Phase.ROLLING_BACK),
     "not finite": (evidence(Phase.SHADOWING, 1, shadow=shadow(5, not_finite=1)), Phase.ROLLING_BACK),
     "enough is logged, and no ranker could load it yet": (
         evidence(Phase.SHADOWING, 6, rankers=_WAITING, shadow=logged_shadow(6)),
@@ -227,3 +231,9 @@ def test_where_few_ask_a_trial_lets_increments_pass_without_harm_after_a_while(
     decision = decide(given, QUIET)
     assert decision.to_phase == expected
     assert replay(Record(given, QUIET, decision).written())
+
+
+def test_a_trial_lets_no_order_pass_that_waits_for_what_was_logged_to_vouch_for_it() -> None:
+    patient = replace(QUIET, one_kind_s=20.0)
+    given = evidence(Phase.SHADOWING, 11, shadow=shadow(500, overlap=0.05, seconds=11))
+    assert decide(given, patient).to_phase == Phase.SHADOWING

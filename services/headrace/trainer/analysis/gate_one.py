@@ -8,12 +8,13 @@ person with a confidence sequence, since one looks again and again until there i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
+from headrace.trainer.analysis.alikeness import Unlike, people_wanted, unlike
 from headrace.trainer.analysis.confidence_sequence import bound, clock_of
 from headrace.trainer.analysis.evidence import (
     Difference,
@@ -40,22 +41,31 @@ def shadow_verdict(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerd
 
     At the time limit enough of one kind passes if the other shows no harm, and enough of none is inconclusive. Live
     requests are enough by themselves only for an order that is much like the baseline's, if it is an increment's.
+    A release that does otherwise than the baseline stops unless what was logged vouches for it (alikeness.py).
     """
     logged = evidence.logged
     found = tuple(_compared(logged, evidence.alpha / _TESTS, policy)) if logged is not None else ()
     numbers = tuple(_numbers(evidence.live))
     harm = [*_stopping(evidence, policy), *(_says(one) for one in found if one.verdict == WORSE)]
-    if harm:
-        return ShadowVerdict(STOP, "; ".join(harm), found, numbers)
+    limits = tuple(unlike(evidence, policy))
+    unvouched = [each.reason for each in limits if each.witness.vouches(found) is None]
     has_live = evidence.live.pairs >= policy.least_pairs
-    has_logged = logged is not None and logged.people >= _people(evidence, policy)
+    has_logged = logged is not None and logged.people >= people_wanted(evidence, policy)
+    is_late = evidence.seconds >= policy.most_seconds
+    if harm or (unvouched and (has_logged or is_late)):
+        return ShadowVerdict(STOP, "; ".join([*unvouched, *harm]), found, numbers)
     seen = f"{evidence.live.pairs} live pairs, {logged.people if logged else 0} logged people"
+    if unvouched:
+        reason = f"waits for what was logged to vouch for it: {'; '.join(unvouched)}"
+        return ShadowVerdict(GO_ON, reason, found, numbers)
+    vouched = "".join(_vouched(limits, found))
     if has_live and has_logged:
-        return ShadowVerdict(PASS, f"no harm in {seen}", found, numbers)
-    if evidence.seconds < policy.most_seconds:
+        return ShadowVerdict(PASS, f"no harm in {seen}{vouched}", found, numbers)
+    if not is_late:
         return ShadowVerdict(GO_ON, f"waits for more than {seen}", found, numbers)
     if has_logged or is_enough_alone(evidence, policy):
-        return ShadowVerdict(PASS, f"no harm in {seen}, all that came in {evidence.seconds:.0f} s", found, numbers)
+        reason = f"no harm in {seen}, all that came in {evidence.seconds:.0f} s{vouched}"
+        return ShadowVerdict(PASS, reason, found, numbers)
     return ShadowVerdict(INCONCLUSIVE, f"only {seen} in {evidence.seconds:.0f} s", found, numbers)
 
 
@@ -65,6 +75,11 @@ def is_enough_alone(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
     if live.pairs < policy.least_pairs:
         return False
     return not evidence.is_increment or live.sum_rank_correlation >= policy.increment_alike * live.pairs
+
+
+def is_unlike(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
+    """Whether the release does so much otherwise that it stops, should nothing vouch for it."""
+    return any(unlike(evidence, policy))
 
 
 def logged_evidence(said: Mapping[str, Any]) -> LoggedEvidence:
@@ -77,21 +92,10 @@ def _stopping(evidence: ShadowEvidence, policy: ShadowPolicy) -> Iterator[str]:
     if live.not_finite or (logged is not None and logged.not_finite):
         yield f"{live.not_finite + (logged.not_finite if logged else 0)} scores are not finite"
     yield from _failures(live, policy)
-    if logged is not None and logged.people >= _people(evidence, policy):
-        yield from _agreement(logged, policy.increment_agreement if evidence.is_increment else policy.lineage_agreement)
     if logged is not None and logged.lists >= policy.calibration_lists:
         yield from _calibration(logged, policy)
     if live.pairs >= policy.least_pairs:
-        yield from _live(live, evidence.is_increment, policy)
-
-
-def _people(evidence: ShadowEvidence, policy: ShadowPolicy) -> int:
-    return policy.least_people if evidence.is_increment else policy.lineage_people
-
-
-def _agreement(logged: LoggedEvidence, least: float) -> Iterator[str]:
-    if logged.rank_agreement < least:
-        yield f"rank_agreement within shown lists is {logged.rank_agreement:.3f}, below {least}"
+        yield from _slowness(live, policy)
 
 
 def _failures(live: LiveShadow, policy: ShadowPolicy) -> Iterator[str]:
@@ -102,23 +106,10 @@ def _failures(live: LiveShadow, policy: ShadowPolicy) -> Iterator[str]:
         yield f"{live.failures} of {tried} requests failed"
 
 
-def _live(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[str]:
-    for name, mean, least in _order(live, is_increment, policy):
-        if mean < least:
-            yield f"{name} is {mean:.3f}, below {least}"
+def _slowness(live: LiveShadow, policy: ShadowPolicy) -> Iterator[str]:
     mean_ms, baseline_ms = live.sum_ms / live.pairs, live.sum_baseline_ms / live.pairs
     if mean_ms > policy.latency_factor * baseline_ms and mean_ms - baseline_ms > policy.latency_slack_ms:
         yield f"scoring takes {mean_ms:.1f} ms, the baseline {baseline_ms:.1f}"
-
-
-def _order(live: LiveShadow, is_increment: bool, policy: ShadowPolicy) -> Iterator[tuple[str, float, float]]:
-    overlap = policy.increment_overlap_at_20 if is_increment else policy.lineage_overlap_at_20
-    correlation = policy.increment_rank_correlation if is_increment else policy.lineage_rank_correlation
-    towers = policy.increment_tower_correlation if is_increment else policy.lineage_tower_correlation
-    yield "overlap_at_20", live.sum_overlap_at_20 / live.pairs, overlap
-    yield "rank_correlation", live.sum_rank_correlation / live.pairs, correlation
-    # the ranker network may hide from the order that the towers are broken
-    yield "tower_correlation", live.sum_tower_correlation / live.pairs, towers
 
 
 def _calibration(logged: LoggedEvidence, policy: ShadowPolicy) -> Iterator[str]:
@@ -200,6 +191,12 @@ def _numbers(live: LiveShadow) -> Iterator[tuple[str, float]]:
         yield "baseline_click_probability", live.sum_baseline_click_probability / live.pairs
         yield "ms", live.sum_ms / live.pairs
         yield "baseline_ms", live.sum_baseline_ms / live.pairs
+
+
+def _vouched(limits: Sequence[Unlike], found: Sequence[Difference]) -> Iterator[str]:
+    for limit in limits:
+        if (witness := limit.witness.vouches(found)) is not None:
+            yield f"; {limit.reason}, yet it is {witness.verdict}: {_says(witness)}"
 
 
 def _says(found: Difference) -> str:

@@ -11,7 +11,7 @@ from headrace.trainer.analysis.policy import CanaryPolicy, ShadowPolicy
 from headrace.trainer.rollouts.phases import Phase
 
 # grows when the rules of decisions.py change, so that nobody replays by other rules
-RULES = 3
+RULES = 4
 
 INCREMENT, LINEAGE = "increment", "lineage"
 

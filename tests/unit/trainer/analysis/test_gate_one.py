@@ -13,6 +13,7 @@ from headrace.trainer.analysis.policy import ShadowPolicy
 from headrace.trainer.analysis.written import read, written
 
 POLICY = ShadowPolicy()
+NO_DIFFERENCE = PairedMean(0.41, 0.41, 0.0, 0.002, 1_000)
 SHUFFLED = LiveShadow(500, 125.0, 250.0, 4.0, 4.0, 50.0, 50.0, 0, 0, 500.0, 500.0)
 
 
@@ -36,8 +37,9 @@ def test_where_nobody_clicks_a_release_that_thinks_clicks_likelier_is_no_worse(s
 def test_shuffled_scores_are_stopped_by_either_kind_of_evidence(shadow: ShadowEvidence, is_increment: bool) -> None:
     logged = shadow.logged
     assert logged is not None
-    live = replace(shadow, is_increment=is_increment, live=SHUFFLED, logged=None)
-    of_log = replace(shadow, is_increment=is_increment, live=LiveShadow(), logged=replace(logged, rank_agreement=0.02))
+    live = replace(shadow, is_increment=is_increment, live=SHUFFLED, logged=None, seconds=POLICY.most_seconds)
+    shuffled = replace(logged, rank_agreement=0.02, order_loss=NO_DIFFERENCE)
+    of_log = replace(shadow, is_increment=is_increment, live=LiveShadow(), logged=shuffled)
     assert [shadow_verdict(one, POLICY).decision for one in (live, of_log)] == ["stop", "stop"]
 
 
@@ -50,9 +52,39 @@ def test_user_towers_of_another_space_or_sign_are_stopped_by_live_requests_alone
 
 
 def test_another_lineage_may_order_otherwise_and_an_increment_may_not(shadow: ShadowEvidence) -> None:
-    other = replace(shadow.live, sum_overlap_at_20=150.0, sum_rank_correlation=150.0)
-    assert shadow_verdict(replace(shadow, live=other, is_increment=False), POLICY).decision == "pass"
-    assert shadow_verdict(replace(shadow, live=other), POLICY).decision == "stop"
+    assert shadow.logged is not None
+    other = replace(
+        shadow,
+        live=replace(shadow.live, sum_overlap_at_20=150.0, sum_rank_correlation=150.0),
+        logged=replace(shadow.logged, order_loss=NO_DIFFERENCE),
+    )
+    assert shadow_verdict(replace(other, is_increment=False), POLICY).decision == "pass"
+    assert shadow_verdict(other, POLICY).decision == "stop"
+
+
+def test_what_was_logged_vouches_for_an_order_that_is_unlike_what_serves_and_surely_better(
+    shadow: ShadowEvidence,
+) -> None:
+    # as after an undo to a release that had learned little
+    assert shadow.logged is not None
+    far = replace(shadow.live, sum_overlap_at_20=50.0, sum_rank_correlation=-50.0)
+    better = replace(shadow, live=far, logged=replace(shadow.logged, rank_agreement=0.1))
+    verdict = shadow_verdict(better, POLICY)
+    assert verdict.decision == "pass"
+    assert "rank_correlation is -0.100, below 0.5, yet it is better: order_loss" in verdict.reason
+    few = replace(better, logged=replace(better.logged, people=60, order_loss=PairedMean(0.4, 0.41, -0.01, 0.002, 60)))
+    assert [shadow_verdict(replace(few, seconds=each), POLICY).decision for each in (60.0, 1e9)] == ["go on", "stop"]
+    # the order vouches for no tower
+    towers = replace(better, live=replace(far, sum_tower_correlation=-100.0))
+    assert shadow_verdict(towers, POLICY).decision == "stop"
+
+
+def test_towers_that_find_surely_as_much_may_point_elsewhere(shadow: ShadowEvidence) -> None:
+    assert shadow.logged is not None
+    elsewhere = replace(shadow.live, sum_tower_correlation=50.0)
+    gained = replace(shadow.logged, towers=Kept(1_000, 300, 500, 20, 220))
+    verdict = shadow_verdict(replace(shadow, live=elsewhere, logged=gained), POLICY)
+    assert (verdict.decision, "towers_kept" in verdict.reason) == ("pass", True)
 
 
 @pytest.mark.parametrize(
