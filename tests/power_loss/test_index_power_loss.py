@@ -52,7 +52,8 @@ async def test_every_acknowledged_sequence_is_there_after_the_power_went(
     expected: list[str],
 ) -> None:
     recording = record(tmp_path / "data")
-    for kill_at in (2, 20, 50, 40, 0):
+    # far from all of them: a kill may come a good while after it is called for
+    for kill_at in (2, 15, 30, 20, 0):
         run_recorded(recording, "index_worker.py", recording.folder, recording.journal, BATCHES * ROWS, kill_at=kill_at)
     assert recording.faults() == []
     for loss in recording.power_losses(cuts(30), seed=1):

@@ -332,8 +332,14 @@ async def test_a_rotation_that_was_killed_is_finished_and_not_begun_again(suite,
 _LOST_AS_SERVED, _LOST_ITS_QUERIES = [True, False, True], [True, True, False]
 
 
-def _measured(loop: LearningLoop, outcome: list[bool]) -> None:
+async def _measured(suite, loop: LearningLoop, release: str, outcome: list[bool]) -> None:
     """As if the newest release had lost everything, in one way or the other."""
+
+    async def is_followed() -> bool:
+        # a release is listed a moment before it is held against what comes
+        return loop.newest is not None and loop.newest.name == release
+
+    await suite.until(is_followed)
     loop._compared._hits_P3 = np.array([outcome] * 50)
 
 
@@ -342,7 +348,7 @@ async def test_a_release_follows_at_once_when_the_served_one_is_left_behind(suit
     async with suite.index() as server, suite.trainer(index_address=server.address) as stub:
         await suite.learned(stub, pushed=True)
         before = await _newest(stub)
-        _measured(loops[0], _LOST_AS_SERVED)
+        await _measured(suite, loops[0], before.release, _LOST_AS_SERVED)
         await suite.write(suite.visits(1))
 
         async def has_followed() -> bool:
@@ -359,7 +365,7 @@ async def test_a_release_that_is_not_comparable_gets_a_space_of_its_own(suite, l
     async with suite.index() as server, suite.trainer(index_address=server.address) as stub:
         await suite.learned(stub, pushed=True)
         before = await _newest(stub)
-        _measured(loops[0], _LOST_ITS_QUERIES)
+        await _measured(suite, loops[0], before.release, _LOST_ITS_QUERIES)
         loops[0].want_release()
 
         async def has_followed() -> bool:

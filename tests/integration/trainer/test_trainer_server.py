@@ -91,7 +91,8 @@ async def test_the_plan_is_sent_now_and_at_every_change(suite) -> None:
     assert first.valid_for_ms == 30_000
     assert first.sequence < second.sequence
     assert first.stable.log_offset <= second.stable.log_offset
-    assert second.stable.parent == first.stable.release
+    # one between them may have been overtaken at once
+    assert first.stable.release <= second.stable.parent < second.stable.release
 
 
 async def test_releases_are_listed_newest_first_in_pages(suite) -> None:

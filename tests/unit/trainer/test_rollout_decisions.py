@@ -71,6 +71,12 @@ _CASES = {
         None,
     ),
     "shuffled": (evidence(Phase.SHADOWING, 6, shadow=shadow(500, overlap=0.05, seconds=6)), Phase.ROLLING_BACK),
+    "a shuffled lineage": (
+        evidence(
+            Phase.SHADOWING, 6, kind=LINEAGE, shadow=replace(shadow(500, overlap=0.05, seconds=6), is_increment=False)
+        ),
+        Phase.ROLLING_BACK,
+    ),
     "not finite": (evidence(Phase.SHADOWING, 1, shadow=shadow(5, not_finite=1)), Phase.ROLLING_BACK),
     "enough is logged, and no ranker could load it yet": (
         evidence(Phase.SHADOWING, 6, rankers=_WAITING, shadow=logged_shadow(6)),

@@ -77,9 +77,11 @@ def is_enough_alone(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
     return not evidence.is_increment or live.sum_rank_correlation >= policy.increment_alike * live.pairs
 
 
-def is_unlike(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
+def wants_vouching(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
     """Whether the release does so much otherwise that it stops, should nothing vouch for it."""
-    return any(unlike(evidence, policy))
+    logged = evidence.logged
+    found = tuple(_compared(logged, evidence.alpha / _TESTS, policy)) if logged is not None else ()
+    return any(each.witness.vouches(found) is None for each in unlike(evidence, policy))
 
 
 def logged_evidence(said: Mapping[str, Any]) -> LoggedEvidence:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from headrace.trainer.analysis.evidence import CanaryVerdict, ShadowEvidence
-from headrace.trainer.analysis.gate_one import is_enough_alone, is_unlike, shadow_verdict
+from headrace.trainer.analysis.gate_one import is_enough_alone, shadow_verdict, wants_vouching
 from headrace.trainer.analysis.policy import ShadowPolicy
 from headrace.trainer.analysis.verdict import canary_verdict, guardrail_verdict
 from headrace.trainer.rollouts.commands import commanded
@@ -87,7 +87,7 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
         return _unheld(evidence, policy)
     if verdict.decision == "pass":
         return _past_gate_one(evidence, policy, verdict.reason, found)
-    if verdict.decision == "go on" and is_unlike(evidence.shadow, policy.shadow):
+    if verdict.decision == "go on" and wants_vouching(evidence.shadow, policy.shadow):
         return stay(evidence, verdict.reason)
     if _is_unserved(evidence, policy) and not _has_logged(evidence.shadow, policy.shadow):
         reason = "no ranker answers anybody and too little is logged to score with: gate 0 is all there is"
@@ -116,10 +116,13 @@ def _unheld(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
 
 
 def _limits(evidence: RolloutEvidence, shadow: ShadowEvidence, policy: RolloutPolicy) -> ShadowPolicy:
-    """An increment that one kind of evidence is enough of waits only a little for the other kind: it is to be fresh."""
+    """An increment that one kind of evidence is enough of waits only a little for the other kind: it is to be fresh.
+
+    So does whatever is to be stopped unless the other kind vouches for it.
+    """
     limits = policy.shadow
-    is_enough = is_enough_alone(shadow, limits) or _has_logged(shadow, limits) or is_unlike(shadow, limits)
-    if evidence.kind != LINEAGE and is_enough:
+    is_enough = is_enough_alone(shadow, limits) or _has_logged(shadow, limits)
+    if (evidence.kind != LINEAGE and is_enough) or wants_vouching(shadow, limits):
         return replace(limits, most_seconds=min(policy.one_kind_s, limits.most_seconds))
     return limits
 
