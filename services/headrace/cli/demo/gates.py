@@ -23,6 +23,8 @@ from headrace.v1.trainer_pb2 import (
     ResumeRolloutRequest,
     Rollout,
     UndoRolloutRequest,
+    WatchServingPlanRequest,
+    WatchServingPlanResponse,
 )
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ async def undo(client: Client) -> Undone:
     """What served before the present release serves again; how long until the ranker answers by it."""
 
     async def order() -> tuple[str, float, str]:
-        present, begun = await _served(client), time.monotonic()
+        present, begun = await _settled(client), time.monotonic()
         request = UndoRolloutRequest(actor=_ACTOR, reason="to show the way back")
         return present, begun, (await client.trainer.UndoRollout(request, timeout=_TIMEOUT_S)).stable.release
 
@@ -67,6 +69,23 @@ async def undo(client: Client) -> Undone:
 
 async def _served(client: Client) -> str:
     return (await client.ranker.GetRankerStatus(GetRankerStatusRequest(), timeout=_TIMEOUT_S)).release
+
+
+async def _settled(client: Client) -> str:
+    """The release that is to serve, once the ranker answers by it."""
+
+    async def is_settled() -> bool:
+        return await _served(client) == await _stable(client)
+
+    await _until(is_settled, "the ranker to answer by the stable release")
+    return await _served(client)
+
+
+async def _stable(client: Client) -> str:
+    plans = client.trainer.WatchServingPlan(WatchServingPlanRequest(), timeout=_TIMEOUT_S)
+    plan: WatchServingPlanResponse = await anext(aiter(plans))
+    plans.cancel()
+    return plan.stable.release
 
 
 async def _serves(client: Client, release: str) -> bool:
