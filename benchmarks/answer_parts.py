@@ -25,6 +25,7 @@ from headrace.model.items import Items
 from headrace.ranker import requests
 from headrace.ranker.answering import Answering
 from headrace.ranker.catalogue import Catalogue
+from headrace.ranker.exposure import OUTSIDE
 from headrace.ranker.feeds import ItemFeed, VectorFeed
 from headrace.ranker.filters import Filters
 from headrace.ranker.gate_zero import GateZero, unsigned
@@ -65,7 +66,7 @@ async def arithmetic_ms(client: Client, messages: Sequence[RecommendRequest]) ->
 
 async def _answered(recommender: Recommender, message: RecommendRequest) -> bytes:
     data = message.SerializeToString()
-    wanted: Recommendation = requests.recommendation(RecommendRequest.FromString(data))
+    wanted: Recommendation = requests.recommendation(RecommendRequest.FromString(data), OUTSIDE)
     return recommended(await recommender.recommend(wanted, _FAR_S), with_products=False).SerializeToString()
 
 
@@ -149,6 +150,8 @@ class _Inline(Executor):
 
 
 class _StatesInProcess:
+    shards = 1
+
     def __init__(self, states: dict[str, UserState]) -> None:
         self._states = states
 
