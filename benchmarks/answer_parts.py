@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from headrace.cli.client import Client
@@ -52,6 +53,8 @@ _FAR_S = 60.0
 
 async def arithmetic_ms(client: Client, messages: Sequence[RecommendRequest]) -> dict[str, float]:
     """Mean CPU milliseconds of an answer's arithmetic by its parts, the vector search apart."""
+    # as a ranker's process does
+    torch.set_num_threads(1)
     async with _memory(client, messages) as (recommender, index):
         for message in messages:
             await _answered(recommender, message)
