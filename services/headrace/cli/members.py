@@ -14,7 +14,7 @@ from headrace.runtime.settings import PREFIX, ServingSettings, env_prefix, load
 LINEAGE = "candidate"
 _TRAINER = env_prefix("trainer")
 # what the suite says itself of its second learner
-_GIVEN = ("role", "lineage", "host", "port", "registry_url", "artifacts_url")
+_GIVEN = ("role", "lineage", "beside", "host", "port", "registry_url", "artifacts_url")
 # who says that a person is forgotten, where nothing else is given
 _CONSUMERS = "feature-store,trainer"
 # one machine is asked little, and whoever tries it out wants to see what was learned
@@ -78,7 +78,7 @@ def _role_of(
 ) -> dict[str, str]:
     """What a member is told because of the candidate. People are forgotten when both learners say so."""
     if member == CANDIDATE_LEARNER:
-        return _variables({**candidate, "role": "learn", "lineage": LINEAGE})
+        return _variables({**candidate, "role": "learn", "lineage": LINEAGE, "beside": "true"})
     if member == CANDIDATE_RANKER:
         return {f"{env_prefix('ranker')}TRACK": "canary", f"{env_prefix('ranker')}CANARY_ADDRESS": ""}
     if member == "ranker" and CANDIDATE_RANKER in addresses:

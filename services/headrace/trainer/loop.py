@@ -300,7 +300,10 @@ class LearningLoop:
             return False
         if newest is None:
             # the very first release serves at once; that of another lineage is compared, and needs its vectors for it
-            return self.serving() in ("", self._settings.lineage) or self.is_filled(space)
+            serving = self.serving()
+            if not serving:
+                return not self._settings.beside
+            return serving == self._settings.lineage or self.is_filled(space)
         if newest.space != space:
             # nobody can use its vectors before there is a release for it, and no release before they are there
             return self.is_filled(space)

@@ -31,6 +31,9 @@ class TrainerSettings(ServingSettings):
     registry_url: str = Field("", description="SQLAlchemy URL of the registry; empty: SQLite in the data folder")
     artifacts_url: str = Field("", description="where releases are kept; empty: artifacts/ in the data folder")
     lineage: str = Field("main", pattern="^[a-z0-9-]{1,40}$", description="names the line of releases and its spaces")
+    beside: bool = Field(
+        False, description="another lineage is to serve first: nothing is published before one does (learn role)"
+    )
     mirrored: bool = Field(
         True,
         description="learn from all lists and events; false: nothing that another lineage's lists led to, to compare",

@@ -47,8 +47,10 @@ class Learning:
 
 
 @asynccontextmanager
-async def _learning(suite, folder: Path, name: str, registry: Registry, index: str) -> AsyncIterator[Learning]:
-    settings = suite.settings(lineage=name, publish_every_s=0.1, keep_spaces=2)
+async def _learning(
+    suite, folder: Path, name: str, registry: Registry, index: str, beside: bool = False
+) -> AsyncIterator[Learning]:
+    settings = suite.settings(lineage=name, beside=beside, publish_every_s=0.1, keep_spaces=2)
     event_log, privacy = open_event_log(suite.common), open_privacy(suite.common)
     delta_log = DeltaLog(folder / name / "deltas.db", name, settings.dimension, VECTOR_FORM)
     own = OwnReleases(folder / name / "own-releases.db")
@@ -237,3 +239,31 @@ async def test_learning_goes_on_while_the_registry_is_away(
             assert learning.loop.newest == before
         await _is_published(suite, learning)
         assert learning.loop.newest.parent == before.name
+
+
+async def test_a_lineage_beside_another_publishes_once_that_one_serves(
+    suite, tmp_path: Path, registry: Registry
+) -> None:
+    await suite.write([*suite.products(), *suite.visits(20)])
+    serving = [""]
+    async with (
+        suite.index() as server,
+        _learning(suite, tmp_path, "other", registry, server.address, beside=True) as learning,
+    ):
+        learning.loop.serving = lambda: serving[0]
+
+        async def has_learned() -> bool:
+            return learning.lineage.standing.slices > 0 and learning.publisher.has_filled(learning.delta_log.space)
+
+        await suite.until(has_learned)
+        # a slice later, one would be due
+        await suite.write(suite.visits(5))
+        slices = learning.lineage.standing.slices
+
+        async def has_gone_on() -> bool:
+            return learning.lineage.standing.slices > slices
+
+        await suite.until(has_gone_on)
+        assert not registry.releases(1)
+        serving[0] = "main"
+        await _is_published(suite, learning)

@@ -23,6 +23,7 @@ def _told(member: str, addresses: dict[str, str], **given: str) -> dict[str, str
 def test_the_second_learner_is_the_first_but_for_its_lineage_and_what_is_tried() -> None:
     first, second = _told("trainer", ADDRESSES), _told("trainer-candidate", ADDRESSES)
     assert dict(second.items() - first.items()) == {
+        "HEADRACE_TRAINER_BESIDE": "true",
         "HEADRACE_TRAINER_BLOCKS": "2",
         "HEADRACE_TRAINER_LINEAGE": "candidate",
         "HEADRACE_TRAINER_PORT": "7407",
