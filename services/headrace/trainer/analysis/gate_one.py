@@ -43,12 +43,11 @@ def shadow_verdict(evidence: ShadowEvidence, policy: ShadowPolicy) -> ShadowVerd
     requests are enough by themselves only for an order that is much like the baseline's, if it is an increment's.
     A release that does otherwise than the baseline stops unless what was logged vouches for it (alikeness.py).
     """
-    logged = evidence.logged
-    found = tuple(_compared(logged, evidence.alpha / _TESTS, policy)) if logged is not None else ()
+    logged, found = evidence.logged, _differences(evidence, policy)
     numbers = tuple(_numbers(evidence.live))
     harm = [*_stopping(evidence, policy), *(_says(one) for one in found if one.verdict == WORSE)]
     limits = tuple(unlike(evidence, policy))
-    unvouched = [each.reason for each in limits if each.witness.vouches(found) is None]
+    unvouched = _unvouched(limits, found)
     has_live = evidence.live.pairs >= policy.least_pairs
     has_logged = logged is not None and logged.people >= people_wanted(evidence, policy)
     is_late = evidence.seconds >= policy.most_seconds
@@ -79,9 +78,8 @@ def is_enough_alone(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
 
 def wants_vouching(evidence: ShadowEvidence, policy: ShadowPolicy) -> bool:
     """Whether the release does so much otherwise that it stops, should nothing vouch for it."""
-    logged = evidence.logged
-    found = tuple(_compared(logged, evidence.alpha / _TESTS, policy)) if logged is not None else ()
-    return any(each.witness.vouches(found) is None for each in unlike(evidence, policy))
+    limits = tuple(unlike(evidence, policy))
+    return bool(limits and _unvouched(limits, _differences(evidence, policy)))
 
 
 def logged_evidence(said: Mapping[str, Any]) -> LoggedEvidence:
@@ -193,6 +191,15 @@ def _numbers(live: LiveShadow) -> Iterator[tuple[str, float]]:
         yield "baseline_click_probability", live.sum_baseline_click_probability / live.pairs
         yield "ms", live.sum_ms / live.pairs
         yield "baseline_ms", live.sum_baseline_ms / live.pairs
+
+
+def _differences(evidence: ShadowEvidence, policy: ShadowPolicy) -> tuple[Difference, ...]:
+    logged = evidence.logged
+    return () if logged is None else tuple(_compared(logged, evidence.alpha / _TESTS, policy))
+
+
+def _unvouched(limits: Sequence[Unlike], found: Sequence[Difference]) -> list[str]:
+    return [each.reason for each in limits if each.witness.vouches(found) is None]
 
 
 def _vouched(limits: Sequence[Unlike], found: Sequence[Difference]) -> Iterator[str]:

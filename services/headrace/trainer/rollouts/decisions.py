@@ -79,7 +79,8 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
         if evidence.elapsed_s >= policy.shadow.most_seconds:
             return move(evidence, Phase.INCONCLUSIVE, "nothing was ever known of how it scores")
         return stay(evidence, "nothing is known yet of how it scores")
-    verdict = shadow_verdict(evidence.shadow, _limits(evidence, evidence.shadow, policy))
+    is_unvouched = wants_vouching(evidence.shadow, policy.shadow)
+    verdict = shadow_verdict(evidence.shadow, _limits(evidence, evidence.shadow, policy, is_unvouched))
     found = _gate(evidence, 1, verdict.decision == "pass", verdict.reason, verdict.numbers)
     if verdict.decision == "stop":
         return _back(evidence, found)
@@ -87,7 +88,7 @@ def _shadowing(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
         return _unheld(evidence, policy)
     if verdict.decision == "pass":
         return _past_gate_one(evidence, policy, verdict.reason, found)
-    if verdict.decision == "go on" and wants_vouching(evidence.shadow, policy.shadow):
+    if verdict.decision == "go on" and is_unvouched:
         return stay(evidence, verdict.reason)
     if _is_unserved(evidence, policy) and not _has_logged(evidence.shadow, policy.shadow):
         reason = "no ranker answers anybody and too little is logged to score with: gate 0 is all there is"
@@ -115,14 +116,16 @@ def _unheld(evidence: RolloutEvidence, policy: RolloutPolicy) -> Decision:
     return _back(evidence, _gate(evidence, 0, False, reason))
 
 
-def _limits(evidence: RolloutEvidence, shadow: ShadowEvidence, policy: RolloutPolicy) -> ShadowPolicy:
+def _limits(
+    evidence: RolloutEvidence, shadow: ShadowEvidence, policy: RolloutPolicy, is_unvouched: bool
+) -> ShadowPolicy:
     """An increment that one kind of evidence is enough of waits only a little for the other kind: it is to be fresh.
 
     So does whatever is to be stopped unless the other kind vouches for it.
     """
     limits = policy.shadow
     is_enough = is_enough_alone(shadow, limits) or _has_logged(shadow, limits)
-    if (evidence.kind != LINEAGE and is_enough) or wants_vouching(shadow, limits):
+    if (evidence.kind != LINEAGE and is_enough) or is_unvouched:
         return replace(limits, most_seconds=min(policy.one_kind_s, limits.most_seconds))
     return limits
 
